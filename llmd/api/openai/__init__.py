@@ -1,0 +1,1 @@
+"""The routes that clients made for OpenAI's API call."""

@@ -1,0 +1,1 @@
+"""The use cases of the daemon, without HTTP, SQL or llama.cpp."""

@@ -1,0 +1,1 @@
+"""GGUF files on disk: the library of them and a safe reader of their headers."""

@@ -1,0 +1,1 @@
+"""Keys, profiles, sessions and turns in a database. The only folder that imports SQLAlchemy."""

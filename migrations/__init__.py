@@ -1,0 +1,1 @@
+"""The Alembic revisions of the database, installed as llmd.migrations."""
