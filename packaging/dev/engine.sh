@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Build the llama.cpp libraries once a machine, from the tree inside the locked llama-cpp-python
+# source distribution, with every CPU variant; link .venv/engine to them.
+#
+#   engine.sh          build if need be, then link
+#   engine.sh --path   print the folder, built or not
+#
+# The folder's name tells what went into it, so that another version, other flags or another
+# compiler never find the wrong build, and a build is never changed once it has its name.
+set -euo pipefail
+# shellcheck source=packaging/dev/steps.sh
+. "$(dirname "$0")/steps.sh"
+
+# shellcheck disable=SC2016  # the loader reads $ORIGIN, not this shell
+flags=(
+  -G Ninja
+  -DCMAKE_BUILD_TYPE=Release
+  -DBUILD_SHARED_LIBS=ON
+  # One library a CPU generation, chosen when it is loaded: the same build runs everywhere.
+  -DGGML_NATIVE=OFF
+  -DGGML_CPU_ALL_VARIANTS=ON
+  -DGGML_BACKEND_DL=ON
+  # The libraries alone: no programs, no downloads.
+  -DLLAMA_BUILD_COMMON=OFF
+  -DLLAMA_BUILD_TOOLS=OFF
+  -DLLAMA_BUILD_EXAMPLES=OFF
+  -DLLAMA_BUILD_TESTS=OFF
+  -DLLAMA_BUILD_SERVER=OFF
+  -DLLAMA_BUILD_APP=OFF
+  -DLLAMA_CURL=OFF
+  -DLLAMA_OPENSSL=OFF
+  # They find each other wherever the folder is moved to.
+  '-DCMAKE_INSTALL_RPATH=$ORIGIN'
+  -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
+)
+
+pin="$(requirement llama-cpp-python "$root/requirements/run.txt")"
+version="$(sed -n 's/^llama-cpp-python==\([^ ]*\).*/\1/p' <<<"$pin")"
+sdist_sha256="$(grep -o 'sha256:[0-9a-f]\{64\}' <<<"$pin" | cut -d: -f2)"
+[[ "$sdist_sha256" =~ ^[0-9a-f]{64}$ ]] \
+  || die "requirements/run.txt must pin llama-cpp-python with one hash, that of its sdist"
+
+# compiler PROGRAM: its version and target, in one line each.
+compiler() {
+  "$1" --version 2>/dev/null | sed -n 1p || die "no compiler $1; run packaging/dev/prereqs.sh"
+  "$1" -dumpmachine
+}
+key="$(
+  { printf '%s\n' "${flags[@]}" "$sdist_sha256"
+    compiler "${CC:-cc}"
+    compiler "${CXX:-c++}"; } | sha256sum | cut -c1-12
+)"
+store="$cache/engine"
+engine="$store/$version-$key"
+
+if [ "${1:-}" = --path ]; then
+  printf '%s\n' "$engine"
+  exit 0
+fi
+
+# link: make .venv/engine lead to the folder; llmd looks for its libraries at sys.prefix/engine.
+link() {
+  [ -d "$venv" ] || die "no $venv yet; run packaging/dev/venv.sh first"
+  if [ "$(readlink "$venv/engine" 2>/dev/null)" != "$engine" ]; then
+    ln -sfn "$engine" "$venv/engine"
+  fi
+}
+
+# fetch FOLDER: the source distribution, checked against the lock file by pip.
+fetch() {
+  printf '%s\n' "$pin" >"$1/requirement.txt"
+  # The metadata is made by the package's own build, which must not begin to compile.
+  CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" "$venv/bin/python" -m pip download \
+    --no-deps --no-build-isolation --no-binary llama-cpp-python --require-hashes \
+    --requirement "$1/requirement.txt" --dest "$1"
+  printf '%s  %s\n' "$sdist_sha256" "$(echo "$1"/*.tar.gz)" | sha256sum --check --quiet -
+  mkdir "$1/source"
+  tar -xzf "$1"/*.tar.gz -C "$1/source" --strip-components=1
+}
+
+# progress: ninja's lines in, its percentage out: in place on a terminal, else a line each 10 %.
+progress() {
+  local on_terminal=0
+  [ -t 1 ] && on_terminal=1
+  awk -v tty="$on_terminal" '
+    match($0, /^\[ *[0-9]+%\]/) {
+      percent = substr($0, 2, RLENGTH - 3) + 0
+      if (tty) printf "\r  building llama.cpp %3d %%", percent
+      else if (percent >= next_told) {
+        printf "  building llama.cpp %3d %%\n", percent
+        next_told = percent - percent % 10 + 10
+      }
+      fflush()
+    }
+    END { if (tty) printf "\n" }'
+}
+
+# compile BUILD LOG: all targets, on all cores this process may use.
+compile() {
+  local status=0
+  NINJA_STATUS='[%p] ' "$venv/bin/ninja" -C "$1" -j "$(nproc)" 2>&1 | tee -a "$2" | progress \
+    || status=$?
+  if [ "$status" -ne 0 ]; then
+    tail -n 20 "$2" >&2
+    die "building llama.cpp failed; all it said is in $2"
+  fi
+}
+
+# collect BUILD FOLDER: the shared libraries, stripped, with the links between their names.
+collect() {
+  mkdir "$2"
+  cp -a "$1"/bin/*.so* "$2/"
+  find "$2" -type f -exec strip --strip-unneeded {} +
+  find "$2" -type f -exec chmod 0644 {} +
+  [ -e "$2/libllama.so" ] && [ -e "$2/libggml.so" ]
+  # It loads: a library that lacks a symbol is found here, not by the first request.
+  "$venv/bin/python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$2/libllama.so"
+}
+
+build() {
+  local work log="$engine.log" started="$SECONDS"
+  # Beside its last place, so that the rename stays within one file system.
+  work="$(mktemp -d "$store/.build-XXXXXX")"
+  # shellcheck disable=SC2064  # the name as it is now
+  trap "rm -rf '$work'" EXIT
+  : >"$log"
+  step "llama-cpp-python $version, source" fetch "$work"
+  step "configuring llama.cpp" "$venv/bin/cmake" "${flags[@]}" \
+    -DCMAKE_MAKE_PROGRAM="$venv/bin/ninja" -S "$work/source/vendor/llama.cpp" -B "$work/build"
+  compile "$work/build" "$log"
+  step "collecting the libraries" collect "$work/build" "$work/engine"
+  mv -T "$work/engine" "$engine"
+  rm -rf "$work" "$log"
+  printf 'engine: built in %d s\n' "$((SECONDS - started))"
+}
+
+if [ ! -d "$engine" ]; then
+  [ -x "$venv/bin/cmake" ] || die "no cmake in $venv; run packaging/dev/venv.sh first"
+  mkdir -p "$store"
+  exec 9>"$store/.lock"
+  if ! flock --nonblock 9; then
+    echo "engine: another build is under way; waiting for it"
+    flock 9
+  fi
+  if [ ! -d "$engine" ]; then
+    echo "engine: building $engine (once; about ten minutes on two cores)"
+    build
+  fi
+fi
+link

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Check what must be there before anything can be made: Python with venv, a C and C++ compiler, make.
+# CMake and ninja are not among them: they come with the locked build requirements.
+set -euo pipefail
+# shellcheck source=packaging/dev/steps.sh
+. "$(dirname "$0")/steps.sh"
+
+python="${PYTHON:-python3}"
+missing=()
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+look() {
+  missing=()
+  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    missing+=(python3)
+  fi
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  # A compiler without its headers is as good as none.
+  printf '#include <stdlib.h>\nint main(void){return 0;}\n' \
+    | "${CC:-gcc}" -x c -fsyntax-only - 2>/dev/null || missing+=(gcc libc6-dev)
+  printf '#include <string>\nint main(){return 0;}\n' \
+    | "${CXX:-g++}" -x c++ -fsyntax-only - 2>/dev/null || missing+=(g++)
+  have strip || missing+=(binutils)
+  have make || missing+=(make)
+  have flock || missing+=(util-linux)
+}
+
+look
+[ "${#missing[@]}" -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if have sudo && sudo -n true 2>/dev/null; then
+    as_root=(sudo -n)
+  else
+    die "missing: ${missing[*]}; install them as root, on Debian: apt-get install ${missing[*]}"
+  fi
+fi
+have apt-get || die "missing: ${missing[*]} (Debian's names); install them with your system's tool"
+
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
+wanted="${missing[*]}"
+step "apt-get update" apt update
+step "apt-get install $wanted" apt install -y --no-install-recommends "${missing[@]}"
+
+look
+if [ "${#missing[@]}" -ne 0 ]; then
+  have "$python" && found=" ($python is $("$python" -V 2>&1))" || found=""
+  die "still missing after installing: ${missing[*]}$found; llmd needs Python 3.11 or newer," \
+    "set PYTHON=/path/to/python3 if it is not the first on PATH"
+fi

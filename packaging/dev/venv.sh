@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Make .venv from the lock files, with llmd in it as an editable install. Does nothing when the
+# lock files, setup.cfg and the Python are those of the last time.
+#
+# llama-cpp-python is installed from its source distribution without building llama.cpp: the
+# libraries are built once, by engine.sh, and outlive any virtual environment.
+set -euo pipefail
+# shellcheck source=packaging/dev/steps.sh
+. "$(dirname "$0")/steps.sh"
+
+python="${PYTHON:-python3}"
+stamp="$venv/.llmd-stamp"
+cd "$root"
+
+# Two at once would write over each other. The lock is on the checkout itself.
+exec 9<"$root"
+flock 9
+
+version="$("$python" -c 'import sys; print(sys.implementation.cache_tag, *sys.version_info[:3])')"
+state="$(
+  { printf '%s\n' "$version" "$root"
+    cat requirements/{build,run,dev}.txt setup.cfg pyproject.toml packaging/dev/venv.sh; } \
+    | sha256sum | cut -d' ' -f1
+)"
+if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$state" ]; then
+  exit 0
+fi
+rm -f "$stamp"
+
+echo "virtual environment: $venv"
+tag() { "$1" -c 'import sys; print(sys.implementation.cache_tag)' 2>/dev/null; }
+if [ -d "$venv" ] && [ "$(tag "$venv/bin/python" || true)" != "${version%% *}" ]; then
+  rm -rf "$venv"
+fi
+if [ ! -x "$venv/bin/pip" ]; then
+  step "python -m venv" "$python" -m venv "$venv"
+fi
+
+pip() { "$venv/bin/python" -m pip "$@" 9<&-; }
+locked() {
+  CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" pip install --require-hashes \
+    --only-binary :all: --no-binary llama-cpp-python --no-build-isolation "$@"
+}
+step "build requirements" locked -r requirements/build.txt
+step "run and development requirements" locked -r requirements/run.txt -r requirements/dev.txt
+step "llmd, editable" pip install --no-deps --no-build-isolation --editable .
+step "pip check" pip check
+printf '%s\n' "$state" >"$stamp"
