@@ -18,6 +18,7 @@ OPTION = re.compile(r"^#(?=[a-z])", re.MULTILINE)
 
 
 def write(folder: Path, text: str, *parts: tuple[str, str]) -> Path:
+    """Write a main file and its parts; return the main file."""
     file = folder / "llmd.toml"
     file.write_text(text)
     (folder / "conf.d").mkdir(exist_ok=True)
@@ -27,6 +28,7 @@ def write(folder: Path, text: str, *parts: tuple[str, str]) -> Path:
 
 
 def refusal(folder: Path, text: str, *parts: tuple[str, str]) -> str:
+    """Return the message with which these files are refused."""
     with pytest.raises(ConfigError) as caught:
         config.load(write(folder, text, *parts))
     return caught.value.message
@@ -150,7 +152,7 @@ def test_value_out_of_range_is_refused_with_what_is_right(
 ) -> None:
     """Each option refuses what it cannot be, and the message says file, option and range."""
     message = refusal(tmp_path, f"[{section}]\n{line}\n")
-    key = line.split(" ")[0]
+    key = line.partition(" ")[0]
     assert message.startswith(f"{tmp_path}/llmd.toml: {section}.{key}: ")
     assert "must be " in message or '"host:port"' in message
 
