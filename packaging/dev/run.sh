@@ -115,6 +115,7 @@ fi
 trap end_daemon EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
 # A process group of its own: Ctrl-C comes here, and here it is made into an orderly end.
 set -m
 "${llmd[@]}" serve >"$log" 2>&1 &
