@@ -1,0 +1,138 @@
+"""The worker process: one model, no database, no keys, no network.
+
+It talks to the daemon over a socket pair whose descriptor is its argument, and ends with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from llmd.engine.protocol import (
+    Cancel,
+    Command,
+    Event,
+    Forget,
+    LoadFailed,
+    Loading,
+    Refused,
+    Start,
+    Submit,
+    receive_command,
+    send_events,
+)
+from llmd.errors import LlmdError, PromptTooLong
+from llmd.worker.llama import LlamaBackend
+from llmd.worker.scheduler import Scheduler
+
+_PR_SET_PDEATHSIG = 1
+_OOM_SCORE_ADJ = 500
+"""When memory runs out the kernel shall take the worker, never the daemon with its store."""
+
+
+class Worker:
+    """Feed the scheduler from the daemon's commands and send its events back."""
+
+    def __init__(self, sock: socket.socket, start: Start) -> None:
+        """Load the model. Raise `EngineFailed` or `ModelInvalid`."""
+        self._sock = sock
+        self._events: list[Event] = []
+        self._progress = -1
+        backend = LlamaBackend(start, self._on_progress)
+        self._scheduler = Scheduler(
+            backend,
+            self._events.append,
+            max_state_bytes=start.max_state_bytes,
+            clock=time.monotonic,
+        )
+        self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        send_events(sock, [backend.info])
+
+    def run(self) -> None:
+        """Serve until the daemon closes its end. Every decode is made in this thread.
+
+        The OpenMP runtime keeps a team of threads for each thread that calls it, and two teams
+        on the same cores halve the speed.
+        """
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        while True:
+            while not self._inbox.empty() or not self._scheduler.has_work:
+                command = self._inbox.get()
+                if command is None:
+                    return
+                self._obey(command)
+                self._flush()
+            self._scheduler.step()
+            self._flush()
+
+    def _read(self) -> None:
+        while (command := receive_command(self._sock)) is not None:
+            self._inbox.put(command)
+        self._inbox.put(None)
+
+    def _obey(self, command: Command) -> None:
+        if isinstance(command, Submit):
+            self._submit(command)
+        elif isinstance(command, Cancel):
+            self._scheduler.cancel(command.id)
+        elif isinstance(command, Forget):
+            self._scheduler.forget(command.owner, command.session)
+
+    def _submit(self, request: Submit) -> None:
+        try:
+            self._scheduler.submit(request)
+        except PromptTooLong as error:
+            self._events.append(
+                Refused(
+                    id=request.id,
+                    message=error.message,
+                    num_prompt_tokens=error.num_prompt_tokens,
+                    num_context_tokens=error.num_context_tokens,
+                )
+            )
+        except LlmdError as error:
+            self._events.append(Refused(id=request.id, message=error.message))
+
+    def _flush(self) -> None:
+        if self._events:
+            send_events(self._sock, self._events)
+            self._events.clear()
+
+    def _on_progress(self, done: float) -> None:
+        if int(100 * done) > self._progress:
+            self._progress = int(100 * done)
+            send_events(self._sock, [Loading(done)])
+
+
+def main() -> int:
+    """Run a worker on the descriptor named by the first argument."""
+    # A signal to the whole process group is the daemon's to handle: it drains first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+    # A short call must not wait 5 ms for the GIL because the reader thread holds it.
+    sys.setswitchinterval(0.0005)
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    start = receive_command(sock)
+    if not isinstance(start, Start):
+        return 1
+    try:
+        worker = Worker(sock, start)
+    except LlmdError as error:
+        send_events(sock, [LoadFailed(error.message)])
+        return 1
+    except OSError:
+        return 1
+    try:
+        worker.run()
+    except OSError:
+        # The daemon is gone in the middle of a step.
+        return 1
+    return 0

@@ -1,0 +1,180 @@
+"""Continuous batching: what goes into each step, and what comes out of it.
+
+Arithmetic alone: the model is behind `Backend`, and events go to a callable.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from llmd.engine.protocol import Beat, Delta, Event, FinishReason, Started, Submit
+from llmd.worker.backend import Backend
+from llmd.worker.fit import fit
+from llmd.worker.sequence import Sequence, Status
+from llmd.worker.slots import Slot, Slots
+from llmd.worker.states import States
+
+
+class Scheduler:
+    """All sequences of one model. Not thread-safe: the thread that decodes owns it.
+
+    Each step takes one token of every decoding sequence and fills the rest of the batch with
+    chunks of prompts, in the order of arrival: a new request joins at the next step, and a long
+    prompt does not stall the others.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        emit: Callable[[Event], None],
+        *,
+        max_state_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._backend = backend
+        self._emit = emit
+        self._clock = clock
+        self._slots = Slots(backend, States(max_state_bytes))
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[Sequence, Slot] = {}
+        self._num_prompt_tokens = 0
+        self._num_cached_tokens = 0
+        self._num_completion_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a further step would do something."""
+        return bool(self._waiting or self._running)
+
+    def submit(self, request: Submit) -> None:
+        """Queue a request. Raise `InvalidField` or `PromptTooLong` when it cannot be served."""
+        submitted_at = self._clock()
+        tokens, num_turns = fit(self._backend, request)
+        num_context = self._backend.num_context_tokens
+        self._waiting.append(
+            Sequence(
+                request,
+                tokens,
+                num_turns,
+                min(num_context, request.max_context_tokens or num_context),
+                self._backend.sampler(request.sampling, tokens),
+                submitted_at,
+            )
+        )
+
+    def cancel(self, request_id: int) -> None:
+        """End a request wherever it is. One that has ended already is left alone."""
+        for sequence in (*self._waiting, *self._running):
+            if sequence.request.id == request_id:
+                self._finish(sequence, "cancelled")
+                return
+
+    def forget(self, owner: str, session: str | None) -> None:
+        """Drop the KV of an owner's session, or of all its sessions."""
+        self._slots.forget(owner, session)
+
+    def step(self) -> None:
+        """Admit what fits, run one batch, take a token for each sequence that is ready."""
+        self._admit()
+        if not self._running:
+            return
+        began = self._clock()
+        outputs = self._fill()
+        self._backend.decode()
+        for sequence, row in outputs:
+            self._take(sequence, row)
+        self._emit(
+            Beat(
+                num_running=len(self._running),
+                num_waiting=len(self._waiting),
+                num_prompt_tokens=self._num_prompt_tokens,
+                num_cached_tokens=self._num_cached_tokens,
+                num_completion_tokens=self._num_completion_tokens,
+                step_s=self._clock() - began,
+            )
+        )
+        if not self.has_work and self._slots.num_free != self._backend.max_sequences:
+            raise RuntimeError("a slot was lost")
+
+    def _admit(self) -> None:
+        """Move waiting sequences to free slots."""
+        while self._waiting and self._slots.num_free:
+            sequence = self._waiting.popleft()
+            request = sequence.request
+            slot, num_cached = self._slots.acquire(request.owner, request.session, sequence.tokens)
+            self._running[sequence] = slot
+            sequence.num_computed = num_cached
+            sequence.status = Status.PREFILL
+            sequence.started_at = self._clock()
+            self._num_cached_tokens += num_cached
+            self._num_prompt_tokens += sequence.num_prompt_tokens
+            self._emit(
+                Started(
+                    id=request.id,
+                    num_prompt_tokens=sequence.num_prompt_tokens,
+                    num_cached_tokens=num_cached,
+                    num_turns=sequence.num_turns,
+                )
+            )
+
+    def _fill(self) -> list[tuple[Sequence, int]]:
+        """Put the step's tokens into the batch: (sequence, row) of each that gives a token."""
+        outputs: list[tuple[Sequence, int]] = []
+        num_used = 0
+        for status in (Status.DECODE, Status.PREFILL):
+            for sequence, slot in self._running.items():
+                if sequence.status is not status:
+                    continue
+                num_left = len(sequence.tokens) - sequence.num_computed
+                num_taken = min(num_left, self._backend.max_batch_tokens - num_used)
+                if not num_taken:
+                    return outputs
+                self._add(sequence, slot, num_taken)
+                num_used += num_taken
+                if num_taken == num_left:
+                    outputs.append((sequence, num_used - 1))
+        return outputs
+
+    def _add(self, sequence: Sequence, slot: Slot, num_taken: int) -> None:
+        """Put the next tokens of a sequence into the batch."""
+        begin, last = sequence.num_computed, len(sequence.tokens) - 1
+        for position in range(begin, begin + num_taken):
+            self._backend.add(
+                sequence.tokens[position], position, slot.index, output=position == last
+            )
+        sequence.num_computed += num_taken
+
+    def _take(self, sequence: Sequence, row: int) -> None:
+        """Sample a sequence's next token and send its text."""
+        if sequence.status is Status.PREFILL:
+            sequence.status = Status.DECODE
+            sequence.decoded_at = self._clock()
+        token = sequence.sampler.sample(row)
+        if self._backend.is_end(token):
+            self._finish(sequence, "stop")
+            return
+        sequence.tokens.append(token)
+        self._num_completion_tokens += 1
+        self._send(sequence, sequence.text.push(self._backend.piece(token)))
+        if sequence.text.stopped:
+            self._finish(sequence, "stop")
+        elif sequence.is_full:
+            self._finish(sequence, "length")
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End a sequence, whatever its state: the only place that does."""
+        if reason != "cancelled":
+            self._send(sequence, sequence.text.finish())
+        if sequence.status is Status.WAITING:
+            self._waiting.remove(sequence)
+        else:
+            slot = self._running.pop(sequence)
+            self._slots.release(slot, sequence.tokens[: sequence.num_computed])
+        sequence.sampler.close()
+        sequence.status = Status.FINISHED
+        self._emit(sequence.done(reason, self._clock()))
+
+    def _send(self, sequence: Sequence, text: str) -> None:
+        if text:
+            self._emit(Delta(sequence.request.id, text))

@@ -1,0 +1,71 @@
+"""One request on its way through the scheduler."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from llmd.engine.protocol import Done, FinishReason, Submit
+from llmd.worker.backend import Sampler
+from llmd.worker.text import TextStream
+
+
+class Status(enum.Enum):
+    """Where a sequence is: only `Scheduler` moves it on."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    FINISHED = "finished"
+
+
+@dataclass(eq=False)
+class Sequence:
+    """The tokens of a prompt and of its answer.
+
+    ``tokens[:num_computed]`` have their keys and values in the slot. In `Status.DECODE` exactly
+    the last token has not: it was sampled and goes into the next step.
+    """
+
+    request: Submit
+    tokens: list[int]
+    num_turns: int
+    num_context_tokens: int
+    sampler: Sampler
+    submitted_at: float
+    text: TextStream = field(init=False)
+    num_prompt_tokens: int = field(init=False)
+    status: Status = Status.WAITING
+    num_computed: int = 0
+    started_at: float = 0.0
+    decoded_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.text = TextStream(self.request.stop)
+        self.num_prompt_tokens = len(self.tokens)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens of the answer, without the one that ends it."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further token may be generated."""
+        return (
+            self.num_completion_tokens >= self.request.max_tokens
+            or len(self.tokens) >= self.num_context_tokens
+        )
+
+    def done(self, reason: FinishReason, now: float) -> Done:
+        """Return the event that ends this sequence."""
+        started = self.started_at or now
+        decoded = self.decoded_at or now
+        return Done(
+            id=self.request.id,
+            finish_reason=reason,
+            num_completion_tokens=self.num_completion_tokens,
+            queue_ms=1000 * (started - self.submitted_at),
+            prefill_ms=1000 * (decoded - started),
+            decode_ms=1000 * (now - decoded),
+        )

@@ -1,0 +1,52 @@
+"""Turn the bytes of tokens into text that can be shown, whole characters and no stop strings."""
+
+from __future__ import annotations
+
+import codecs
+
+
+class TextStream:
+    """Decode UTF-8 across tokens and end at the first stop string, also across tokens.
+
+    Text that could still become a stop string is held back until it is decided.
+    """
+
+    def __init__(self, stop: list[str]) -> None:
+        self._stop = [text for text in stop if text]
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.stopped = False
+
+    def push(self, piece: bytes) -> str:
+        """Take the bytes of a token; return the text that is certain now."""
+        return self._release(self._decoder.decode(piece), final=False)
+
+    def finish(self) -> str:
+        """Return what was held back, when no further token comes."""
+        return self._release(self._decoder.decode(b"", final=True), final=True)
+
+    def _release(self, text: str, *, final: bool) -> str:
+        if self.stopped:
+            return ""
+        self._held += text
+        starts = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if starts:
+            self.stopped = True
+            certain, self._held = self._held[: min(starts)], ""
+            return certain
+        keep = 0 if final else self._num_undecided()
+        cut = len(self._held) - keep
+        certain, self._held = self._held[:cut], self._held[cut:]
+        return certain
+
+    def _num_undecided(self) -> int:
+        """Return the length of the longest end of the held text that begins a stop string."""
+        return max(
+            (
+                size
+                for stop in self._stop
+                for size in range(1, min(len(stop), len(self._held) + 1))
+                if self._held.endswith(stop[:size])
+            ),
+            default=0,
+        )

@@ -1,0 +1,74 @@
+"""How many threads this process may really use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_SYS_CPU = Path("/sys/devices/system/cpu")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def num_usable_cores() -> int:
+    """Return the physical cores that affinity allows, at most the cgroup's whole quota.
+
+    The quota is rounded down: threads that wait for their share hold up all the others.
+    """
+    cores = {_core_of(cpu) for cpu in os.sched_getaffinity(0)}
+    quota = cgroup_quota(_OWN_CGROUP, _CGROUPS)
+    return max(1, len(cores) if quota is None else min(len(cores), int(quota)))
+
+
+def cgroup_quota(own: Path, root: Path) -> float | None:
+    """Return the smallest CPU quota from this cgroup up to the root, in CPUs; None: no limit."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return None
+    quotas: list[float] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            quotas += _walk(root, path, _read_v2)
+        elif "cpu" in controllers.split(","):
+            quotas += _walk(root / "cpu", path, _read_v1)
+    return min(quotas, default=None)
+
+
+def _walk(root: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
+    """Return the quotas of a cgroup and of all above it."""
+    folder = root / path.lstrip("/")
+    found: list[float] = []
+    while folder.is_relative_to(root):
+        quota = read(folder)
+        if quota is not None:
+            found.append(quota)
+        folder = folder.parent
+    return found
+
+
+def _read_v2(folder: Path) -> float | None:
+    try:
+        limit, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else int(limit) / int(period)
+
+
+def _read_v1(folder: Path) -> float | None:
+    try:
+        limit = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return limit / period if limit > 0 else None
+
+
+def _core_of(cpu: int) -> str:
+    """Name the physical core of a logical CPU: two with one name are hyper-threads of it."""
+    try:
+        return (_SYS_CPU / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
