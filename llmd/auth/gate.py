@@ -1,0 +1,204 @@
+"""Who may come in: the checks of a presented key, the cheap ones first.
+
+1. form and CRC                        no look into the store, nothing remembered
+2. verified a while ago                the row is still read, so a revoked key is refused at once
+3. refused a while ago                 no look into the store
+4. failures of this address            429
+5. the row, by id or by digest         an unknown one costs no Argon2: ids are 60 random bits
+6. failures of this key                429
+7. Argon2, one at a time
+
+A key in use never meets 3 to 7, so whoever floods them keeps no known caller out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+from msgspec import Struct
+
+from llmd.auth.limits import Failures, network
+from llmd.auth.recent import Recent
+from llmd.auth.secret import Hasher, ParsedKey, digest, parse
+from llmd.config import Auth
+from llmd.errors import Busy, StoreError, TooManyFailures, Unauthorized
+
+_logger = logging.getLogger(__name__)
+
+_MAX_VERIFIED = 1024
+_MAX_REFUSED = 4096
+_REFUSED_TTL_S = 60.0
+_TOUCH_EACH_S = 60.0
+
+
+class StoredKey(Protocol):
+    """Hold what the store knows of a key. Times are unix seconds."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def role(self) -> str: ...  # noqa: D102
+    @property
+    def hash(self) -> str: ...  # noqa: D102
+    @property
+    def expires_at(self) -> int | None: ...  # noqa: D102
+    @property
+    def revoked_at(self) -> int | None: ...  # noqa: D102
+
+
+class KeyStore(Protocol):
+    """Keep the keys. Each method raises StoreError when it cannot."""
+
+    def by_id(self, key_id: str, /) -> StoredKey | None:
+        """Return the key with this id."""
+
+    def by_digest(self, key_digest: str, /) -> StoredKey | None:
+        """Return the key of the seed with this SHA-256."""
+
+    def touch(self, key_id: str, now: int, /) -> None:
+        """Note that the key was used."""
+
+    def rehash(self, key_id: str, hashed: str, /) -> None:
+        """Replace the hash of the key."""
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Name the key that a request came with."""
+
+    id: str
+    name: str
+    role: str
+
+
+class _Verified(Struct, frozen=True, kw_only=True):
+    key_id: str
+    hash: str
+
+
+class Gate:
+    """Turn a presented key into its caller. Thread-safe.
+
+    Remembers keys only as HMAC under a secret of this process, never as they are.
+    """
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        hasher: Hasher,
+        *,
+        settings: Auth,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._keys = keys
+        self._hasher = hasher
+        self._now = now
+        self._boot_secret = secrets.token_bytes(32)
+        self._verified: Recent[bytes, _Verified] = Recent(
+            _MAX_VERIFIED, settings.cache_ttl_s, clock
+        )
+        # Apart from the verified ones: a flood of wrong keys must not push those out.
+        self._refused: Recent[bytes, bool] = Recent(_MAX_REFUSED, _REFUSED_TTL_S, clock)
+        self._touched: Recent[str, bool] = Recent(_MAX_VERIFIED, _TOUCH_EACH_S, clock)
+        self._by_address = Failures(settings.max_failures_per_address, clock=clock)
+        self._by_key = Failures(settings.max_failures_per_key, clock=clock)
+
+    def check(self, presented: str | None, address: str) -> Caller:
+        """Return the caller whose key was `presented` from `address`.
+
+        Raises Unauthorized, the same for every reason; TooManyFailures before any costly check;
+        Busy when Argon2 is taken; StoreError when the keys cannot be read.
+        """
+        key = parse(presented) if presented is not None else None
+        if key is None:
+            raise Unauthorized
+        mark = hmac.digest(self._boot_secret, key.text.encode(), "sha256")
+        row = self._known(mark)
+        if row is None:
+            if self._refused.get(mark):
+                raise Unauthorized
+            row = self._unknown(mark, key, network(address))
+        self._touch(row.id)
+        return Caller(id=row.id, name=row.name, role=row.role)
+
+    def _known(self, mark: bytes) -> StoredKey | None:
+        """Return the row of a key verified before, None if it has to be verified."""
+        verified = self._verified.get(mark)
+        if verified is None:
+            return None
+        row = self._keys.by_id(verified.key_id)
+        if row is None or not self._is_live(row):
+            raise Unauthorized
+        if not hmac.compare_digest(row.hash, verified.hash):
+            # Somebody gave the id another secret, or the same one another hash.
+            self._verified.remove(mark)
+            return None
+        # From the last use on: a key in use stays out of reach of those who guess at it.
+        self._verified.put(mark, verified)
+        return row
+
+    def _unknown(self, mark: bytes, key: ParsedKey, source: str) -> StoredKey:
+        """Return the row of a key not verified before, or refuse it."""
+        self._hold(self._by_address, source)
+        row = self._keys.by_digest(digest(key.text)) if key.id is None else self._keys.by_id(key.id)
+        if row is None or not self._is_live(row):
+            self._refuse(mark, source)
+        self._hold(self._by_key, row.id)
+        with self._hasher.turn():
+            # While this one waited, another request may have verified the same key, or failed.
+            if (known := self._known(mark)) is not None:
+                return known
+            if self._refused.get(mark):
+                raise Unauthorized
+            self._hold(self._by_address, source)
+            self._hold(self._by_key, row.id)
+            if not self._hasher.verify(row.hash, key.text):
+                if self._by_key.add(row.id):
+                    _logger.warning("key %s waits: too many wrong secrets for it", row.id)
+                self._refuse(mark, source)
+            hashed = self._rehash(row, key.text)
+            self._verified.put(mark, _Verified(key_id=row.id, hash=hashed))
+        return row
+
+    def _is_live(self, row: StoredKey) -> bool:
+        expired = row.expires_at is not None and self._now() >= row.expires_at
+        return row.revoked_at is None and not expired
+
+    def _hold(self, failures: Failures, name: str) -> None:
+        if wait_s := failures.wait_s(name):
+            raise TooManyFailures(wait_s)
+
+    def _refuse(self, mark: bytes, source: str) -> NoReturn:
+        self._refused.put(mark, True)
+        if self._by_address.add(source):
+            _logger.warning("%s waits: too many wrong keys from there", source)
+        raise Unauthorized
+
+    def _rehash(self, row: StoredKey, text: str) -> str:
+        """Return the hash of a verified key, made anew when the parameters have changed."""
+        if not self._hasher.needs_rehash(row.hash):
+            return row.hash
+        try:
+            hashed = self._hasher.hash(text)
+            self._keys.rehash(row.id, hashed)
+        except (StoreError, Busy) as error:
+            # The old hash has just proved good: a disk that is read-only locks nobody out.
+            _logger.warning("cannot renew the hash of key %s: %s", row.id, error)
+            return row.hash
+        return hashed
+
+    def _touch(self, key_id: str) -> None:
+        if self._touched.get(key_id):
+            return
+        self._touched.put(key_id, True)
+        try:
+            self._keys.touch(key_id, int(self._now()))
+        except StoreError as error:
+            _logger.warning("cannot note the use of key %s: %s", key_id, error)

@@ -1,0 +1,169 @@
+"""A key: how it is made, how one is told from other text, and how its hash is made and checked.
+
+`llmd_<id: 12 [0-9a-z]>_<secret: 43 [0-9A-Za-z]><crc: 6 [0-9A-Za-z]>`: the id is public and names
+the key, the secret has 256 bits, the CRC-32 of all before it tells typing errors and junk from keys
+without a look into the store, and scanners find the whole by its form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+from argon2 import Parameters, PasswordHasher, Type, profiles
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from msgspec import Struct
+
+from llmd.errors import Busy
+
+_logger = logging.getLogger(__name__)
+
+# Without i, l, o and u an id can be read out without mistakes, and 32 letters are 5 bits each.
+_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_MAX_PRESENTED = 128
+_OWN = re.compile("llmd_([0-9a-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
+_SEED = re.compile("[0-9A-Za-z]{20}")
+
+_PARAMETERS = {
+    # RFC 9106, section 4, second choice: 64 MiB, 3 passes, 4 lanes.
+    "default": profiles.RFC_9106_LOW_MEMORY,
+    # OWASP's password storage sheet: one lane, for machines whose cores are busy generating.
+    "small": Parameters(
+        type=Type.ID,
+        version=19,
+        salt_len=16,
+        hash_len=32,
+        time_cost=2,
+        memory_cost=19_456,
+        parallelism=1,
+    ),
+    # Protects nothing: for tests.
+    "cheapest": profiles.CHEAPEST,
+}
+
+
+class NewKey(Struct, frozen=True, kw_only=True):
+    """Hold a key just made: `text` is shown once and never stored."""
+
+    id: str
+    text: str
+
+    def __repr__(self) -> str:
+        """Leave the secret out of tracebacks and logs."""
+        return f"NewKey(id={self.id!r})"
+
+
+class ParsedKey(Struct, frozen=True, kw_only=True):
+    """Hold text that has the form of a key. A key of the seed carries no id: `id` is None."""
+
+    kind: Literal["llmd", "seed"]
+    id: str | None
+    text: str
+
+    def __repr__(self) -> str:
+        """Leave the secret out of tracebacks and logs."""
+        return f"ParsedKey(kind={self.kind!r}, id={self.id!r})"
+
+
+class Rand(Protocol):
+    """Choose letters: the module `secrets`, or something repeatable in tests."""
+
+    def choice(self, seq: str, /) -> str:
+        """Return one letter of `seq`, each as likely as the other."""
+
+
+def new_id(rand: Rand = secrets) -> str:
+    """Return an id of 60 random bits."""
+    return "".join(rand.choice(_ID_ALPHABET) for _ in range(12))
+
+
+def make(rand: Rand = secrets) -> NewKey:
+    """Make a key with a new id and a secret of 256 random bits."""
+    key_id = new_id(rand)
+    body = f"llmd_{key_id}_" + "".join(rand.choice(_BASE62) for _ in range(43))
+    return NewKey(id=key_id, text=body + _crc(body))
+
+
+def parse(text: str) -> ParsedKey | None:
+    """Return the key that `text` is by form and CRC, or None. Looks nothing up."""
+    if len(text) > _MAX_PRESENTED or not text.isascii():
+        return None
+    if match := _OWN.fullmatch(text):
+        if hmac.compare_digest(_crc(text[:-6]), match[2]):
+            return ParsedKey(kind="llmd", id=match[1], text=text)
+        return None
+    if _SEED.fullmatch(text):
+        return ParsedKey(kind="seed", id=None, text=text)
+    return None
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a key in hex: the name under which a key of the seed is found."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _crc(body: str) -> str:
+    number = zlib.crc32(body.encode("ascii"))
+    letters = ""
+    for _ in range(6):
+        number, index = divmod(number, 62)
+        letters = _BASE62[index] + letters
+    return letters
+
+
+class Hasher:
+    """Hash keys by Argon2id, one at a time in the process.
+
+    A class because each hash takes up to 64 MiB and four cores: the lock that keeps a flood of
+    keys from taking that many times over lives here. Thread-safe.
+    """
+
+    def __init__(self, parameters: str = "default", *, wait_s: float = 2.0) -> None:
+        self._hasher = PasswordHasher.from_parameters(_PARAMETERS[parameters])
+        self._lock = threading.RLock()
+        self._wait_s = wait_s
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the right to hash; `hash` and `verify` may be called within.
+
+        Raises Busy when others keep it for longer than `wait_s`.
+        """
+        if not self._lock.acquire(timeout=self._wait_s):
+            raise Busy("too many new keys are being checked: try again", retry_after_s=1)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def hash(self, text: str) -> str:
+        """Return the hash of a key, with a salt of its own. Raises Busy."""
+        with self.turn():
+            return self._hasher.hash(text)
+
+    def verify(self, hashed: str, text: str) -> bool:
+        """Tell whether `hashed` was made from `text`. Raises Busy."""
+        with self.turn():
+            try:
+                return self._hasher.verify(hashed, text)
+            except VerifyMismatchError:
+                return False
+            except InvalidHashError:
+                _logger.error("a stored hash is not one of Argon2: its key is refused")
+                return False
+            except VerificationError as error:
+                # Most likely no memory: that says nothing about the key.
+                raise Busy(f"the key cannot be checked now: {error}") from error
+
+    def needs_rehash(self, hashed: str) -> bool:
+        """Tell whether `hashed` was made by other parameters than the present ones."""
+        return self._hasher.check_needs_rehash(hashed)

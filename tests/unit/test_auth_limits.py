@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmd.auth.limits import Failures, network
+from llmd.auth.recent import Recent
+
+
+class Clock:
+    """Stand still until told otherwise."""
+
+    def __init__(self) -> None:
+        self.time_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.time_s
+
+
+def test_name_waits_after_its_last_failure_and_is_free_after_a_minute() -> None:
+    """The third of three failures makes a name wait for the rest of the minute, and no other."""
+    clock = Clock()
+    failures = Failures(3, clock=clock)
+    assert [failures.add("a") for _ in range(2)] == [False, False]
+    assert failures.wait_s("a") == 0
+    clock.time_s += 20
+    assert failures.add("a")
+    assert failures.wait_s("a") == 40
+    assert failures.wait_s("b") == 0
+    clock.time_s += 39.5
+    assert failures.wait_s("a") == 1
+    clock.time_s += 0.5
+    assert failures.wait_s("a") == 0
+    assert len(failures) == 0
+
+
+def test_flood_of_names_frees_nobody_and_takes_bounded_memory() -> None:
+    """A hundred thousand new names neither grow the table nor push a held name out of it."""
+    clock = Clock()
+    failures = Failures(2, max_names=100, clock=clock)
+    failures.add("held")
+    failures.add("held")
+    for number in range(100_000):
+        failures.add(f"flood {number}")
+    assert len(failures) <= 101
+    assert failures.wait_s("held") > 0
+    assert failures.wait_s("somebody new") > 0
+    clock.time_s += 60
+    assert failures.wait_s("somebody new") == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, 90)), max_size=60))
+def test_no_minute_lets_more_failures_through_than_allowed_twice(
+    steps: list[tuple[int, float]],
+) -> None:
+    """Whoever asks before each try fails at most the limit in a window, twice in any minute."""
+    clock = Clock()
+    failures = Failures(3, max_names=4, clock=clock)
+    tries: dict[int, list[float]] = {}
+    for name, pause_s in steps:
+        clock.time_s += pause_s
+        if not failures.wait_s(str(name)):
+            failures.add(str(name))
+            tries.setdefault(name, []).append(clock.time_s)
+    for times in tries.values():
+        for end in times:
+            assert sum(end - 60 < time_s <= end for time_s in times) <= 6
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "unknown"),
+        ("localhost", "unknown"),
+    ],
+)
+def test_address_stands_for_its_network(address: str, expected: str) -> None:
+    """An IPv4 address counts alone, IPv6 addresses by their /64."""
+    assert network(address) == expected
+
+
+def test_item_is_forgotten_after_its_time() -> None:
+    """An item is known until its time is over, counted from the last put."""
+    clock = Clock()
+    recent: Recent[str, int] = Recent(2, 10.0, clock)
+    recent.put("a", 1)
+    clock.time_s += 9
+    assert recent.get("a") == 1
+    recent.put("a", 1)
+    clock.time_s += 9
+    assert recent.get("a") == 1
+    clock.time_s += 1
+    assert recent.get("a") is None
+    assert len(recent) == 0
+
+
+def test_item_used_longest_ago_makes_room() -> None:
+    """A full memory keeps what was used last."""
+    recent: Recent[str, int] = Recent(2, 10.0, Clock())
+    recent.put("a", 1)
+    recent.put("b", 2)
+    recent.get("a")
+    recent.put("c", 3)
+    assert [recent.get(name) for name in "abc"] == [1, None, 3]
+    recent.remove("a")
+    assert recent.get("a") is None
