@@ -1,0 +1,179 @@
+"""The engine: the model that serves now, and the way to another."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from llmd import config
+from llmd.engine.generation import Generation
+from llmd.engine.protocol import ModelInfo, Prompt, Sampling, Start, Submit
+from llmd.engine.supervisor import Model, State, Supervisor, next_request_id
+from llmd.errors import Conflict, EngineFailed, ModelInvalid
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What to generate. `owner` and `session` bound the reuse of what is computed."""
+
+    owner: str
+    session: str
+    prompt: Prompt
+    num_turns: int
+    sampling: Sampling
+    max_tokens: int
+    max_context_tokens: int | None
+    stop: list[str]
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine at this moment. Token counts are since the worker's start."""
+
+    state: str
+    reason: str
+    model: str | None
+    info: ModelInfo | None
+    progress: float
+    num_restarts: int
+    num_running: int
+    num_waiting: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_completion_tokens: int
+    tokens_per_s: float
+
+
+class Engine:
+    """Pass requests to the current model; load another beside it and change over."""
+
+    def __init__(self, settings: config.Engine, cache: config.Cache) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._current: Supervisor | None = None
+        self._loading: Supervisor | None = None
+        self._why_none = "no model was chosen: put a GGUF file into the models folder"
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def model(self) -> str | None:
+        """Name of the current model, which may still be loading."""
+        current = self._current
+        return current.model.name if current else None
+
+    def start(self, model: Model) -> None:
+        """Begin to load the first model and return at once."""
+        with self._lock:
+            if not self._closed:
+                self._current = self._supervise(model)
+
+    def start_without(self, reason: str) -> None:
+        """Note why there is no model to start with."""
+        self._why_none = reason
+
+    def switch(self, model: Model) -> None:
+        """Load a model and change over to it; requests that run finish where they are.
+
+        Returns when it serves. Raise `ModelInvalid` when it cannot be loaded, and what ran
+        before still runs; `Conflict` while another switch is on its way.
+        """
+        with self._lock:
+            if self._loading is not None:
+                name = self._loading.model.name
+                raise Conflict(f"{name} is being loaded: wait until it serves")
+            if self._closed:
+                raise EngineFailed("the daemon is going down")
+            old = self._current
+            if old is not None and old.model == model and old.state is State.READY:
+                return
+            self._loading = new = self._supervise(model)
+        try:
+            new.wait_ready()
+        except EngineFailed as error:
+            new.stop()
+            raise ModelInvalid(f"{model.name} could not be loaded: {error.message}") from None
+        finally:
+            with self._lock:
+                self._loading = None
+                if new.state is State.READY:
+                    self._current = new
+        if old is not None:
+            old.retire()
+
+    def check_ready(self) -> None:
+        """Raise `EngineLoading` or `EngineFailed` unless a request would be served now."""
+        self._supervisor().check_ready()
+
+    def submit(self, request: Request) -> Generation:
+        """Begin to generate. Raise `EngineLoading` or `EngineFailed`."""
+        return self._supervisor().submit(
+            Submit(
+                id=next_request_id(),
+                owner=request.owner,
+                session=request.session,
+                prompt=request.prompt,
+                num_turns=request.num_turns,
+                sampling=request.sampling,
+                max_tokens=request.max_tokens,
+                max_context_tokens=request.max_context_tokens,
+                stop=request.stop,
+            )
+        )
+
+    def forget(self, owner: str, session: str | None = None) -> None:
+        """Drop what is kept of an owner's session, or of all its sessions."""
+        current = self._current
+        if current is not None:
+            current.forget(owner, session)
+
+    def status(self) -> EngineStatus:
+        """Return the engine's state and counts."""
+        current = self._current
+        beat = current.beat if current else None
+        return EngineStatus(
+            state=current.state.value if current else State.FAILED.value,
+            reason=current.reason if current else self._why_none,
+            model=current.model.name if current else None,
+            info=current.info if current else None,
+            progress=current.progress if current else 0.0,
+            num_restarts=current.num_restarts if current else 0,
+            num_running=beat.num_running if beat else 0,
+            num_waiting=beat.num_waiting if beat else 0,
+            num_prompt_tokens=beat.num_prompt_tokens if beat else 0,
+            num_cached_tokens=beat.num_cached_tokens if beat else 0,
+            num_completion_tokens=beat.num_completion_tokens if beat else 0,
+            tokens_per_s=current.rate.per_second(time.monotonic()) if current else 0.0,
+        )
+
+    def close(self) -> None:
+        """End every worker."""
+        with self._lock:
+            self._closed = True
+            supervisors = [self._current, self._loading]
+        for supervisor in supervisors:
+            if supervisor is not None:
+                supervisor.stop()
+
+    def _supervisor(self) -> Supervisor:
+        current = self._current
+        if current is None:
+            raise EngineFailed(self._why_none, retry_after_s=30)
+        return current
+
+    def _supervise(self, model: Model) -> Supervisor:
+        settings = self._settings
+        start = Start(
+            model_path=model.path,
+            library_dir=settings.library_dir or str(Path(sys.prefix, "engine")),
+            num_context_tokens=settings.context,
+            max_sequences=settings.parallel,
+            max_batch_tokens=settings.batch,
+            num_threads=settings.threads,
+            num_threads_batch=settings.threads_batch,
+            kv_type=settings.kv_type,
+            max_state_bytes=self._cache.ram_bytes,
+        )
+        return Supervisor(model, start, settings)

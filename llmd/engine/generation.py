@@ -1,0 +1,52 @@
+"""An answer on its way from the worker to the thread that waits for it."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+
+from llmd.engine.protocol import Delta, Done, Refused, Started
+from llmd.errors import EngineDied, InvalidField, LlmdError, PromptTooLong
+
+GenerationEvent = Started | Delta | Done
+
+
+class Generation:
+    """The events of one request. One thread reads them, another puts them in."""
+
+    def __init__(self, request_id: int, cancel: Callable[[int], None]) -> None:
+        self.id = request_id
+        self._cancel = cancel
+        self._events: queue.SimpleQueue[GenerationEvent | Refused | EngineDied] = (
+            queue.SimpleQueue()
+        )
+
+    def put(self, event: GenerationEvent | Refused | EngineDied) -> None:
+        """Hand an event to the reader."""
+        self._events.put(event)
+
+    def next(self, timeout_s: float) -> GenerationEvent | None:
+        """Return the next event, or None when none comes in time. `Done` is the last.
+
+        Raise `PromptTooLong` or `InvalidField` when the worker refuses the request, and
+        `EngineDied` when it ends before its time.
+        """
+        try:
+            event = self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(event, EngineDied):
+            raise event
+        if isinstance(event, Refused):
+            raise _refusal(event)
+        return event
+
+    def cancel(self) -> None:
+        """Ask the worker to stop; `Done` follows. Does nothing after the end."""
+        self._cancel(self.id)
+
+
+def _refusal(event: Refused) -> LlmdError:
+    if event.num_prompt_tokens:
+        return PromptTooLong(event.num_prompt_tokens, event.num_context_tokens)
+    return InvalidField(event.message, param="prompt")

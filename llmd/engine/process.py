@@ -1,0 +1,72 @@
+"""Start and end the worker process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from typing import IO
+
+log = logging.getLogger(__name__)
+
+_KILL_AFTER_S = 5.0
+_NUM_LAST_WORDS = 5
+
+
+class WorkerProcess:
+    """One child process with the socket to it. What it writes on standard error is logged."""
+
+    def __init__(self) -> None:
+        """Start the worker. Raise OSError when there is no process or descriptor to be had."""
+        self.sock, child_end = socket.socketpair()
+        with child_end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "llmd.worker", str(child_end.fileno())],
+                pass_fds=[child_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                # llama.cpp looks for libraries in the current directory too: only root's then.
+                cwd="/",
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
+            )
+        self._last_words: deque[str] = deque(maxlen=_NUM_LAST_WORDS)
+        assert self._process.stderr is not None  # noqa: S101 - for the type checker
+        self._reader = threading.Thread(
+            target=self._read_stderr, args=[self._process.stderr], name="worker-log", daemon=True
+        )
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End the process at once. Idempotent."""
+        self._process.kill()
+
+    def close(self) -> str:
+        """Close the socket, wait for the process to end, and return how it ended, in words."""
+        self.sock.close()
+        try:
+            code = self._process.wait(_KILL_AFTER_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.wait()
+        self._reader.join(_KILL_AFTER_S)
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        return f"{how}; its last words: {' / '.join(self._last_words)}" if self._last_words else how
+
+    def _read_stderr(self, stream: IO[bytes]) -> None:
+        with stream:
+            for raw in stream:
+                line = raw.decode("utf-8", "replace").rstrip()
+                if line:
+                    self._last_words.append(line)
+                    log.warning("worker: %s", line)

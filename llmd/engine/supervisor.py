@@ -1,0 +1,282 @@
+"""Keep a worker alive for one model."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import logging
+import select
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from llmd import config
+from llmd.engine.generation import Generation
+from llmd.engine.process import WorkerProcess
+from llmd.engine.protocol import (
+    Beat,
+    Cancel,
+    Command,
+    Delta,
+    Done,
+    Event,
+    Forget,
+    LoadFailed,
+    Loading,
+    ModelInfo,
+    Refused,
+    Start,
+    Started,
+    Submit,
+    receive_events,
+    send_command,
+)
+from llmd.engine.rate import Rate
+from llmd.errors import EngineDied, EngineFailed, EngineLoading
+
+log = logging.getLogger(__name__)
+
+MAX_DEATHS = 3
+DEATHS_WITHIN_S = 300.0
+"""So many deaths in so short a time: it would die again. The model waits to be loaded anew."""
+
+RESTART_AFTER_S = 0.5
+STALL_STEPS = 10
+"""A step that takes so many times the usual one is a hang, if `stall_s` has passed too."""
+
+_request_ids = itertools.count(1)
+
+
+class State(enum.Enum):
+    """What a supervisor's model can do now."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file and the name by which people know it."""
+
+    name: str
+    path: str
+
+
+class Supervisor:
+    """Start the worker, pass requests on, start it again when it dies or hangs."""
+
+    def __init__(self, model: Model, start: Start, settings: config.Engine) -> None:
+        self.model = model
+        self.state = State.LOADING
+        self.reason = "the model is being loaded"
+        self.progress = 0.0
+        self.info: ModelInfo | None = None
+        self.beat: Beat | None = None
+        self.rate = Rate()
+        self.num_restarts = 0
+        self._start = start
+        self._settings = settings
+        self._changed = threading.Condition()
+        self._generations: dict[int, Generation] = {}
+        self._process: WorkerProcess | None = None
+        self._send_lock = threading.Lock()
+        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._last_event_at = time.monotonic()
+        self._usual_step_s = 0.0
+        # The thread that starts the worker must live as long as it: the kernel ends the worker
+        # with the thread (PR_SET_PDEATHSIG), not with the process.
+        self._thread = threading.Thread(target=self._run, name=f"engine-{model.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_generations(self) -> int:
+        """Requests that have not ended."""
+        return len(self._generations)
+
+    def wait_ready(self) -> None:
+        """Wait until the model serves. Raise `EngineFailed` when it cannot."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.state is not State.LOADING)
+            if self.state is not State.READY:
+                raise EngineFailed(self.reason, retry_after_s=30)
+
+    def check_ready(self) -> None:
+        """Raise `EngineLoading` or `EngineFailed` unless a request would be served now."""
+        if self.state is State.LOADING:
+            raise EngineLoading(f"{self.reason} ({self.progress:.0%})", retry_after_s=2)
+        if self.state is not State.READY:
+            raise EngineFailed(self.reason, retry_after_s=30)
+
+    def submit(self, request: Submit) -> Generation:
+        """Pass a request on. Raise `EngineLoading` or `EngineFailed`."""
+        with self._changed:
+            self.check_ready()
+            if not self._generations:
+                self._last_event_at = time.monotonic()
+            generation = Generation(request.id, self._cancel)
+            self._generations[request.id] = generation
+        self._send(request)
+        return generation
+
+    def forget(self, owner: str, session: str | None) -> None:
+        """Drop the KV of an owner's session, or of all its sessions."""
+        if self.state is State.READY:
+            self._send(Forget(owner=owner, session=session))
+
+    def retire(self) -> None:
+        """Stop once the running requests have ended. Returns at once."""
+        threading.Thread(target=self._retire, name="engine-retire", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the worker and this supervisor; requests get `EngineDied`. Idempotent."""
+        with self._changed:
+            self._set(State.STOPPED, "the engine was stopped")
+            process = self._process
+        if process is not None:
+            process.kill()
+        self._thread.join()
+
+    def _retire(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._generations)
+        self.stop()
+
+    def _cancel(self, request_id: int) -> None:
+        if request_id in self._generations:
+            self._send(Cancel(request_id))
+
+    def _send(self, command: Command) -> None:
+        """Send to the worker; when it has just died, `_run` will notice and tell everyone."""
+        process = self._process
+        if process is None:
+            return
+        try:
+            with self._send_lock:
+                send_command(process.sock, command)
+        except OSError:
+            log.debug("the worker is gone: a command was not sent")
+
+    def _run(self) -> None:
+        while self.state is State.LOADING:
+            try:
+                process = WorkerProcess()
+            except OSError as error:
+                self._bury(f"no process could be started: {error}")
+                continue
+            log.info("loading %s in process %d", self.model.name, process.pid)
+            self._process = process
+            self._last_event_at = time.monotonic()
+            self._send(self._start)
+            self._serve(process)
+            how = process.close()
+            self._process = None
+            self._bury(how)
+
+    def _serve(self, process: WorkerProcess) -> None:
+        """Handle events until the worker is gone."""
+        poll = select.poll()
+        poll.register(process.sock, select.POLLIN)
+        while self.state is not State.STOPPED:
+            if not poll.poll(1000):
+                if self._is_stalled():
+                    log.error("worker %d makes no progress: killing it", process.pid)
+                    process.kill()
+                continue
+            events = receive_events(process.sock)
+            if events is None:
+                return
+            self._last_event_at = time.monotonic()
+            for event in events:
+                self._handle(event)
+
+    def _is_stalled(self) -> bool:
+        silent_s = time.monotonic() - self._last_event_at
+        if self.state is State.LOADING:
+            return silent_s > self._settings.load_timeout_s
+        if not self._generations:
+            return False
+        if not self._usual_step_s:
+            return silent_s > max(self._settings.stall_s, self._settings.load_timeout_s)
+        return silent_s > max(self._settings.stall_s, STALL_STEPS * self._usual_step_s)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Started | Delta):
+            self._put(event)
+        elif isinstance(event, Done | Refused):
+            self._put(event)
+            with self._changed:
+                self._generations.pop(event.id, None)
+                self._changed.notify_all()
+        elif isinstance(event, Beat):
+            self.beat = event
+            self.rate.add(time.monotonic(), event.num_completion_tokens)
+            self._usual_step_s += 0.1 * (event.step_s - self._usual_step_s)
+        elif isinstance(event, Loading):
+            self.progress = event.progress
+        elif isinstance(event, LoadFailed):
+            with self._changed:
+                self._set(State.FAILED, event.message)
+        else:
+            self._on_ready(event)
+
+    def _put(self, event: Started | Delta | Done | Refused) -> None:
+        generation = self._generations.get(event.id)
+        if generation is not None:
+            generation.put(event)
+
+    def _on_ready(self, info: ModelInfo) -> None:
+        self.info = info
+        with self._changed:
+            self._set(State.READY, "")
+        log.info(
+            "%s is ready: %s, %.0fM parameters, %d sequences of %d tokens, CPU code %s, %d threads",
+            self.model.name,
+            info.architecture,
+            info.num_parameters / 1e6,
+            info.max_sequences,
+            info.num_context_tokens,
+            info.cpu_variant,
+            info.num_threads,
+        )
+
+    def _bury(self, how: str) -> None:
+        """Tell everyone that the worker is gone, and decide whether to start another."""
+        with self._changed:
+            generations = list(self._generations.values())
+            self._generations.clear()
+            if self.state in (State.LOADING, State.READY):
+                self._deaths.append(time.monotonic())
+                self.num_restarts += 1
+                if self._dies_often():
+                    message = f"the worker died {MAX_DEATHS} times in a row ({how})"
+                    self._set(State.FAILED, f"{message}: load the model again, or another")
+                else:
+                    self._set(State.LOADING, "the worker died and is being started again")
+                log.error("the worker of %s ended: %s", self.model.name, how)
+            self.beat = None
+            self._usual_step_s = 0.0
+            self.progress = 0.0
+            self._changed.notify_all()
+        for generation in generations:
+            generation.put(EngineDied("the model's worker ended while it worked on this answer"))
+        if self.state is State.LOADING:
+            time.sleep(RESTART_AFTER_S)
+
+    def _dies_often(self) -> bool:
+        full = len(self._deaths) == MAX_DEATHS
+        return full and self._deaths[-1] - self._deaths[0] <= DEATHS_WITHIN_S
+
+    def _set(self, state: State, reason: str) -> None:
+        """Change the state, unless it is the last one; the lock is held."""
+        if self.state is not State.STOPPED:
+            self.state = state
+            self.reason = reason
+        self._changed.notify_all()
+
+
+def next_request_id() -> int:
+    """Return a number that no request of this process had."""
+    return next(_request_ids)
