@@ -1,1 +1,1 @@
-"""Keys, profiles, sessions and turns in a database. The only folder that imports SQLAlchemy."""
+"""Keys, profiles, sessions, settings and the audit trail: the only folder with SQLAlchemy."""

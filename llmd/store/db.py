@@ -1,0 +1,259 @@
+"""The database behind an URL: one writer, many readers, and what is peculiar to SQLite."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import sqlalchemy
+from sqlalchemy import event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import QueuePool
+
+from llmd.errors import (
+    ConfigError,
+    InvalidField,
+    SchemaError,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine import ExceptionContext
+
+Tx: TypeAlias = sqlalchemy.Connection
+"""One transaction, made by `Database.read` or `Database.write`."""
+
+MAX_PAGE = 1000
+_WAIT_S = 5
+_NUM_READERS = 8
+
+_EVERY = (
+    f"busy_timeout={_WAIT_S * 1000}",
+    "synchronous=FULL",
+    "trusted_schema=OFF",
+    # Mapped pages turn an I/O error into a signal.
+    "mmap_size=0",
+)
+# Only the writer checkpoints: in SQLite before 3.51.3 a checkpoint beside a commit may lose pages.
+PRAGMAS = {
+    "reader": (*_EVERY, "foreign_keys=ON", "query_only=ON", "wal_autocheckpoint=0"),
+    "writer": (
+        *_EVERY,
+        "foreign_keys=ON",
+        "journal_mode=WAL",
+        "wal_autocheckpoint=1000",
+        "journal_size_limit=67108864",
+        "secure_delete=ON",
+    ),
+    # Foreign keys must be off before BEGIN when tables are copied and renamed.
+    "migration": (*_EVERY, "foreign_keys=OFF", "journal_mode=WAL", "secure_delete=ON"),
+}
+
+
+def page_size(limit: int) -> int:
+    """Return `limit`, or raise InvalidField when it is not 1 to `MAX_PAGE`."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidField(f"limit must be 1 to {MAX_PAGE}", param="limit")
+    return limit
+
+
+def is_storable(text: str) -> bool:
+    """Tell whether `text` is free of NUL and of lone surrogates, which not every database takes."""
+    return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def parse_url(url: str) -> URL:
+    """Read a database URL, or raise ConfigError. The message never repeats a password."""
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except exc.ArgumentError as error:
+        raise ConfigError("store.url must look like sqlite:////path/to/llmd.db") from error
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.get_driver_name() != "pysqlite" or parsed.query or parsed.host:
+            raise ConfigError("store.url must look like sqlite:////path/to/llmd.db, and no more")
+        if parsed.database in (None, "", ":memory:") or str(parsed.database).startswith("file:"):
+            raise ConfigError("store.url must name a file: sqlite:////path/to/llmd.db")
+    return parsed
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file of an SQLite URL, None for another kind of database, or raise ConfigError."""
+    parsed = parse_url(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def hand_over(path: Path, like: Path) -> None:
+    """Give `path` the owner of `like` when root made it, so that the daemon can open it."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def create_file(path: Path) -> None:
+    """Make an empty database file of mode 0600, unless there is one.
+
+    Raise ConfigError when the folder is missing, StoreUnavailable when it cannot be written.
+    """
+    if path.exists():
+        return
+    if not path.parent.is_dir():
+        raise ConfigError(f"store.url: the folder {path.parent} does not exist: make it first")
+    try:
+        # Before SQLite opens it, so never with a wider mode; -wal and -shm inherit it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        hand_over(path, path.parent)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreUnavailable(f"cannot make the database {path}: {error.strerror}") from error
+
+
+def make_engine(url: str, role: str) -> Engine:
+    """Return an engine for a `reader`, the `writer` or a `migration`; it connects when used."""
+    parsed = parse_url(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    try:
+        engine = sqlalchemy.create_engine(
+            parsed,
+            poolclass=QueuePool,
+            pool_size=_NUM_READERS if role == "reader" else 1,
+            max_overflow=0,
+            pool_timeout=_WAIT_S,
+            connect_args={"check_same_thread": False} if is_sqlite else {},
+            # Prompts and hashes are parameters: they must not get into an error's text.
+            hide_parameters=True,
+        )
+    except ImportError as error:
+        raise ConfigError(f"store.url needs a driver that is not here: {error.name}") from error
+    if is_sqlite:
+        _prepare(engine, PRAGMAS[role], "BEGIN" if role == "reader" else "BEGIN IMMEDIATE")
+    return engine
+
+
+def _prepare(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver must not open transactions of its own: it would do so too late for DDL.
+        connection.isolation_level = None
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def start(tx: Tx) -> None:
+        # A read transaction that turns into a write fails at once when another one wrote.
+        tx.exec_driver_sql(begin)
+
+    @event.listens_for(engine, "handle_error")
+    def drop(context: ExceptionContext) -> None:
+        # After a failed fsync the pages in memory may lie: connect anew, and read the log.
+        code = getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF
+        context.is_disconnect = code == sqlite3.SQLITE_IOERR
+
+
+def _unavailable(what: str) -> Callable[[], StoreError]:
+    return lambda: StoreUnavailable(f"the database {what}: try again")
+
+
+def _damaged() -> StoreError:
+    return SchemaError("the database is damaged: bring a backup back with `llmd db restore FILE`")
+
+
+_BY_CODE: dict[int, Callable[[], StoreError]] = {
+    sqlite3.SQLITE_PERM: _unavailable("may not be opened"),
+    sqlite3.SQLITE_BUSY: _unavailable("is locked by another process"),
+    sqlite3.SQLITE_LOCKED: _unavailable("is locked"),
+    sqlite3.SQLITE_READONLY: _unavailable("is read-only"),
+    sqlite3.SQLITE_IOERR: _unavailable("had an input or output error"),
+    sqlite3.SQLITE_CANTOPEN: _unavailable("cannot be opened"),
+    sqlite3.SQLITE_FULL: lambda: StoreFull("no space is left for the database: free some"),
+    sqlite3.SQLITE_CORRUPT: _damaged,
+    sqlite3.SQLITE_NOTADB: _damaged,
+}
+
+
+def _translate(error: Exception) -> StoreError | None:
+    if isinstance(error, exc.TimeoutError):
+        return StoreUnavailable("the database is busy: try again")
+    cause: Any = error.orig if isinstance(error, exc.DBAPIError) else error
+    if not isinstance(cause, sqlite3.Error):
+        is_gone = isinstance(error, exc.OperationalError | exc.InterfaceError)
+        return StoreUnavailable("the database cannot be reached: try again") if is_gone else None
+    # The low byte is the kind, the rest says which variant.
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    if code in _BY_CODE:
+        return _BY_CODE[code]()
+    if str(cause).startswith(("no such table", "no such column")):
+        return SchemaError("the database has another schema: run `llmd db upgrade`")
+    return None
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Turn what the driver raises into StoreUnavailable, StoreFull or SchemaError."""
+    try:
+        yield
+    except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
+        translated = _translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+class Database:
+    """Hold the one writer and the readers of a process. Safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare the connections of `url`; make an empty file where SQLite has none yet.
+
+        Raise ConfigError for an URL that cannot be used.
+        """
+        path = sqlite_path(url)
+        self._is_sqlite = path is not None
+        if path is not None:
+            create_file(path)
+        self._reader = make_engine(url, "reader")
+        self._writer = make_engine(url, "writer")
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Give a transaction that sees one moment and cannot write."""
+        with driver_errors(), self._reader.connect() as tx:
+            yield tx
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """Give the write transaction: committed on leaving, rolled back on any error.
+
+        There is one a process: do not nest it, and do nothing slow inside.
+        """
+        with driver_errors(), self._writer.begin() as tx:
+            yield tx
+
+    def check(self, *, full: bool = True) -> list[str]:
+        """Return what is wrong with the file, one problem a line; `full` reads every index too."""
+        if not self._is_sqlite:
+            with self.read() as tx:
+                tx.exec_driver_sql("SELECT 1")
+            return []
+        try:
+            with self.read() as tx:
+                pragma = "integrity_check" if full else "quick_check"
+                found = [str(row[0]) for row in tx.exec_driver_sql(f"PRAGMA {pragma}")]
+                lost = tx.exec_driver_sql("PRAGMA foreign_key_check").all()
+        except SchemaError as error:
+            return [error.message]
+        problems = [] if found == ["ok"] else found
+        return problems + [f"{row[0]}: row {row[1]} refers to a missing {row[2]}" for row in lost]
+
+    def close(self) -> None:
+        """Close every connection, the writer last, so that it folds the log into the file."""
+        self._reader.dispose()
+        self._writer.dispose()

@@ -1,0 +1,145 @@
+"""Bring a database to the newest schema: a copy first, then every revision in one transaction."""
+
+from __future__ import annotations
+
+import time
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
+
+from llmd.errors import SchemaError
+from llmd.store.db import (
+    Database,
+    Tx,
+    create_file,
+    driver_errors,
+    hand_over,
+    make_engine,
+    sqlite_path,
+)
+from llmd.store.snapshot import file_errors, snapshot
+
+
+class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
+    """What `upgrade` did: `before` is None for a new database, `backup` when none was needed."""
+
+    before: str | None
+    after: str
+    backup: Path | None
+
+
+def alembic_config(tx: Tx | None = None, *, scripts: Path | None = None) -> Config:
+    """Return Alembic's settings for a run on `tx`; `scripts` stands in for llmd's revisions."""
+    config = Config()
+    folder = scripts or Path(str(resources.files("llmd.migrations")))
+    # Alembic expands percent signs in its options.
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = tx
+    return config
+
+
+def _revisions(scripts: Path | None) -> tuple[str, set[str]]:
+    """Return the newest revision, and all."""
+    folder = ScriptDirectory.from_config(alembic_config(scripts=scripts))
+    return str(folder.get_current_head()), {script.revision for script in folder.walk_revisions()}
+
+
+def head(*, scripts: Path | None = None) -> str:
+    """Return the revision that this version of llmd needs."""
+    return _revisions(scripts)[0]
+
+
+def current(url: str) -> str | None:
+    """Return the revision of a database, None when it is empty or not there; makes no file.
+
+    Raise SchemaError when it is damaged, or holds tables of another program.
+    """
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        return None
+    db = Database(url)
+    try:
+        with db.read() as tx:
+            revision = MigrationContext.configure(tx).get_current_revision()
+            if revision is None and set(sqlalchemy.inspect(tx).get_table_names()) - {
+                "alembic_version"
+            }:
+                raise SchemaError("the database belongs to another program: choose another file")
+    finally:
+        db.close()
+    return revision
+
+
+def _refuse_unknown(revision: str | None, known: set[str]) -> None:
+    if revision is not None and revision not in known:
+        raise SchemaError(
+            f"the database is newer (revision {revision}) than this version of llmd: "
+            "upgrade llmd, or bring an older backup back with `llmd db restore FILE`"
+        )
+
+
+def require_head(url: str, *, scripts: Path | None = None) -> None:
+    """Raise SchemaError unless the database has the schema of this version."""
+    wanted, known = _revisions(scripts)
+    revision = current(url)
+    if revision is None:
+        raise SchemaError("the database is empty: run `llmd init`")
+    _refuse_unknown(revision, known)
+    if revision != wanted:
+        raise SchemaError(f"the database has revision {revision}, not {wanted}: `llmd db upgrade`")
+
+
+def upgrade(
+    url: str, *, backup_dir: Path | None = None, now: int, scripts: Path | None = None
+) -> Upgrade:
+    """Make the schema, or bring it to the newest revision; at the newest, do nothing.
+
+    An SQLite file that is behind is first copied to `backup_dir` (beside the file when None).
+    Killed at any moment, it leaves the old schema or the new one. Raise SchemaError for a newer
+    database, and when a revision fails: nothing is changed then.
+    """
+    wanted, known = _revisions(scripts)
+    before = current(url)
+    _refuse_unknown(before, known)
+    if before == wanted:
+        return Upgrade(before=before, after=wanted, backup=None)
+    path = sqlite_path(url)
+    backup: Path | None = None
+    if path is not None:
+        create_file(path)
+        if before is not None:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+            backup = (backup_dir or path.parent) / f"{path.name}.{before}.{stamp}.bak"
+            snapshot(path, backup)
+            with file_errors():
+                hand_over(backup, path)
+    try:
+        _run(url, scripts, is_sqlite=path is not None)
+    except BaseException:
+        # The database is as it was; copies of it at each vain start would fill the disk.
+        if backup is not None:
+            backup.unlink(missing_ok=True)
+        raise
+    return Upgrade(before=before, after=wanted, backup=backup)
+
+
+def _run(url: str, scripts: Path | None, *, is_sqlite: bool) -> None:
+    engine = make_engine(url, "migration")
+    try:
+        with driver_errors(), engine.begin() as tx:
+            command.upgrade(alembic_config(tx, scripts=scripts), "head")
+            if is_sqlite and tx.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                raise SchemaError("the upgrade would lose references between rows: not done")
+    except (CommandError, DBAPIError) as error:
+        raise SchemaError(f"the upgrade failed and changed nothing: {error}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,219 @@
+"""Sessions: the conversations of a key, turn by turn.
+
+Every query is scoped by the key: a session of another key is as one that is not there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, delete, func, insert, select, update
+
+from llmd.errors import Conflict, InvalidField, UnknownSession
+from llmd.store import tables
+from llmd.store.db import Database, Tx, is_storable, page_size
+
+NAME_CHARS = 30
+MAX_NAME_CHARS = 200
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_sessions, _turns = tables.sessions, tables.turns
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation under the id that its key gave it."""
+
+    id: str
+    name: str
+    created_at: int
+    updated_at: int
+    num_turns: int
+
+
+class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's message with its answer, and what made it. `profile` may be empty, at revision 0."""
+
+    user: str
+    assistant: str
+    profile: str = ""
+    profile_revision: int = 0
+    model: str = ""
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_completion_tokens: int = 0
+    finish_reason: str = "stop"
+    seed: int | None = None
+    created_at: int
+
+
+class Turn(NewTurn, frozen=True, kw_only=True):
+    """A stored turn. `seq` counts from 1 in its session, without gaps."""
+
+    seq: int
+
+
+def session_id(value: object) -> str:
+    """Return the one form of a session's id: 1 and "1" are the same session.
+
+    Raise InvalidField for anything but an integer >= 0 or a string of 1 to 64 [A-Za-z0-9._-].
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**64:
+        return str(value)
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return value
+    raise InvalidField(
+        "session_id must be an integer >= 0 or a string of 1 to 64 of A-Z a-z 0-9 . _ -",
+        param="session_id",
+    )
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(
+        id=row.id,
+        name=row.name,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        num_turns=row.num_turns,
+    )
+
+
+def _turn(row: Row[Any]) -> Turn:
+    fields = row._asdict()
+    del fields["session_pk"]
+    return Turn(**fields)
+
+
+def _find(tx: Tx, key_id: str, name: str) -> Row[Any] | None:
+    query = select(_sessions).where(_sessions.c.key_id == key_id, _sessions.c.id == name)
+    return tx.execute(query).one_or_none()
+
+
+def _get(tx: Tx, key_id: str, value: object) -> Row[Any]:
+    row = _find(tx, key_id, session_id(value))
+    if row is None:
+        raise UnknownSession("this key has no session with this id", param="session_id")
+    return row
+
+
+def create(tx: Tx, key_id: str, value: object, *, name: str, now: int) -> int:
+    """Make an empty session within `tx` and return its internal number, or raise Conflict."""
+    external = session_id(value)
+    if _find(tx, key_id, external) is not None:
+        raise Conflict("this key has a session with this id already", param="session_id")
+    values = {"key_id": key_id, "id": external, "name": name, "num_turns": 0}
+    made = insert(_sessions).values(**values, created_at=now, updated_at=now)
+    return int(tx.execute(made.returning(_sessions.c.pk)).scalar_one())
+
+
+def append(tx: Tx, key_id: str, value: object, turn: NewTurn) -> Turn:
+    """Do `Sessions.append` within `tx`."""
+    # NUL is kept: a model may say it, and an answer that was shown is stored.
+    for param, text in (("prompt", turn.user), ("answer", turn.assistant)):
+        if not is_storable(text.replace("\x00", "")):
+            raise InvalidField(f"{param} must not hold half of a surrogate pair", param=param)
+    row = _find(tx, key_id, session_id(value))
+    if row is None:
+        pk, num_turns = (
+            create(tx, key_id, value, name=turn.user[:NAME_CHARS], now=turn.created_at),
+            0,
+        )
+    else:
+        pk, num_turns = row.pk, row.num_turns
+    stored = Turn(seq=num_turns + 1, **msgspec.structs.asdict(turn))
+    tx.execute(insert(_turns).values(session_pk=pk, **msgspec.structs.asdict(stored)))
+    counted = {"num_turns": stored.seq, "updated_at": turn.created_at}
+    tx.execute(update(_sessions).where(_sessions.c.pk == pk).values(counted))
+    return stored
+
+
+class Sessions:
+    """Keep the sessions of each key."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def list(
+        self, key_id: str, *, limit: int = 100, after: int | str | None = None
+    ) -> builtins.list[Session]:
+        """Return sessions in the order of their making; `after`: last id of the page before."""
+        query = select(_sessions).where(_sessions.c.key_id == key_id)
+        query = query.order_by(_sessions.c.pk).limit(page_size(limit))
+        with self._db.read() as tx:
+            if after is not None:
+                place = _find(tx, key_id, session_id(after))
+                if place is None:
+                    raise InvalidField("after must be the id of a session", param="after")
+                query = query.where(_sessions.c.pk > place.pk)
+            return [_session(row) for row in tx.execute(query)]
+
+    def get(self, key_id: str, id: int | str) -> Session:  # noqa: A002 - the caller's word
+        """Return a session, or raise UnknownSession."""
+        with self._db.read() as tx:
+            return _session(_get(tx, key_id, id))
+
+    def turns(
+        self,
+        key_id: str,
+        id: int | str,  # noqa: A002
+        *,
+        limit: int = 100,
+        after_seq: int = 0,
+    ) -> builtins.list[Turn]:
+        """Return turns from the oldest, those after `after_seq`, or raise UnknownSession."""
+        query = select(_turns).order_by(_turns.c.seq).limit(page_size(limit))
+        with self._db.read() as tx:
+            pk = _get(tx, key_id, id).pk
+            wanted = query.where(_turns.c.session_pk == pk, _turns.c.seq > after_seq)
+            return [_turn(row) for row in tx.execute(wanted)]
+
+    def history(
+        self,
+        key_id: str,
+        id: int | str,  # noqa: A002
+        num_turns: int,
+    ) -> tuple[int, builtins.list[Turn]]:
+        """Return how many turns there are, and the last `num_turns`, the oldest first.
+
+        An unknown session has none: (0, []).
+        """
+        with self._db.read() as tx:
+            row = _find(tx, key_id, session_id(id))
+            if row is None:
+                return 0, []
+            first = row.num_turns - num_turns
+            last = select(_turns).where(_turns.c.session_pk == row.pk, _turns.c.seq > first)
+            return row.num_turns, [
+                _turn(found) for found in tx.execute(last.order_by(_turns.c.seq))
+            ]
+
+    def append(self, key_id: str, id: int | str, turn: NewTurn) -> Turn:  # noqa: A002
+        """Store a turn at the end; a new session is named by the head of its first prompt.
+
+        It is on the disk when this returns. Raise InvalidField for a text that cannot be stored.
+        """
+        with self._db.write() as tx:
+            return append(tx, key_id, id, turn)
+
+    def rename(self, key_id: str, id: int | str, name: str, *, now: int) -> Session:  # noqa: A002
+        """Give a session another name, or raise UnknownSession or InvalidField."""
+        if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
+            raise InvalidField(
+                f"name must be 1 to {MAX_NAME_CHARS} printable characters", param="name"
+            )
+        with self._db.write() as tx:
+            row = _get(tx, key_id, id)
+            change = update(_sessions).where(_sessions.c.pk == row.pk)
+            tx.execute(change.values(name=name, updated_at=now))
+            return _session(_get(tx, key_id, id))
+
+    def delete(self, key_id: str, id: int | str) -> None:  # noqa: A002
+        """Delete a session with its turns, or raise UnknownSession."""
+        with self._db.write() as tx:
+            tx.execute(delete(_sessions).where(_sessions.c.pk == _get(tx, key_id, id).pk))
+
+    def count(self) -> int:
+        """Count the sessions of all keys."""
+        with self._db.read() as tx:
+            return tx.execute(select(func.count()).select_from(_sessions)).scalar_one()

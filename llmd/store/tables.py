@@ -1,0 +1,122 @@
+"""The tables, as the newest revision in `migrations` makes them.
+
+Times are unix seconds. No table is ever made from here: `llmd.store.migrate` is the one way, and a
+test holds the two to be equal.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# Every constraint has a name, or a later revision could not change it.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("hash", Text, nullable=False),
+    # Only keys of the seed have a digest: they carry no id to find them by.
+    Column("digest", String(64)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    CheckConstraint("role IN ('admin', 'user')", name="role"),
+    UniqueConstraint("digest"),
+    Index(None, "created_at", "id"),
+)
+
+# A deleted profile keeps its row and its revisions: turns name them, and a profile made again
+# under the same name goes on counting.
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("deleted_at", BigInteger),
+)
+
+profile_revisions = Table(
+    "profile_revisions",
+    metadata,
+    Column("name", String(64), ForeignKey("profiles.name"), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("pk", Integer, primary_key=True),
+    Column("key_id", String(64), ForeignKey("keys.id"), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("num_turns", Integer, nullable=False),
+    UniqueConstraint("key_id", "id"),
+    # The order of creation must hold when the newest session was deleted: no number comes twice.
+    sqlite_autoincrement=True,
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("session_pk", Integer, ForeignKey("sessions.pk", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("user", Text, nullable=False),
+    Column("assistant", Text, nullable=False),
+    Column("profile", String(64), nullable=False),
+    Column("profile_revision", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("num_prompt_tokens", Integer, nullable=False),
+    Column("num_cached_tokens", Integer, nullable=False),
+    Column("num_completion_tokens", Integer, nullable=False),
+    Column("finish_reason", String(32), nullable=False),
+    Column("seed", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
