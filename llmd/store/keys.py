@@ -198,10 +198,10 @@ class Keys:
             query = update(_keys).where(_keys.c.id == key_id, is_later)
             tx.execute(query.values(last_used_at=now))
 
-    def rehash(self, key_id: str, hash: str) -> None:  # noqa: A002 - the column's name
+    def rehash(self, key_id: str, hashed: str) -> None:
         """Replace the hash of a key by one of newer parameters."""
         with self._db.write() as tx:
-            tx.execute(update(_keys).where(_keys.c.id == key_id).values(hash=hash))
+            tx.execute(update(_keys).where(_keys.c.id == key_id).values(hash=hashed))
 
     def count_admins(self, now: int) -> int:
         """Count the admin keys that are neither revoked nor expired."""

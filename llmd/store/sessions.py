@@ -148,15 +148,15 @@ class Sessions:
                 query = query.where(_sessions.c.pk > place.pk)
             return [_session(row) for row in tx.execute(query)]
 
-    def get(self, key_id: str, id: int | str) -> Session:  # noqa: A002 - the caller's word
+    def get(self, key_id: str, external_id: int | str) -> Session:
         """Return a session, or raise UnknownSession."""
         with self._db.read() as tx:
-            return _session(_get(tx, key_id, id))
+            return _session(_get(tx, key_id, external_id))
 
     def turns(
         self,
         key_id: str,
-        id: int | str,  # noqa: A002
+        external_id: int | str,
         *,
         limit: int = 100,
         after_seq: int = 0,
@@ -164,14 +164,14 @@ class Sessions:
         """Return turns from the oldest, those after `after_seq`, or raise UnknownSession."""
         query = select(_turns).order_by(_turns.c.seq).limit(page_size(limit))
         with self._db.read() as tx:
-            pk = _get(tx, key_id, id).pk
+            pk = _get(tx, key_id, external_id).pk
             wanted = query.where(_turns.c.session_pk == pk, _turns.c.seq > after_seq)
             return [_turn(row) for row in tx.execute(wanted)]
 
     def history(
         self,
         key_id: str,
-        id: int | str,  # noqa: A002
+        external_id: int | str,
         num_turns: int,
     ) -> tuple[int, builtins.list[Turn]]:
         """Return how many turns there are, and the last `num_turns`, the oldest first.
@@ -179,7 +179,7 @@ class Sessions:
         An unknown session has none: (0, []).
         """
         with self._db.read() as tx:
-            row = _find(tx, key_id, session_id(id))
+            row = _find(tx, key_id, session_id(external_id))
             if row is None:
                 return 0, []
             first = row.num_turns - num_turns
@@ -188,30 +188,30 @@ class Sessions:
                 _turn(found) for found in tx.execute(last.order_by(_turns.c.seq))
             ]
 
-    def append(self, key_id: str, id: int | str, turn: NewTurn) -> Turn:  # noqa: A002
+    def append(self, key_id: str, external_id: int | str, turn: NewTurn) -> Turn:
         """Store a turn at the end; a new session is named by the head of its first prompt.
 
         It is on the disk when this returns. Raise InvalidField for a text that cannot be stored.
         """
         with self._db.write() as tx:
-            return append(tx, key_id, id, turn)
+            return append(tx, key_id, external_id, turn)
 
-    def rename(self, key_id: str, id: int | str, name: str, *, now: int) -> Session:  # noqa: A002
+    def rename(self, key_id: str, external_id: int | str, name: str, *, now: int) -> Session:
         """Give a session another name, or raise UnknownSession or InvalidField."""
         if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
             raise InvalidField(
                 f"name must be 1 to {MAX_NAME_CHARS} printable characters", param="name"
             )
         with self._db.write() as tx:
-            row = _get(tx, key_id, id)
+            row = _get(tx, key_id, external_id)
             change = update(_sessions).where(_sessions.c.pk == row.pk)
             tx.execute(change.values(name=name, updated_at=now))
-            return _session(_get(tx, key_id, id))
+            return _session(_get(tx, key_id, external_id))
 
-    def delete(self, key_id: str, id: int | str) -> None:  # noqa: A002
+    def delete(self, key_id: str, external_id: int | str) -> None:
         """Delete a session with its turns, or raise UnknownSession."""
         with self._db.write() as tx:
-            tx.execute(delete(_sessions).where(_sessions.c.pk == _get(tx, key_id, id).pk))
+            tx.execute(delete(_sessions).where(_sessions.c.pk == _get(tx, key_id, external_id).pk))
 
     def count(self) -> int:
         """Count the sessions of all keys."""
