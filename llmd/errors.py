@@ -25,6 +25,7 @@ LlmdError
 │   ├── EngineLoading        the model is being loaded
 │   ├── EngineFailed         no model can be run at present
 │   └── EngineDied           the worker died under this request
+├── ClientGone               nobody waits for this answer any more
 └── StoreError
     ├── StoreUnavailable     locked, read-only or unreachable
     ├── StoreFull            no space left on the device
@@ -160,6 +161,10 @@ class EngineFailed(Unavailable):
 
 class EngineDied(Unavailable):
     """The worker process ended while it worked on this request."""
+
+
+class ClientGone(LlmdError):
+    """The client closed its connection before the answer began."""
 
 
 class StoreError(LlmdError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -74,11 +75,12 @@ class Engine:
         """Note why there is no model to start with."""
         self._why_none = reason
 
-    def switch(self, model: Model) -> None:
+    def switch(self, model: Model, commit: Callable[[], None]) -> None:
         """Load a model and change over to it; requests that run finish where they are.
 
-        Returns when it serves. Raise `ModelInvalid` when it cannot be loaded, and what ran
-        before still runs; `Conflict` while another switch is on its way.
+        Returns when it serves. `commit` notes the choice once the model can serve. Raise what it
+        raises, `ModelInvalid` when the model cannot be loaded, and `Conflict` while another
+        switch is on its way: what ran before still runs then.
         """
         with self._lock:
             if self._loading is not None:
@@ -88,18 +90,20 @@ class Engine:
                 raise EngineFailed("the daemon is going down")
             old = self._current
             if old is not None and old.model == model and old.state is State.READY:
+                commit()
                 return
             self._loading = new = self._supervise(model)
         try:
             new.wait_ready()
+            commit()
+            with self._lock:
+                self._current = new
         except EngineFailed as error:
-            new.stop()
             raise ModelInvalid(f"{model.name} could not be loaded: {error.message}") from None
         finally:
-            with self._lock:
-                self._loading = None
-                if new.state is State.READY:
-                    self._current = new
+            self._loading = None
+            if self._current is not new:
+                new.stop()
         if old is not None:
             old.retire()
 

@@ -14,8 +14,9 @@ GenerationEvent = Started | Delta | Done
 class Generation:
     """The events of one request. One thread reads them, another puts them in."""
 
-    def __init__(self, request_id: int, cancel: Callable[[int], None]) -> None:
+    def __init__(self, request_id: int, model: str, cancel: Callable[[int], None]) -> None:
         self.id = request_id
+        self.model = model
         self._cancel = cancel
         self._events: queue.SimpleQueue[GenerationEvent | Refused | EngineDied] = (
             queue.SimpleQueue()

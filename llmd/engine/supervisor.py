@@ -116,7 +116,7 @@ class Supervisor:
             self.check_ready()
             if not self._generations:
                 self._last_event_at = time.monotonic()
-            generation = Generation(request.id, self._cancel)
+            generation = Generation(request.id, self.model.name, self._cancel)
             self._generations[request.id] = generation
         self._send(request)
         return generation

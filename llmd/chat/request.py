@@ -1,0 +1,102 @@
+"""What is asked and what is answered, as `POST /answer` has it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from llmd.engine.protocol import FinishReason
+from llmd.errors import InvalidField
+from llmd.store.profiles import Profile, read_profile
+
+
+class AnswerRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A prompt, and what shall differ from the profile for this once."""
+
+    prompt: Annotated[str, Meta(min_length=1)]
+    session_id: int | str | None = None
+    profile: str | None = None
+    stream: bool = False
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+
+    def applied_to(self, profile: Profile) -> Profile:
+        """Return the profile with this request's values. Raise `InvalidField` out of bounds."""
+        changes: dict[str, Any] = {
+            name: value for name in _SAMPLING_FIELDS if (value := getattr(self, name)) is not None
+        }
+        if self.stop is not None:
+            changes["stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
+        return read_profile(msgspec.to_builtins(profile) | changes) if changes else profile
+
+    def check(self) -> None:
+        """Raise `InvalidField` for what no profile could take, before anything waits for it."""
+        self.applied_to(Profile())
+        if not self.prompt.strip():
+            raise InvalidField("prompt must hold more than white space", param="prompt")
+
+
+_SAMPLING_FIELDS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+)
+
+
+class PromptTokensDetails(Struct, frozen=True, kw_only=True):
+    """Prompt tokens that were not computed again."""
+
+    cached_tokens: int
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Numbers of tokens, by the names of OpenAI's API."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+    @classmethod
+    def of(cls, num_prompt: int, num_completion: int, num_cached: int) -> Usage:
+        """Return the usage with its total."""
+        return cls(
+            prompt_tokens=num_prompt,
+            completion_tokens=num_completion,
+            total_tokens=num_prompt + num_completion,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=num_cached),
+        )
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """How long the parts of an answer took in the engine, in milliseconds."""
+
+    queue_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+class AnswerResult(Struct, frozen=True, kw_only=True):
+    """An answer at its end. `result` is what the seed's clients read."""
+
+    result: str
+    session_id: str | None
+    profile: str
+    model: str
+    usage: Usage
+    finish_reason: FinishReason
+    turns_in_prompt: int
+    seed: int
+    timings: Timings

@@ -1,0 +1,92 @@
+"""Which model and which profile serve those who name none."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from llmd.engine.engine import Engine
+from llmd.engine.supervisor import Model
+from llmd.errors import InvalidField, LlmdError, UnknownModel
+from llmd.models.library import Library
+from llmd.store.profiles import Profiles
+from llmd.store.settings import Selection, Settings
+
+log = logging.getLogger(__name__)
+
+
+class Selector:
+    """Load what is selected at the start, and change over to another selection."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        library: Library,
+        profiles: Profiles,
+        settings: Settings,
+        *,
+        default_model: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._library = library
+        self._profiles = profiles
+        self._settings = settings
+        self._default_model = default_model
+        self._now = now
+
+    def start(self) -> None:
+        """Begin to load the selected model. Without one the engine says why there is none."""
+        try:
+            name = self._first_model()
+            model = self._checked(name)
+        except LlmdError as error:
+            log.error("no model is loaded: %s", error.message)
+            self._engine.start_without(error.message)
+        else:
+            self._engine.start(model)
+
+    def select(self, model: str | None, profile: str | None, *, actor: str) -> Selection:
+        """Load a model and select a profile; each as it is when None is given.
+
+        Returns when the model serves. Raise `UnknownModel`, `UnknownProfile`, `ModelInvalid` or
+        `Conflict`: then nothing has changed.
+        """
+        chosen_profile = profile or self._settings.selection().profile
+        stored = self._profiles.get(chosen_profile)
+        name = model or stored.profile.model or self._engine.model
+        if name is None:
+            raise InvalidField("a model is needed: no other is loaded", param="model")
+        selection = Selection(model=name, profile=chosen_profile)
+
+        def commit() -> None:
+            self._settings.select(
+                model=name, profile=chosen_profile, actor=actor, now=int(self._now())
+            )
+
+        self._engine.switch(self._checked(name), commit)
+        log.info("selected %s with the profile %s", name, chosen_profile)
+        return selection
+
+    def _first_model(self) -> str:
+        """Return the model to start with: selected, the profile's, the default, else the first."""
+        selection = self._settings.selection()
+        if selection.model:
+            return selection.model
+        try:
+            of_profile = self._profiles.get(selection.profile).profile.model
+        except LlmdError:
+            of_profile = ""
+        if of_profile or self._default_model:
+            return of_profile or self._default_model
+        files = self._library.list()
+        if not files:
+            raise UnknownModel("there is no GGUF file in the models folder: 'llmd model add FILE'")
+        return files[0].name
+
+    def _checked(self, name: str) -> Model:
+        """Return a model whose file is whole as far as its header tells."""
+        file = self._library.find(name)
+        self._library.check(name)
+        return Model(name=file.name, path=str(file.path))
