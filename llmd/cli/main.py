@@ -1,0 +1,56 @@
+"""The `llmd` command: what all commands share, and which there are.
+
+The modules of the commands import what they work with when they run: `llmd --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import click
+
+from llmd import __version__
+from llmd.cli.command import Group
+from llmd.cli.configs import config_group
+from llmd.cli.installation import DEFAULT_CONFIG, Installation
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="LLMD_CONFIG",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    show_envvar=True,
+    help="The configuration; conf.d/*.toml beside it are read after it.",
+)
+@click.version_option(__version__, prog_name="llmd", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, config_path: Path) -> None:
+    """Serve a language model to the network, and look after the server.
+
+    Commands that show or change keys, profiles and sessions work on the database itself: the
+    daemon may run or not. Exit status: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
+    """
+    ctx.obj = Installation(config_path)
+
+
+for command in (config_group,):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line of this process, and end it with the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without UTF-8 must not make a traceback of somebody's name.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    cli(prog_name="llmd")

@@ -1,0 +1,123 @@
+"""`llmd config`, and what all commands share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llmd import __version__
+from llmd.cli.main import cli
+
+
+def llmd(config: Path, *args: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli, ["--config", str(config), *args])
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Give a right configuration with one part in conf.d."""
+    file = tmp_path / "llmd.toml"
+    file.write_text('[store]\nurl = "postgresql://llmd:geheim@db/llmd"\n[log]\nlevel = "debug"\n')
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d/log.toml").write_text('[log]\nlevel = "error"\n')
+    return file
+
+
+def test_help_and_version_load_neither_the_database_nor_http() -> None:
+    """`llmd --help` lists the commands without importing what only some of them need."""
+    code = (
+        "import sys; from llmd.cli.main import cli; cli(['--help'], standalone_mode=False);"
+        "heavy = {'sqlalchemy', 'falcon', 'alembic', 'argon2', 'rich', 'http.client'};"
+        "print('loaded:', *(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("loaded:\n")
+    assert "  config " in done.stdout
+
+
+def test_version_is_told_on_one_line(config: Path) -> None:
+    """`llmd --version` prints the name and the version."""
+    assert llmd(config, "--version").output == f"llmd {__version__}\n"
+
+
+def test_python_can_run_the_package() -> None:
+    """`python -m llmd` is the same command line."""
+    command = [sys.executable, "-m", "llmd", "--version"]
+    assert subprocess.check_output(command, text=True) == f"llmd {__version__}\n"
+
+
+def test_a_right_configuration_is_ok(tmp_path: Path) -> None:
+    """`config check` names each file that it found right."""
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.touch()
+    two.touch()
+    assert llmd(one, "config", "check").stdout == f"{one}: ok\n"
+    assert llmd(one, "config", "check", str(two), str(one)).stdout == f"{two}: ok\n{one}: ok\n"
+
+
+def test_every_wrong_option_is_told_on_a_line_and_the_status_is_78(config: Path) -> None:
+    """`config check` lists all faults at once, for systemd in the status EX_CONFIG."""
+    config.write_text("[server]\nmax_streams = 0\nmax_queu = 1\n")
+    result = llmd(config, "config", "check")
+    assert result.exit_code == 78
+    assert result.stdout == ""
+    head, *lines = result.stderr.splitlines()
+    assert head == "llmd: cannot use the configuration:"
+    assert [line.split(": ")[1] for line in lines] == ["server.max_streams", "server.max_queu"]
+
+
+def test_a_right_file_is_named_beside_a_wrong_one(tmp_path: Path) -> None:
+    """`config check` goes on after a wrong file, and fails in the end."""
+    right = tmp_path / "right.toml"
+    right.touch()
+    missing = tmp_path / "missing.toml"
+    result = llmd(right, "config", "check", str(missing), str(right))
+    assert result.exit_code == 78
+    assert result.stdout == f"{right}: ok\n"
+    assert f"{missing}: no such file" in result.stderr
+
+
+def test_a_database_url_that_names_no_file_is_wrong(config: Path) -> None:
+    """`config check` looks at the URL as the store will."""
+    config.write_text('[store]\nurl = "sqlite:///:memory:"\n')
+    result = llmd(config, "config", "check")
+    assert result.exit_code == 78
+    assert f"{config}: store.url must name a file" in result.stderr
+
+
+def test_show_names_the_file_that_sets_an_option_and_hides_a_password(config: Path) -> None:
+    """`config show` prints effective values, the last file to set each, and no password."""
+    output = llmd(config, "config", "show").stdout
+    level = next(line for line in output.splitlines() if line.startswith("level"))
+    assert level.split() == ["level", "=", '"error"', "#", str(config.parent / "conf.d/log.toml")]
+    assert "max_streams = 8\n" in output
+    assert "geheim" not in output
+
+
+def test_show_as_json_has_values_and_files(config: Path) -> None:
+    """`config show --json` gives the same to programs."""
+    result = llmd(config, "config", "show", "--json")
+    shown = json.loads(result.stdout)
+    assert shown["config"]["log"]["level"] == "error"
+    assert shown["files"]["store.url"] == str(config)
+    assert shown["files"]["log.level"].endswith("conf.d/log.toml")
+    assert "geheim" not in result.stdout
+
+
+def test_the_environment_names_the_configuration(config: Path) -> None:
+    """LLMD_CONFIG stands in for --config."""
+    result = CliRunner(env={"LLMD_CONFIG": str(config)}).invoke(cli, ["config", "check"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{config}: ok\n"
+
+
+def test_an_unknown_command_is_wrong_usage(config: Path) -> None:
+    """Wrong usage ends with status 2, as the shell's own commands do."""
+    assert llmd(config, "serv").exit_code == 2
+    assert llmd(config, "config", "check", "--jason").exit_code == 2
