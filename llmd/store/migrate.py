@@ -79,8 +79,9 @@ def current(url: str) -> str | None:
     return revision
 
 
-def _refuse_unknown(revision: str | None, known: set[str]) -> None:
-    if revision is not None and revision not in known:
+def require_known(revision: str | None, *, scripts: Path | None = None) -> None:
+    """Raise SchemaError for a revision that this version does not have."""
+    if revision is not None and revision not in _revisions(scripts)[1]:
         raise SchemaError(
             f"the database is newer (revision {revision}) than this version of llmd: "
             "upgrade llmd, or bring an older backup back with `llmd db restore FILE`"
@@ -89,11 +90,11 @@ def _refuse_unknown(revision: str | None, known: set[str]) -> None:
 
 def require_head(url: str, *, scripts: Path | None = None) -> None:
     """Raise SchemaError unless the database has the schema of this version."""
-    wanted, known = _revisions(scripts)
+    wanted = head(scripts=scripts)
     revision = current(url)
     if revision is None:
         raise SchemaError("the database is empty: run `llmd init`")
-    _refuse_unknown(revision, known)
+    require_known(revision, scripts=scripts)
     if revision != wanted:
         raise SchemaError(f"the database has revision {revision}, not {wanted}: `llmd db upgrade`")
 
@@ -107,9 +108,9 @@ def upgrade(
     Killed at any moment, it leaves the old schema or the new one. Raise SchemaError for a newer
     database, and when a revision fails: nothing is changed then.
     """
-    wanted, known = _revisions(scripts)
+    wanted = head(scripts=scripts)
     before = current(url)
-    _refuse_unknown(before, known)
+    require_known(before, scripts=scripts)
     if before == wanted:
         return Upgrade(before=before, after=wanted, backup=None)
     path = sqlite_path(url)

@@ -17,7 +17,6 @@ from llmd.store.db import Database, Tx, is_storable, page_size
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MODEL = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*\.gguf")
-_PARAM = re.compile(r"`\$\.(\w+)|field `(\w+)`|^(\w+) must")
 
 _LongText = Annotated[str, Meta(max_length=65536)]
 _Label = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -85,10 +84,7 @@ def read_profile(value: object) -> Profile:
     try:
         return msgspec.convert(value, Profile)
     except msgspec.ValidationError as error:
-        text = str(error)
-        found = _PARAM.search(text)
-        param = next((group for group in found.groups() if group), None) if found else None
-        raise InvalidField(text[:1].lower() + text[1:], param=param) from error
+        raise InvalidField.from_validation(str(error)) from error
 
 
 def check_name(name: str) -> str:

@@ -1,0 +1,252 @@
+"""Take over what a small Flask project kept in three JSON files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from llmd.errors import Conflict, ImportRefused, InvalidField
+from llmd.store import keys, profiles, sessions, settings
+from llmd.store.db import Database, is_storable
+from llmd.store.keys import Key
+from llmd.store.profiles import Profile, check_name, read_profile
+from llmd.store.sessions import MAX_NAME_CHARS, NewTurn, session_id
+
+CONFIG, KEYS, SESSIONS = "config.json", "api_keys.json", "sessions.json"
+_KEY = re.compile(r"[A-Za-z0-9]{20}")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_IGNORED = {"verbose", "f16_kv"}
+_MASTER = "0"
+
+
+class SeedSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation of the seed, under its number."""
+
+    id: str
+    name: str
+    turns: tuple[NewTurn, ...]
+
+
+class Seed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the files hold. `owner` is the id of the master key, empty without sessions to own."""
+
+    profiles: dict[str, Profile]
+    selected: str | None
+    keys: tuple[Key, ...]
+    owner: str
+    sessions: tuple[SeedSession, ...]
+    read_at: int
+
+
+class SeedCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How much was taken over. Keys that were there already do not count."""
+
+    profiles: int
+    keys: int
+    sessions: int
+    turns: int
+
+
+def _refuse(file: str, *place: str, why: str) -> NoReturn:
+    """Raise ImportRefused with the place; a name that may be a key by mistake is left out."""
+    shown = ".".join("(a name)" if _KEY.fullmatch(part) else part for part in place)
+    text = f"{file}: {shown}: {why}" if shown else f"{file}: {why}"
+    raise ImportRefused(text.encode("utf-8", "backslashreplace").decode()) from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Read a strict JSON object: no field twice, no NaN, nothing but UTF-8."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            names = [name for name, _ in pairs]
+            double = next(name for name in names if names.count(name) > 1)
+            _refuse(path.name, double, why="the field must be there only once")
+        return fields
+
+    def constant(text: str) -> NoReturn:
+        _refuse(path.name, why=f"{text} is not JSON")
+
+    try:
+        # Some editors put a byte order mark in front.
+        text = path.read_bytes().decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+    except OSError as error:
+        _refuse(path.name, why=f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        _refuse(path.name, why=f"must be UTF-8, but byte {error.start} is not")
+    except json.JSONDecodeError as error:
+        _refuse(path.name, why=f"must be JSON: {error}")
+    except (RecursionError, ValueError):
+        _refuse(path.name, why="must be JSON without deep nesting and endless numbers")
+    if not isinstance(value, dict):
+        _refuse(path.name, why="must be a JSON object")
+    return value
+
+
+def read_profiles(path: Path) -> tuple[dict[str, Profile], str | None]:
+    """Read the profiles of a `config.json`, and the name of the selected one.
+
+    Besides the seed's fields, all of `Profile` are taken. Raise ImportRefused.
+    """
+    fields = _load(path)
+    selected = fields.pop("SelectedModel", None)
+    found = {name: _profile(path.name, name, value) for name, value in fields.items()}
+    if selected is not None and (not isinstance(selected, str) or selected not in found):
+        _refuse(path.name, "SelectedModel", why="must be the name of a profile in the file")
+    return found, selected
+
+
+def _profile(file: str, name: str, value: Any) -> Profile:
+    try:
+        check_name(name)
+    except InvalidField as error:
+        _refuse(file, name, why=error.message)
+    if not isinstance(value, dict):
+        _refuse(file, name, why="must be an object with the fields of a profile")
+    fields = {field: given for field, given in value.items() if field not in _IGNORED}
+    template = fields.get("template")
+    if isinstance(template, str) and "{chat_history}" not in template:
+        fields["template"] = template.replace("{history}", "{chat_history}")
+    try:
+        return read_profile(fields)
+    except InvalidField as error:
+        place = (name, error.param) if error.param else (name,)
+        _refuse(file, *place, why=error.message)
+
+
+def _read_keys(
+    path: Path,
+    hash_key: Callable[[str], str],
+    new_id: Callable[[], str],
+    digest: Callable[[str], str],
+    now: int,
+) -> dict[str, Key]:
+    """Return the keys by number. No message repeats a value."""
+    digests: dict[str, str] = {}
+    found = {}
+    for number, value in _load(path).items():
+        if not _NUMBER.fullmatch(number):
+            _refuse(path.name, "(a name)", why='must be a number, as "0" for the master key')
+        if not isinstance(value, str) or not _KEY.fullmatch(value):
+            _refuse(path.name, number, why="must be a key of 20 letters and digits")
+        fingerprint = digest(value)
+        if fingerprint in digests:
+            _refuse(path.name, number, why=f"must not be the same key as {digests[fingerprint]}")
+        digests[fingerprint] = number
+        found[number] = Key(
+            id=new_id(),
+            name=f"seed-{number}",
+            role="admin" if number == _MASTER else "user",
+            hash=hash_key(value),
+            digest=fingerprint,
+            created_at=now,
+        )
+    return found
+
+
+def _read_sessions(path: Path, now: int) -> tuple[SeedSession, ...]:
+    found = []
+    fields = _load(path)
+    active = fields.pop("Active", None)
+    if active is not None and (isinstance(active, bool) or not isinstance(active, int | str)):
+        _refuse(path.name, "Active", why="must be the number of a session")
+    for number, value in fields.items():
+        try:
+            session_id(number)
+        except InvalidField as error:
+            _refuse(path.name, number, why=error.message)
+        if not isinstance(value, dict) or set(value) != {"name", "history"}:
+            _refuse(path.name, number, why="must be an object with name and history alone")
+        name, history = value["name"], value["history"]
+        if not isinstance(name, str) or not is_storable(name):
+            _refuse(path.name, f"{number}.name", why="must be text")
+        if not isinstance(history, list):
+            _refuse(path.name, f"{number}.history", why="must be a list of lines")
+        turns = _turns(path.name, f"{number}.history", history, now)
+        found.append(SeedSession(id=number, name=name[:MAX_NAME_CHARS], turns=turns))
+    return tuple(found)
+
+
+def _turns(file: str, place: str, history: list[Any], now: int) -> tuple[NewTurn, ...]:
+    texts = []
+    for index, line in enumerate(history):
+        label = "AI:" if index % 2 else "Human:"
+        if not isinstance(line, str) or not line.startswith(label):
+            _refuse(file, f"{place}[{index}]", why=f"must be a line that begins with {label}")
+        if not is_storable(line.replace("\x00", "")):
+            _refuse(file, f"{place}[{index}]", why="must not hold half of a surrogate pair")
+        texts.append(line.removeprefix(label).removeprefix(" "))
+    if len(texts) % 2:
+        _refuse(file, f"{place}[{len(texts) - 1}]", why="must be followed by a line of the AI")
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return tuple(NewTurn(user=user, assistant=said, created_at=now) for user, said in pairs)
+
+
+def read_seed(
+    folder: Path,
+    *,
+    hash_key: Callable[[str], str],
+    new_id: Callable[[], str],
+    digest: Callable[[str], str],
+    now: int,
+) -> Seed:
+    """Read what there is of the three files in `folder`, or raise ImportRefused."""
+    present = {name for name in (CONFIG, KEYS, SESSIONS) if (folder / name).exists()}
+    if not present:
+        raise ImportRefused(f"{folder} must hold {CONFIG}, {KEYS} or {SESSIONS}")
+    found, selected = read_profiles(folder / CONFIG) if CONFIG in present else ({}, None)
+    talks = _read_sessions(folder / SESSIONS, now) if SESSIONS in present else ()
+    by_number = _read_keys(folder / KEYS, hash_key, new_id, digest, now) if KEYS in present else {}
+    if talks and _MASTER not in by_number:
+        _refuse(SESSIONS, why=f"needs {KEYS} with the key {_MASTER}, which gets the sessions")
+    return Seed(
+        profiles=found,
+        selected=selected,
+        keys=tuple(by_number.values()),
+        owner=by_number[_MASTER].id if talks else "",
+        sessions=talks,
+        read_at=now,
+    )
+
+
+def import_seed(db: Database, seed: Seed, *, actor: str = "import-seed") -> SeedCounts:
+    """Store all of the seed in one transaction, or nothing.
+
+    A key that is there already is left as it is. Raise ImportRefused when a session is there.
+    """
+    num_keys = 0
+    with db.write() as tx:
+        for name, profile in seed.profiles.items():
+            profiles.put(tx, name, profile, actor=actor, now=seed.read_at)
+        if seed.selected is not None:
+            model = seed.profiles[seed.selected].model or None
+            chosen = settings.Selection(model=model, profile=seed.selected)
+            settings.choose(tx, chosen, actor=actor, now=seed.read_at)
+        owner = seed.owner
+        for key in seed.keys:
+            there = keys.find_digest(tx, key.digest or "")
+            if there is None:
+                keys.add(tx, key, actor=actor)
+                num_keys += 1
+            elif key.id == owner:
+                owner = there.id
+        for talk in seed.sessions:
+            try:
+                sessions.create(tx, owner, talk.id, name=talk.name, now=seed.read_at)
+            except Conflict:
+                _refuse(SESSIONS, talk.id, why="the master key has a session of this id already")
+            for turn in talk.turns:
+                sessions.append(tx, owner, talk.id, turn)
+    return SeedCounts(
+        profiles=len(seed.profiles),
+        keys=num_keys,
+        sessions=len(seed.sessions),
+        turns=sum(len(talk.turns) for talk in seed.sessions),
+    )
