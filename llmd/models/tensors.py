@@ -1,0 +1,97 @@
+"""The list of tensors in the header of a GGUF file."""
+
+from __future__ import annotations
+
+import struct
+
+from msgspec import Struct
+
+from llmd.errors import ModelInvalid
+from llmd.models.cursor import Cursor
+from llmd.models.ggml import TENSOR_TYPES, TensorType
+
+_MAX_NAME_BYTES = 63
+_MAX_DIMENSIONS = 4
+_MAX_ELEMENTS = 2**62
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_TYPE_AND_OFFSET = struct.Struct("<IQ")
+
+
+class Tensors(Struct, kw_only=True):
+    """Gather what the tensors add up to.
+
+    `end_bytes` is where the last one ends, `data_bytes` the same with its padding; both count
+    from the beginning of the data.
+    """
+
+    num_parameters: int = 0
+    end_bytes: int = 0
+    data_bytes: int = 0
+    bytes_by_type: dict[str, int]
+
+    @property
+    def main_type(self) -> str:
+        """Return the type that most of the bytes have: what people call the file."""
+        return max(self.bytes_by_type, key=self.bytes_by_type.__getitem__)
+
+
+def read_tensors(cursor: Cursor, num_tensors: int, alignment: int) -> Tensors:
+    """Read and check so many entries from `cursor`. Raises ModelInvalid."""
+    tensors = Tensors(bytes_by_type={})
+    seen: set[str] = set()
+    for _ in range(num_tensors):
+        name = cursor.text("a tensor's name", _MAX_NAME_BYTES)
+        if name in seen:
+            message = f"tensor {name!r} is there twice"
+            raise ModelInvalid(message)
+        seen.add(name)
+        num_elements, row_length = _shape(cursor, name)
+        kind, offset = cursor.unpack(_TYPE_AND_OFFSET)
+        tensor_type = _tensor_type(kind, name)
+        if row_length % tensor_type.block_length:
+            message = (
+                f"tensor {name!r} has rows of {row_length}: "
+                f"{tensor_type.name} needs a multiple of {tensor_type.block_length}"
+            )
+            raise ModelInvalid(message)
+        # The native loader takes tensors one after the other only, padded to the alignment.
+        if offset != tensors.data_bytes:
+            message = f"tensor {name!r} is at {offset}, not at {tensors.data_bytes} after the last"
+            raise ModelInvalid(message)
+        num_bytes = num_elements // tensor_type.block_length * tensor_type.block_bytes
+        tensors.num_parameters += num_elements
+        tensors.end_bytes = offset + num_bytes
+        tensors.data_bytes = padded(tensors.end_bytes, alignment)
+        sums = tensors.bytes_by_type
+        sums[tensor_type.name] = sums.get(tensor_type.name, 0) + num_bytes
+    return tensors
+
+
+def _shape(cursor: Cursor, name: str) -> tuple[int, int]:
+    """Return the number of elements and the length of a row."""
+    (num_dimensions,) = cursor.unpack(_U32)
+    if not 1 <= num_dimensions <= _MAX_DIMENSIONS:
+        message = f"tensor {name!r} has {num_dimensions} dimensions: 1 to 4 are possible"
+        raise ModelInvalid(message)
+    lengths = [cursor.unpack(_U64)[0] for _ in range(num_dimensions)]
+    num_elements = 1
+    for length in lengths:
+        num_elements *= length
+        if not 0 < num_elements <= _MAX_ELEMENTS:
+            message = f"tensor {name!r} has the impossible shape {lengths}"
+            raise ModelInvalid(message)
+    return num_elements, lengths[0]
+
+
+def _tensor_type(kind: int, name: str) -> TensorType:
+    if kind not in TENSOR_TYPES:
+        message = f"tensor {name!r} has the unknown type {kind}: made for another version?"
+        raise ModelInvalid(message)
+    return TENSOR_TYPES[kind]
+
+
+def padded(num_bytes: int, alignment: int) -> int:
+    """Return `num_bytes` rounded up to the alignment."""
+    return (num_bytes + alignment - 1) // alignment * alignment

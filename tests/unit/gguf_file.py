@@ -1,0 +1,100 @@
+"""GGUF files made by hand, right ones and wrong ones."""
+
+from __future__ import annotations
+
+import struct
+
+Entry = tuple[str, int, bytes]
+
+U8, U32, BOOL, STRING, LIST, U64, F32 = 0, 4, 7, 8, 9, 10, 6
+TYPE_F32, TYPE_Q4_0 = 0, 2
+
+
+def text(value: str | bytes) -> bytes:
+    """Return a string as the format stores it."""
+    raw = value.encode() if isinstance(value, str) else value
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def string(key: str, value: str | bytes) -> Entry:
+    """Return an entry that is a string."""
+    return key, STRING, text(value)
+
+
+def u32(key: str, value: int) -> Entry:
+    """Return an entry that is a number."""
+    return key, U32, struct.pack("<I", value)
+
+
+def strings(key: str, values: list[str], *, count: int | None = None) -> Entry:
+    """Return an entry that is a list of strings, and claims `count` of them."""
+    num = len(values) if count is None else count
+    return key, LIST, struct.pack("<IQ", STRING, num) + b"".join(map(text, values))
+
+
+def tensor(
+    name: str | bytes, lengths: list[int], *, kind: int = TYPE_F32, offset: int = 0
+) -> bytes:
+    """Return the description of a tensor."""
+    shape = struct.pack(f"<I{len(lengths)}Q", len(lengths), *lengths)
+    return text(name) + shape + struct.pack("<IQ", kind, offset)
+
+
+ENTRIES: list[Entry] = [
+    string("general.architecture", "llama"),
+    string("general.name", "Tiny"),
+    string("general.author", "nobody"),
+    u32("general.file_type", 2),
+    u32("llama.context_length", 2048),
+    u32("llama.block_count", 3),
+    ("general.is_good", BOOL, b"\1"),
+    ("llama.rope.freq_base", F32, struct.pack("<f", 1e4)),
+    strings("tokenizer.ggml.tokens", ["<s>", "a", "bc"]),
+    ("tokenizer.ggml.scores", LIST, struct.pack("<IQ3f", F32, 3, 0.0, 1.0, 2.0)),
+    string("tokenizer.chat_template", "{{ messages }}"),
+]
+
+TENSORS: list[bytes] = [
+    tensor("a", [32, 2], kind=TYPE_Q4_0, offset=0),
+    tensor("b", [3], offset=64),
+]
+
+# 36 bytes of the first tensor, padding to 64, 12 bytes of the second.
+DATA = bytes(range(76))
+
+
+def build(
+    entries: list[Entry] | None = None,
+    tensors: list[bytes] | None = None,
+    data: bytes = DATA,
+    *,
+    version: int = 3,
+    num_entries: int | None = None,
+    num_tensors: int | None = None,
+    magic: bytes = b"GGUF",
+    alignment: int = 32,
+) -> bytes:
+    """Return a file: without arguments a right one, with them a file that claims what they say."""
+    entries = ENTRIES if entries is None else entries
+    tensors = TENSORS if tensors is None else tensors
+    head = magic + struct.pack(
+        "<IQQ",
+        version,
+        len(tensors) if num_tensors is None else num_tensors,
+        len(entries) if num_entries is None else num_entries,
+    )
+    for key, kind, value in entries:
+        head += text(key) + struct.pack("<I", kind) + value
+    head += b"".join(tensors)
+    return head + bytes(-len(head) % alignment) + data
+
+
+def without(key: str) -> list[Entry]:
+    """Return the entries of a right file but one."""
+    return [entry for entry in ENTRIES if entry[0] != key]
+
+
+def having(*changed: Entry) -> list[Entry]:
+    """Return the entries of a right file with these in place of their like, or added."""
+    keys = {entry[0] for entry in changed}
+    return [entry for entry in ENTRIES if entry[0] not in keys] + list(changed)
