@@ -8,7 +8,8 @@ import codecs
 class TextStream:
     """Decode UTF-8 across tokens and end at the first stop string, also across tokens.
 
-    Text that could still become a stop string is held back until it is decided.
+    The first is the one that is complete first: so the end does not depend on how the text is
+    cut into tokens. Text that could still become a stop string is held back until it is decided.
     """
 
     def __init__(self, stop: list[str]) -> None:
@@ -29,10 +30,11 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += text
-        starts = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        if starts:
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if found:
             self.stopped = True
-            certain, self._held = self._held[: min(starts)], ""
+            _, at = min(found)
+            certain, self._held = self._held[:at], ""
             return certain
         keep = 0 if final else self._num_undecided()
         cut = len(self._held) - keep
