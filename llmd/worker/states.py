@@ -27,10 +27,15 @@ class States:
         self.num_bytes = 0
 
     def add(self, owner: str, session: str, tokens: list[int], save: Callable[[], bytes]) -> None:
-        """Keep a state, in place of those it continues; drop the ones longest unused."""
+        """Keep a state, in place of those it continues; drop the ones longest unused.
+
+        One that is larger than all the room is not kept.
+        """
         if not self._max_bytes:
             return
         state = State(owner, session, list(tokens), save())
+        if len(state.data) > self._max_bytes:
+            return
         for old in [old for old in self._states if _continues(state, old)]:
             self.remove(old)
         self._states.append(state)
