@@ -105,6 +105,12 @@ def test_stored_text_that_is_no_hash_verifies_nothing() -> None:
     assert not secret.Hasher("cheapest").verify("x", "x")
 
 
+def test_hash_that_cannot_be_computed_says_nothing_about_its_key() -> None:
+    """When Argon2 itself fails, for want of memory say, the caller is told to come again."""
+    with pytest.raises(Busy):
+        secret.Hasher("cheapest").verify("$argon2id$v=19$m=8,t=1,p=1$x$x", "x")
+
+
 def test_one_hash_runs_at_a_time() -> None:
     """Who finds the only place taken for too long is told to come again."""
     hasher = secret.Hasher("cheapest", wait_s=0.01)
