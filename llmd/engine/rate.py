@@ -23,7 +23,9 @@ class Rate:
 
     def per_second(self, now: float) -> float:
         """Return the growth a second while there was any; 0 when there was none."""
-        samples = [sample for sample in self._samples if now - sample[0] <= WINDOW_S]
+        # A copy made at once: another thread may be adding.
+        recent = self._samples.copy()
+        samples = [sample for sample in recent if now - sample[0] <= WINDOW_S]
         if len(samples) < 2:
             return 0.0
         (first_at, first), (last_at, last) = samples[0], samples[-1]
