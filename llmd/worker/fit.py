@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmd.engine.protocol import Prompt, Submit, TextPrompt
-from llmd.errors import PromptTooLong
+from llmd.errors import InvalidField, PromptTooLong
 from llmd.worker.backend import Backend
 
 TURN_BLOCK = 2
@@ -14,13 +14,16 @@ def fit(backend: Backend, request: Submit) -> tuple[list[int], int]:
     """Return the prompt's tokens and how many old turns they hold.
 
     A quarter of the context, or `max_tokens` if that is less, is kept for the answer as long
-    as there are turns to leave out. Raise `PromptTooLong` when even without any it is too long.
+    as there are turns to leave out. Raise `PromptTooLong` when even without any it is too long,
+    and `InvalidField` when it has no token to go on from.
     """
     num_context = min(
         backend.num_context_tokens, request.max_context_tokens or backend.num_context_tokens
     )
-    room = num_context - min(request.max_tokens, num_context // 4)
+    room = num_context - max(1, min(request.max_tokens, num_context // 4))
     tokens = _tokens(backend, request.prompt, 0)
+    if not tokens:
+        raise InvalidField("the prompt has no text: give at least a word", param="prompt")
     if len(tokens) <= room:
         return tokens, request.num_turns
     # The fewest blocks to leave out, by bisection: tokenising takes long for long prompts.

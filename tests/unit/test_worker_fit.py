@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llmd.engine.protocol import ChatPrompt, Message, Part, Prompt, Sampling, Submit, TextPrompt
+from llmd.errors import InvalidField, PromptTooLong
+from llmd.worker.fit import TURN_BLOCK, fit
+from tests.fakes import FakeBackend
+
+
+def _request(prompt: Prompt, num_turns: int, max_tokens: int, limit: int | None = None) -> Submit:
+    return Submit(
+        id=1,
+        owner="ann",
+        prompt=prompt,
+        sampling=Sampling(),
+        max_tokens=max_tokens,
+        num_turns=num_turns,
+        max_context_tokens=limit,
+    )
+
+
+def _text(lengths: list[int], size: int) -> TextPrompt:
+    """Write a head, a letter for each old turn, and the question."""
+    parts = [Part(text="H", literal=True)]
+    parts += [Part(text=chr(ord("a") + turn) * n, turn=turn) for turn, n in enumerate(lengths)]
+    return TextPrompt([*parts, Part(text="Q" * size)])
+
+
+def _without(prompt: TextPrompt, num_dropped: int) -> list[int]:
+    kept = [part.text for part in prompt.parts if part.turn == -1 or part.turn >= num_dropped]
+    return list("".join(kept).encode())
+
+
+@given(
+    st.lists(st.integers(0, 30), max_size=9),
+    st.integers(1, 60),
+    st.integers(1, 80),
+    st.integers(1, 100),
+    st.none() | st.integers(1, 120),
+)
+@example(lengths=[], size=1, max_tokens=1, num_context=2, limit=None)
+@example(lengths=[1], size=1, max_tokens=1, num_context=3, limit=None)
+def test_fewest_blocks_of_old_turns_are_left_out_that_leave_room(
+    lengths: list[int], size: int, max_tokens: int, num_context: int, limit: int | None
+) -> None:
+    """The prompt keeps its newest turns, loses no more than it must, and fits the context."""
+    prompt = _text(lengths, size)
+    backend = FakeBackend(num_context_tokens=num_context)
+    request = _request(prompt, len(lengths), max_tokens, limit)
+    context = min(num_context, limit or num_context)
+    if size + 1 >= context:
+        with pytest.raises(PromptTooLong) as caught:
+            fit(backend, request)
+        assert caught.value.num_prompt_tokens == size + 1
+        assert caught.value.num_context_tokens == context
+        return
+    tokens, num_kept = fit(backend, request)
+    num_dropped = len(lengths) - num_kept
+    assert tokens == _without(prompt, num_dropped)
+    assert len(tokens) < context
+    assert num_dropped % TURN_BLOCK == 0 or num_kept == 0
+    room = context - max(1, min(max_tokens, context // 4))
+    if num_kept:
+        assert len(tokens) <= room
+    if num_dropped:
+        one_block_more = max(0, -(-num_dropped // TURN_BLOCK) - 1) * TURN_BLOCK
+        assert len(_without(prompt, one_block_more)) > room
+    assert backend.num_tokenized <= 3 + math.log2(len(lengths) + 1)
+
+
+def test_prompt_that_fits_is_tokenised_once() -> None:
+    """The usual case costs one pass over the text."""
+    backend = FakeBackend()
+    assert fit(backend, _request(_text([3, 3, 3], 5), 3, 16)) == (list(b"HaaabbbcccQQQQQ"), 3)
+    assert backend.num_tokenized == 1
+
+
+def test_chat_prompt_loses_old_messages_by_their_turns() -> None:
+    """Messages of the oldest turns go, those without a turn stay."""
+    messages = [Message(role="system", content="be kind")]
+    for turn in range(3):
+        messages.append(Message(role="user", content="u" * 20, turn=turn))
+        messages.append(Message(role="assistant", content=str(turn), turn=turn))
+    messages.append(Message(role="user", content="why?"))
+    backend = FakeBackend(num_context_tokens=100)
+    tokens, num_turns = fit(backend, _request(ChatPrompt(messages), 3, 10))
+    assert num_turns == 1
+    assert bytes(tokens) == (b"system:be kinduser:" + b"u" * 20 + b"assistant:2user:why?assistant:")
+
+
+def test_prompt_without_a_token_is_refused() -> None:
+    """There is nothing to go on from: the caller is told, and the model not run on nothing."""
+    with pytest.raises(InvalidField, match="no text"):
+        fit(FakeBackend(), _request(TextPrompt([Part(text="")]), 0, 16))
