@@ -21,6 +21,8 @@ class Slot:
     session: str = ""
     tokens: list[int] = field(default_factory=list)
     busy: bool = False
+    forgotten: bool = False
+    """Its session was forgotten while a sequence used it: empty it afterwards."""
     last_used: int = 0
 
 
@@ -73,14 +75,25 @@ class Slots:
         slot.busy = False
         self._clock += 1
         slot.last_used = self._clock
+        if slot.forgotten:
+            self._empty(slot)
 
     def forget(self, owner: str, session: str | None) -> None:
-        """Drop what free slots and states hold of an owner's session, or of all its sessions."""
+        """Drop what slots and states hold of an owner's session, or of all its sessions.
+
+        A slot in use is emptied when it is released.
+        """
         for slot in self._slots:
-            if not slot.busy and slot.owner == owner and session in (None, slot.session):
-                self._backend.truncate(slot.index, 0)
-                slot.owner, slot.session, slot.tokens = "", "", []
+            if slot.owner == owner and session in (None, slot.session):
+                if slot.busy:
+                    slot.forgotten = True
+                else:
+                    self._empty(slot)
         self._states.forget(owner, session)
+
+    def _empty(self, slot: Slot) -> None:
+        self._backend.truncate(slot.index, 0)
+        slot.owner, slot.session, slot.tokens, slot.forgotten = "", "", [], False
 
     def _choose(self, owner: str, tokens: list[int]) -> Slot:
         """Return the free slot that `tokens` continue, else the one longest unused."""
