@@ -37,6 +37,18 @@ No HTTP here: `llmd.api.errors` maps each class to a status.
 
 from __future__ import annotations
 
+import re
+
+_PLACE = re.compile(r" - at `\$\.?(.*?)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def printable(text: str) -> str:
+    """Cut a name that somebody chose, and make it safe to show."""
+    shown = "".join(char if char.isprintable() else "?" for char in text)
+    return shown if len(shown) <= 64 else shown[:64] + "…"
+
 
 class LlmdError(Exception):
     """Carry a message for people, and the field it speaks of. Never raised itself."""
@@ -65,6 +77,23 @@ class BodyTooLarge(BadRequest):
 
 class InvalidField(BadRequest):
     """A field that is unknown, of the wrong type or out of range."""
+
+    @classmethod
+    def from_validation(cls, message: str) -> InvalidField:
+        """Return what msgspec says of a value, with the field's name as `param`."""
+        if match := _UNKNOWN.search(message):
+            name = printable(match[1])
+            return cls(f"there is no field {name} here", param=name)
+        if match := _MISSING.search(message):
+            return cls(f"the field {match[1]} is missing", param=match[1])
+        place = _PLACE.search(message)
+        what = _PLACE.sub("", message)
+        if place is None:
+            param = what.split(" ", 1)[0]
+            return cls(what, param=param if what.isascii() and param.islower() else None)
+        name = printable(place[1])
+        what = what[:1].lower() + what[1:]
+        return cls(what if what.startswith(name) else f"{name}: {what}", param=name)
 
 
 class PromptTooLong(BadRequest):

@@ -42,6 +42,7 @@ class Admission:
         # The owner served longest ago comes first.
         self._queues: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._draining = False
+        self._expired = False
 
     @property
     def num_active(self) -> int:
@@ -57,6 +58,18 @@ class Admission:
     def draining(self) -> bool:
         """Whether new requests are refused because the daemon goes down."""
         return self._draining
+
+    @property
+    def expired(self) -> bool:
+        """Whether even the answers that are being made must end now."""
+        return self._expired
+
+    def set_limits(self, max_streams: int, max_queue: int) -> None:
+        """Take other limits; nobody who has a place loses it."""
+        with self._changed:
+            self.max_streams = max_streams
+            self.max_queue = max_queue
+            self._grant()
 
     def enter(self, owner: str, session: str | None, is_gone: Callable[[], bool]) -> Ticket:
         """Wait for a place among the streams.
@@ -95,6 +108,10 @@ class Admission:
         with self._changed:
             self._draining = True
             self._changed.notify_all()
+
+    def expire(self) -> None:
+        """End the answers that are still being made: the time to drain is over."""
+        self._expired = True
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no request is left; False when time runs out before."""

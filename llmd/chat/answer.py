@@ -13,7 +13,7 @@ from llmd.chat.request import AnswerRequest, AnswerResult, Timings, Usage
 from llmd.engine.engine import Engine, Request
 from llmd.engine.generation import Generation
 from llmd.engine.protocol import Delta, Done, FinishReason, Sampling, Started
-from llmd.errors import ClientGone, Conflict, EngineDied, LlmdError
+from llmd.errors import ClientGone, Conflict, Draining, EngineDied, LlmdError
 from llmd.store.profiles import Profile, Profiles, StoredProfile
 from llmd.store.sessions import NewTurn, Sessions, session_id
 from llmd.store.settings import Settings
@@ -86,6 +86,7 @@ class Answers:
                 seed=seed,
                 generation=generation,
                 ticket=ticket,
+                admission=self._admission,
                 sessions=self._sessions,
                 is_gone=is_gone,
                 log_text=self._log_prompts,
@@ -127,6 +128,7 @@ class Answer:
         seed: int,
         generation: Generation,
         ticket: Ticket,
+        admission: Admission,
         sessions: Sessions,
         is_gone: Callable[[], bool],
         log_text: bool,
@@ -139,6 +141,7 @@ class Answer:
         self._seed = seed
         self._generation = generation
         self._ticket = ticket
+        self._admission = admission
         self._sessions = sessions
         self._is_gone = is_gone
         self._log_text = log_text
@@ -187,6 +190,8 @@ class Answer:
         """Handle one event; return text if it brings some."""
         if self._is_gone():
             raise ClientGone("the client went away")
+        if self._admission.expired:
+            raise Draining("the server went down before the answer was complete")
         try:
             event = self._generation.next(POLL_S)
         except LlmdError:

@@ -1,0 +1,184 @@
+"""waitress, with deadlines for slow clients and errors in llmd's own form."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from typing import Any
+
+import msgspec
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.utilities import Error
+
+from llmd import config
+from llmd.api import errors
+from llmd.api.app import App
+from llmd.errors import ConfigError
+
+RESERVE_THREADS = 4
+"""For `/health`, `/auth` and refusals, while every stream and every place in the queue is taken."""
+
+_MAX_CONNECTIONS = 1000
+_IDLE_S = 60
+
+
+class RequestTimeout(Error):
+    """The client took too long to send its request."""
+
+    code = 408
+    reason = "Request Timeout"
+
+
+class JsonErrorTask(ErrorTask):
+    """Answer what waitress itself refuses, in the form of every other error."""
+
+    def execute(self) -> None:
+        """Write the answer and close the connection."""
+        error = self.request.error
+        self.status = f"{error.code} {error.reason}"
+        message = f"{error.reason.lower()}: {error.body}"
+        body = msgspec.json.encode(errors.transport_body(error.code, message))
+        self.response_headers += [
+            ("Content-Type", "application/json"),
+            ("x-request-id", secrets.token_hex(8)),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class Channel(HTTPChannel):
+    """A connection whose head and body must come in time, not only some byte now and then."""
+
+    error_task_class = JsonErrorTask
+    began: float | None = None
+
+    def received(self, data: bytes) -> bool:
+        """Take bytes from the client; the first of a request starts its clock."""
+        if self.began is None:
+            self.began = time.monotonic()
+        taken = bool(super().received(data))
+        if self.request is None:
+            self.began = None
+        return taken
+
+    def check_deadline(self, settings: config.Server, now: float) -> None:
+        """Refuse a request that is not complete in time."""
+        request = self.request
+        if request is None or self.began is None or self.requests:
+            return
+        part, limit_s = (
+            ("body", settings.body_deadline_s)
+            if request.headers_finished
+            else ("head", settings.header_deadline_s)
+        )
+        if now - self.began <= limit_s:
+            return
+        with self.requests_lock:
+            request.error = RequestTimeout(f"the request's {part} did not come in {limit_s:g} s")
+            request.completed = True
+            self.request = self.began = None
+            self.requests.append(request)
+        self.server.add_task(self)
+
+
+class Server(TcpWSGIServer):
+    """One listening socket."""
+
+    channel_class = Channel
+
+    def __init__(self, settings: config.Server, *args: Any, **kwargs: Any) -> None:
+        self.settings = settings
+        super().__init__(*args, **kwargs)
+
+    def maintenance(self, now: float) -> None:
+        """Close idle connections, as waitress does, and refuse requests that come too slowly."""
+        super().maintenance(now)
+        monotonic_now = time.monotonic()
+        for channel in list(self.active_channels.values()):
+            channel.check_deadline(self.settings, monotonic_now)
+
+
+class HttpServer:
+    """All listening sockets with one pool of threads."""
+
+    def __init__(self, app: App, settings: config.Server) -> None:
+        """Bind every address. Raise `ConfigError` that names one which cannot be bound."""
+        self.num_threads = settings.max_streams + settings.max_queue + RESERVE_THREADS
+        self._sockets = [_bind(config.parse_address(text)) for text in settings.listen]
+        adjustments = Adjustments(
+            sockets=self._sockets,
+            threads=self.num_threads,
+            # Without it a client that goes away is noticed only when something is written to it.
+            channel_request_lookahead=1,
+            asyncore_use_poll=True,
+            connection_limit=self.num_threads + _MAX_CONNECTIONS,
+            max_request_body_size=settings.max_body_bytes + 1,
+            channel_timeout=_IDLE_S,
+            cleanup_interval=1,
+            ident="llmd",
+            clear_untrusted_proxy_headers=True,
+        )
+        self._dispatcher = ThreadedTaskDispatcher()
+        self._dispatcher.set_thread_count(self.num_threads)
+        sockets_map: dict[int, Any] = {}
+        self._servers = [
+            Server(
+                settings,
+                app,
+                sockets_map,
+                _sock=sock,
+                dispatcher=self._dispatcher,
+                adj=adjustments,
+                bind_socket=False,
+                sockinfo=(sock.family, sock.type, sock.proto, sock.getsockname()),
+            )
+            for sock in self._sockets
+        ]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens, with the real port where 0 was asked for."""
+        names = (sock.getsockname()[:2] for sock in self._sockets)
+        return [
+            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            for host, port in names
+        ]
+
+    def set_deadlines(self, settings: config.Server) -> None:
+        """Take other deadlines than before."""
+        for server in self._servers:
+            server.settings = settings
+
+    def run(self) -> None:
+        """Serve until SystemExit is raised in this thread, then wait 5 s for what still runs."""
+        self._servers[0].run()
+
+    def close(self) -> None:
+        """Close the sockets. Only after `run` has returned: its threads use them to the end."""
+        for server in self._servers:
+            server.close()
+
+
+def _bind(address: config.Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    where = f"{address.host}:{address.port}"
+    try:
+        *_, place = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(f"[server] listen: {where}: {error.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # So that [::] and 0.0.0.0 can both be listened on.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(place)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"[server] listen: cannot bind {where}: {error.strerror}") from None
+    return sock

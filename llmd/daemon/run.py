@@ -1,0 +1,123 @@
+"""The composition root: make every part, join them, serve, and go down in good order."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from pathlib import Path
+
+from llmd import __version__, config, logs
+from llmd.api.app import Services, create_access, create_app
+from llmd.auth.gate import Gate
+from llmd.auth.secret import Hasher
+from llmd.chat.admission import Admission
+from llmd.chat.answer import Answers
+from llmd.chat.key_issue import KeyIssuer
+from llmd.chat.selection import Selector
+from llmd.config import Config
+from llmd.daemon.http import HttpServer
+from llmd.daemon.reload import Reloader
+from llmd.daemon.shutdown import Shutdown
+from llmd.engine.engine import Engine
+from llmd.errors import SchemaError
+from llmd.models.library import Library
+from llmd.store import migrate
+from llmd.store.db import Database
+from llmd.store.keys import Keys
+from llmd.store.profiles import Profiles
+from llmd.store.sessions import Sessions
+from llmd.store.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}
+
+
+def serve(config_path: Path) -> int:
+    """Run the daemon until SIGTERM or SIGINT, and return its exit code.
+
+    Raise `ConfigError` or `SchemaError` before anything is served.
+    """
+    # A signal that comes while the parts are made waits until they can be undone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    settings = config.load(config_path)
+    logs.configure(settings.log)
+    log.info("llmd %s starts with %s", __version__, config_path)
+    db = open_database(settings.store.url)
+    services = build(settings, db)
+    access = create_access(services, settings.server)
+    server = HttpServer(create_app(services, access, settings.server), settings.server)
+
+    def apply(new: Config) -> None:
+        logs.configure(new.log)
+        access.allow_hosts(new.server.allowed_hosts)
+        services.admission.set_limits(new.server.max_streams, new.server.max_queue)
+        server.set_deadlines(new.server)
+
+    reloader = Reloader(config_path, settings, apply)
+    shutdown = Shutdown(services.admission, lambda: reloader.config.server.drain_s)
+    signal.signal(signal.SIGTERM, shutdown.on_signal)
+    signal.signal(signal.SIGINT, shutdown.on_signal)
+    signal.signal(signal.SIGUSR2, shutdown.on_drained)
+    signal.signal(signal.SIGHUP, reloader.on_signal)
+    _warn_without_keys(services.keys)
+    services.selector.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    log.info("listening on %s", ", ".join(server.urls))
+    try:
+        server.run()
+    finally:
+        services.engine.close()
+        server.close()
+        db.close()
+    log.info("llmd has stopped")
+    return 0
+
+
+def open_database(url: str) -> Database:
+    """Bring the schema up to date, after a backup copy, and check the database.
+
+    Raise `SchemaError` when it is newer than this version or damaged.
+    """
+    upgrade = migrate.upgrade(url, now=int(time.time()))
+    if upgrade.backup is not None:
+        log.info("the database was upgraded; the copy before is %s", upgrade.backup)
+    db = Database(url)
+    problems = db.check(full=False)
+    if problems:
+        db.close()
+        raise SchemaError(
+            f"the database is damaged ({problems[0]}): "
+            "bring a backup back with 'llmd db restore FILE'"
+        )
+    return db
+
+
+def build(settings: Config, db: Database) -> Services:
+    """Make the parts that the routes work with."""
+    keys, profiles, sessions, chosen = Keys(db), Profiles(db), Sessions(db), Settings(db)
+    hasher = Hasher(settings.auth.argon2)
+    engine = Engine(settings.engine, settings.cache)
+    admission = Admission(settings.server.max_streams, settings.server.max_queue)
+    library = Library(Path(settings.models.dir))
+    return Services(
+        gate=Gate(keys, hasher, settings=settings.auth),
+        answers=Answers(
+            engine, admission, profiles, sessions, chosen, log_prompts=settings.log.prompts
+        ),
+        selector=Selector(engine, library, profiles, chosen, default_model=settings.models.default),
+        issuer=KeyIssuer(keys, hasher),
+        engine=engine,
+        admission=admission,
+        library=library,
+        keys=keys,
+        profiles=profiles,
+        sessions=sessions,
+        settings=chosen,
+    )
+
+
+def _warn_without_keys(keys: Keys) -> None:
+    if not keys.count_admins(int(time.time())):
+        log.warning("there is no admin key yet, so nobody gets in: run 'llmd init'")

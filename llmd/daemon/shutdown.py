@@ -1,0 +1,50 @@
+"""Go down in good order: no new work, time for what runs, then the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from llmd.chat.admission import Admission
+
+log = logging.getLogger(__name__)
+
+CANCEL_WITHIN_S = 5.0
+"""For answers that were cut off: to tell their clients and keep what there is of them."""
+
+
+class Shutdown:
+    """Drain on the first SIGTERM or SIGINT, end at once on the second."""
+
+    def __init__(self, admission: Admission, drain_s: Callable[[], float]) -> None:
+        self._admission = admission
+        self._drain_s = drain_s
+        self._begun = False
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Handle SIGTERM or SIGINT, in the main thread."""
+        if self._begun:
+            log.warning("a second %s: ending at once", signal.Signals(number).name)
+            sys.exit(1)
+        self._begun = True
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def on_drained(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """End the main loop. waitress has no other way out than this exception."""
+        sys.exit(0)
+
+    def _drain(self) -> None:
+        limit_s = self._drain_s()
+        self._admission.drain()
+        num_active = self._admission.num_active
+        log.info("going down: %d answers are being made, %g s for them", num_active, limit_s)
+        if not self._admission.wait_idle(limit_s):
+            log.warning("%d answers are cut off", self._admission.num_active)
+            self._admission.expire()
+            self._admission.wait_idle(CANCEL_WITHIN_S)
+        os.kill(os.getpid(), signal.SIGUSR2)
