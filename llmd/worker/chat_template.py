@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from types import FrameType
 from typing import Any, NoReturn
 
 import jinja2
@@ -18,14 +16,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmd.engine.protocol import Message, Part
 from llmd.errors import InvalidField
+from llmd.worker.limits import TimeOut, limited
 
 MAX_RENDER_S = 1.0
+MAX_RENDER_BYTES = 256 * 1024 * 1024
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 MAX_REPEAT = 1_000_000
-
-
-class _TimeOut(Exception):
-    """The template ran too long."""
 
 
 class _Generation(Extension):
@@ -58,15 +54,14 @@ class ChatTemplate:
     """A compiled chat template. For the main thread only: its time limit is a signal."""
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
-        """Compile. Raise `InvalidField` when `source` is no Jinja2 template."""
+        """Compile. Raise `InvalidField` when `source` is no template that can be used."""
         env = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         env.globals.update(
             raise_exception=_raise, strftime_now=_strftime_now, bos_token=bos, eos_token=eos
         )
-        try:
+        # Within limits too: Jinja2 works out constant expressions when it compiles.
+        with _refused("cannot be read"):
             self._template = env.from_string(source)
-        except jinja2.TemplateError as error:
-            raise InvalidField(f"the model's chat template cannot be read: {error}") from None
 
     def render(self, messages: list[Message], special: list[str]) -> list[Part]:
         """Return the prompt in parts: the template's words literal, the messages' not.
@@ -81,8 +76,11 @@ class ChatTemplate:
             [message.content.strip() for message in messages],
         ):
             nonce = secrets.token_hex(8)
-            marked = [f"<{nonce}[{text}]{nonce}>" for text in contents]
-            parts = _split(self._text(marked, messages), nonce)
+            # A piece from the middle of a text loses both marks: defused, it gives itself away.
+            defused = [_defuse(text, special) for text in contents]
+            marked = [f"<{nonce}[{text}]{nonce}>" for text in defused]
+            originals = dict(zip(defused, contents, strict=True))
+            parts = _split(self._text(marked, messages), nonce, originals)
             if parts is not None and "".join(part.text for part in parts) == plain:
                 return parts
         defused = [_defuse(message.content, special) for message in messages]
@@ -96,32 +94,44 @@ class ChatTemplate:
         ]
         chunks: list[str] = []
         num_chars = 0
-        try:
-            with _time_limit(MAX_RENDER_S):
-                for chunk in self._template.generate(messages=values, add_generation_prompt=True):
-                    chunks.append(chunk)
-                    num_chars += len(chunk)
-                    if num_chars > MAX_OUTPUT_CHARS:
-                        raise InvalidField("the model's chat template writes too much")
-        except _TimeOut:
-            raise InvalidField("the model's chat template runs too long") from None
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise InvalidField(f"the model's chat template refuses this: {error}") from None
-        except (MemoryError, RecursionError):
-            raise InvalidField("the model's chat template uses too much memory") from None
+        with _refused("refuses this"):
+            for chunk in self._template.generate(messages=values, add_generation_prompt=True):
+                chunks.append(chunk)
+                num_chars += len(chunk)
+                if num_chars > MAX_OUTPUT_CHARS:
+                    raise InvalidField("the model's chat template writes too much")
         return "".join(chunks)
 
 
-def _split(text: str, nonce: str) -> list[Part] | None:
-    """Cut a rendered text at its marks; None when the template tore them apart."""
+@contextmanager
+def _refused(how: str) -> Iterator[None]:
+    """Run a template within limits; turn all that may come of it into `InvalidField`."""
+    try:
+        with limited(MAX_RENDER_S, MAX_RENDER_BYTES):
+            yield
+    except InvalidField:
+        raise
+    except TimeOut:
+        raise InvalidField("the model's chat template runs too long") from None
+    except (MemoryError, RecursionError):
+        raise InvalidField("the model's chat template uses too much memory") from None
+    except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything
+        raise InvalidField(f"the model's chat template {how}: {error}") from None
+
+
+def _split(text: str, nonce: str, originals: dict[str, str]) -> list[Part] | None:
+    """Cut a rendered text at its marks and put the original texts between them.
+
+    None when the template tore the marks apart or changed the text between them.
+    """
     begin, end = f"<{nonce}[", f"]{nonce}>"
     head, *rest = text.split(begin)
     parts = [Part(text=head, literal=True)]
     for piece in rest:
         content, mark, after = piece.partition(end)
-        if not mark or end in after:
+        if not mark or end in after or content not in originals:
             return None
-        parts += [Part(text=content), Part(text=after, literal=True)]
+        parts += [Part(text=originals[content]), Part(text=after, literal=True)]
     return None if end in head else [part for part in parts if part.text]
 
 
@@ -138,19 +148,3 @@ def _raise(message: str) -> NoReturn:
 
 def _strftime_now(form: str) -> str:
     return datetime.now().astimezone().strftime(form)
-
-
-@contextmanager
-def _time_limit(limit_s: float) -> Iterator[None]:
-    """Raise `_TimeOut` in the main thread when the block runs longer."""
-
-    def expire(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise _TimeOut
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
