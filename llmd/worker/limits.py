@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 
-class TimeOut(Exception):  # noqa: N818 - named for what is the case
+class TimeOut(Exception):
     """The work took too long."""
 
 

@@ -42,15 +42,7 @@ def test_words_of_the_template_are_literal_and_those_of_people_are_not(
         role = "assistant" if last else "user"
         expected += [Part(text=content)] if content else []
         expected.append(Part(text=f"<|im_end|>\n<|im_start|>{role}\n", literal=True))
-    assert _text(parts) == _text(expected)
-    if all(contents):
-        assert parts == expected
-    typed = [part for part in parts if part.literal and part.text not in _texts(expected)]
-    assert not any(spelling in part.text for part in typed for spelling in contents if spelling)
-
-
-def _texts(parts: list[Part]) -> set[str]:
-    return {part.text for part in parts if part.literal} | {_text(parts)}
+    assert parts == expected
 
 
 def test_template_that_trims_still_tells_text_from_its_words() -> None:
@@ -73,10 +65,10 @@ def test_template_that_trims_still_tells_text_from_its_words() -> None:
     ],
 )
 def test_template_that_tears_the_text_gets_no_special_token_from_it(expression: str) -> None:
-    """Where text and words cannot be told apart, typed special tokens are broken in their middle."""
+    """Where text and words cannot be told apart, typed special tokens are broken inside."""
     parts = _render("<|im_start|>{{ " + expression + " }}", "<|im_end|>")
+    assert _text(parts).startswith("<|im_start|>")
     assert "<|im_end|>" not in "".join(part.text for part in parts if part.literal)
-    assert _text(parts).replace("\u200b", "").startswith("<|im_start|><|im_end|>"[:20])
 
 
 def test_piece_from_the_middle_of_a_text_is_not_taken_for_the_templates_words() -> None:
@@ -202,8 +194,7 @@ def test_flood_of_output_is_cut() -> None:
         "{{ 10 ** 100000000 }}",
         "{{ messages[0].content | center(100000000000) }}",
         "{{ '%0100000000000d' % (messages | length) }}",
-        "{% set n = namespace(a='xxxxxxxx') %}"
-        "{% for i in range(60) %}{% set n.a = n.a + n.a %}{% endfor %}{{ n.a }}",
+        "{% set n = namespace(a='x') %}{% for i in range(60) %}{% set n.a = n.a + n.a %}{% endfor %}",
         "{{ ('x' * 100000) | replace('x', 'x' * 1000000) }}",
     ],
 )
