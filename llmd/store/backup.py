@@ -70,7 +70,7 @@ def restore(url: str, file: Path, *, now: int) -> Path | None:
         _take(file, part)
         with file_errors(), _alone(path):
             hand_over(part, path if path.exists() else path.parent)
-            aside = _move_aside(path, now) if path.exists() else None
+            aside = _move_aside(path, now)
             part.replace(path)
             sync(path.parent)
     finally:
@@ -117,7 +117,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _move_aside(path: Path, now: int) -> Path:
+def _move_aside(path: Path, now: int) -> Path | None:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = path.with_name(f"{path.name}.{stamp}.replaced")
     # The log goes first: left behind, it would be played into the restored file.
@@ -125,6 +125,8 @@ def _move_aside(path: Path, now: int) -> Path:
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.rename(aside.with_name(aside.name + suffix))
+    if not path.exists():
+        return None
     # A second name instead of another: at no moment is there no database.
     os.link(path, aside)
     return aside

@@ -154,16 +154,23 @@ def test_restoring_brings_the_old_state_back_and_keeps_the_new_aside(
     ]
 
 
-def test_restoring_a_damaged_database_is_what_it_is_for(url: str, tmp_path: Path) -> None:
-    """The damaged file and its log are put aside together: the log never meets the new file."""
+def test_restoring_a_damaged_database_is_what_it_is_for(
+    url: str, db: Database, tmp_path: Path
+) -> None:
+    """The log of a crash goes aside with its file, and never meets the restored one."""
     backup(url, tmp_path / "copy.db")
-    for name in ("llmd.db", "llmd.db-wal", "llmd.db-shm"):
-        (tmp_path / "var" / name).write_bytes(b"no database" * 1000)
-    restore(url, tmp_path / "copy.db", now=0)
-    assert prompts(url) == ["first"]
-    left = {path.name for path in (tmp_path / "var").iterdir()}
-    assert {"llmd.db", "llmd.db.19700101T000000Z.replaced"} <= left
+    Sessions(db).append("A", 1, NewTurn(user="second", assistant="", created_at=0))
+    folder = tmp_path / "var"
+    log = (folder / "llmd.db-wal").read_bytes()
+    db.close()
+    (folder / "llmd.db").write_bytes(b"no database" * 1000)
+    (folder / "llmd.db-wal").write_bytes(log)
+    aside = restore(url, tmp_path / "copy.db", now=0)
+    assert aside is not None
+    left = {path.name for path in folder.iterdir()}
     assert not left & {"llmd.db-wal", "llmd.db-shm"}
+    assert {"llmd.db", aside.name, f"{aside.name}-wal"} <= left
+    assert prompts(url) == ["first"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -186,6 +193,20 @@ def test_restoring_where_there_is_none_just_puts_it_there(url: str, tmp_path: Pa
     other = f"sqlite:///{tmp_path}/other.db"
     assert restore(other, tmp_path / "copy.db", now=0) is None
     assert prompts(other) == ["first"]
+
+
+def test_a_log_without_its_database_never_meets_the_restored_one(
+    url: str, db: Database, tmp_path: Path
+) -> None:
+    """Somebody deleted the database alone: its log is put aside all the same."""
+    backup(url, tmp_path / "copy.db")
+    Sessions(db).append("A", 1, NewTurn(user="second", assistant="", created_at=0))
+    log = (tmp_path / "var" / "llmd.db-wal").read_bytes()
+    db.close()
+    (tmp_path / "var" / "llmd.db").unlink()
+    (tmp_path / "var" / "llmd.db-wal").write_bytes(log)
+    restore(url, tmp_path / "copy.db", now=0)
+    assert prompts(url) == ["first"]
 
 
 def test_a_database_in_use_is_not_replaced(url: str, db: Database, tmp_path: Path) -> None:

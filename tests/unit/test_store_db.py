@@ -187,6 +187,17 @@ def test_a_locked_database_is_unavailable_and_then_works_again(
     db.close()
 
 
+def test_a_write_holds_the_lock_from_its_beginning(db: Database, path: Path) -> None:
+    """What it reads before it writes cannot change meanwhile, so it never fails half-way."""
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other,
+        db.write() as tx,
+    ):
+        tx.execute(select(tables.settings.c.name)).all()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+
+
 def test_a_full_database_refuses_writes_and_recovers(db: Database) -> None:
     """No space is StoreFull; reads go on, nothing half is kept, and more space is enough."""
     with db.write() as tx:

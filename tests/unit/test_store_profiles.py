@@ -130,7 +130,7 @@ def test_a_field_out_of_its_bounds_is_refused_by_name(field: str, value: Any) ->
     """The error says which field it is."""
     with pytest.raises(InvalidField) as caught:
         read_profile({field: value})
-    assert caught.value.param == field
+    assert (caught.value.param or "").partition("[")[0] == field
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 1])
