@@ -55,6 +55,7 @@ class Channel(HTTPChannel):
     """A connection whose head and body must come in time, not only some byte now and then."""
 
     error_task_class = JsonErrorTask
+    request: Any
     began: float | None = None
 
     def received(self, data: bytes) -> bool:

@@ -171,7 +171,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
-    """A step was made: totals since the start, and the counts of this moment."""
+    """Totals since the start and the counts of this moment; `step_s` is 0 between steps."""
 
     num_running: int
     num_waiting: int

@@ -213,7 +213,8 @@ class Supervisor:
         elif isinstance(event, Beat):
             self.beat = event
             self.rate.add(time.monotonic(), event.num_completion_tokens)
-            self._usual_step_s += 0.1 * (event.step_s - self._usual_step_s)
+            if event.step_s:
+                self._usual_step_s += 0.1 * (event.step_s - self._usual_step_s)
         elif isinstance(event, Loading):
             self.progress = event.progress
         elif isinstance(event, LoadFailed):

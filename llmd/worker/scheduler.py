@@ -68,6 +68,7 @@ class Scheduler:
         for sequence in (*self._waiting, *self._running):
             if sequence.request.id == request_id:
                 self._finish(sequence, "cancelled")
+                self._beat(0.0)
                 return
 
     def forget(self, owner: str, session: str | None) -> None:
@@ -84,6 +85,12 @@ class Scheduler:
         self._backend.decode()
         for sequence, row in outputs:
             self._take(sequence, row)
+        self._beat(self._clock() - began)
+        if not self.has_work and self._slots.num_free != self._backend.max_sequences:
+            raise RuntimeError("a slot was lost")
+
+    def _beat(self, step_s: float) -> None:
+        """Tell where the scheduler is; a `step_s` of 0 is no step."""
         self._emit(
             Beat(
                 num_running=len(self._running),
@@ -91,11 +98,9 @@ class Scheduler:
                 num_prompt_tokens=self._num_prompt_tokens,
                 num_cached_tokens=self._num_cached_tokens,
                 num_completion_tokens=self._num_completion_tokens,
-                step_s=self._clock() - began,
+                step_s=step_s,
             )
         )
-        if not self.has_work and self._slots.num_free != self._backend.max_sequences:
-            raise RuntimeError("a slot was lost")
 
     def _admit(self) -> None:
         """Move waiting sequences to free slots."""
