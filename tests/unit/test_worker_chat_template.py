@@ -194,7 +194,7 @@ def test_flood_of_output_is_cut() -> None:
         "{{ 10 ** 100000000 }}",
         "{{ messages[0].content | center(100000000000) }}",
         "{{ '%0100000000000d' % (messages | length) }}",
-        "{% set n = namespace(a='x') %}{% for i in range(60) %}{% set n.a = n.a + n.a %}{% endfor %}",
+        "{% set n = namespace(a='x') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{%endfor%}",
         "{{ ('x' * 100000) | replace('x', 'x' * 1000000) }}",
     ],
 )
