@@ -12,9 +12,17 @@ from pathlib import Path
 import click
 
 from llmd import __version__
+from llmd.cli.ask import ask
 from llmd.cli.command import Group
 from llmd.cli.configs import config_group
+from llmd.cli.db import db_group
+from llmd.cli.import_seed import import_seed
+from llmd.cli.init import init
 from llmd.cli.installation import DEFAULT_CONFIG, Installation
+from llmd.cli.keys import key_group
+from llmd.cli.profiles import profile_group
+from llmd.cli.serve import serve
+from llmd.cli.status import status
 
 
 @click.group(
@@ -43,7 +51,17 @@ def cli(ctx: click.Context, config_path: Path) -> None:
     ctx.obj = Installation(config_path)
 
 
-for command in (config_group,):
+for command in (
+    serve,
+    init,
+    status,
+    ask,
+    key_group,
+    profile_group,
+    db_group,
+    config_group,
+    import_seed,
+):
     cli.add_command(command)
 
 

@@ -54,7 +54,11 @@ def note(text: str) -> None:
 
 
 def print_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, numbers: str = ""
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    empty: str,
+    numbers: Sequence[str] = (),
 ) -> None:
     """Print rows under `headings`, those named in `numbers` to the right; `empty` if there is none.
 
@@ -64,7 +68,7 @@ def print_table(
     if not lines:
         note(empty)
         return
-    to_right = [heading in numbers.split() for heading in headings]
+    to_right = [heading in numbers for heading in headings]
     if not on_terminal():
         _print_plain([list(headings), *lines], to_right)
         return

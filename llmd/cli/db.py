@@ -1,0 +1,104 @@
+"""`llmd db`: the database as a whole."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from llmd.cli.command import EXIT_FAILED, Command, Group
+from llmd.cli.installation import Installation, pass_installation, require_file
+from llmd.cli.output import json_option, note, print_json
+
+
+@click.group("db", cls=Group)
+def db_group() -> None:
+    """Upgrade, check, copy and bring back the database."""
+
+
+@db_group.command("upgrade", cls=Command, cannot="upgrade the database")
+@json_option
+@pass_installation
+def upgrade(installation: Installation, *, as_json: bool) -> None:
+    """Bring the database to this version's schema, after a copy of it; make it if it is missing.
+
+    `llmd serve` does the same when it starts.
+    """
+    from llmd.store import migrate
+
+    done = migrate.upgrade(installation.config.store.url, now=int(time.time()))
+    if as_json:
+        backup = None if done.backup is None else str(done.backup)
+        print_json({"before": done.before, "after": done.after, "backup": backup})
+    elif done.before == done.after:
+        note(f"the database is at revision {done.after} already")
+    elif done.before is None:
+        note(f"the database is made, at revision {done.after}")
+    else:
+        note(f"the database is at revision {done.after} now; before: {done.backup}")
+
+
+@db_group.command("check", cls=Command, cannot="check the database")
+@json_option
+@pass_installation
+@click.pass_context
+def check(ctx: click.Context, installation: Installation, *, as_json: bool) -> None:
+    """Read the whole database and tell what is wrong with it; the exit status is 1 then."""
+    from llmd.store import migrate
+    from llmd.store.db import Database
+
+    url = installation.config.store.url
+    require_file(url)
+    db = Database(url)
+    try:
+        problems = db.check()
+    finally:
+        db.close()
+    if not problems:
+        migrate.require_head(url)
+    if as_json:
+        print_json({"ok": not problems, "problems": problems})
+    else:
+        for problem in problems or ["ok"]:
+            click.echo(problem)
+    if problems:
+        ctx.exit(EXIT_FAILED)
+
+
+@db_group.command("backup", cls=Command, cannot="back the database up")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@pass_installation
+def backup(installation: Installation, *, file: Path, as_json: bool) -> None:
+    """Copy the database to the new FILE, while the daemon runs or not; the copy is checked."""
+    from llmd.store import backup as store_backup
+
+    url = installation.config.store.url
+    require_file(url)
+    store_backup.backup(url, file)
+    if as_json:
+        print_json({"file": str(file), "size_bytes": file.stat().st_size})
+    else:
+        note(f"the database is in {file}")
+
+
+@db_group.command("restore", cls=Command, cannot="restore the database")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@pass_installation
+def restore(installation: Installation, *, file: Path, as_json: bool) -> None:
+    """Put the copy in FILE in the place of the database, which is moved aside and kept.
+
+    The daemon must be stopped.
+    """
+    from llmd.store import backup as store_backup
+
+    url = installation.config.store.url
+    aside = store_backup.restore(url, file, now=int(time.time()))
+    if as_json:
+        print_json({"file": str(file), "replaced": None if aside is None else str(aside)})
+        return
+    note(f"the database is restored from {file}")
+    if aside is not None:
+        note(f"the one before is kept as {aside}")

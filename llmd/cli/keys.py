@@ -1,0 +1,169 @@
+"""`llmd key`: who may ask, and until when."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from llmd.cli.command import Command, Group
+from llmd.cli.installation import Installation, actor, pass_installation
+from llmd.cli.output import json_option, moment, note, on_terminal, print_json, print_table
+
+if TYPE_CHECKING:
+    from llmd.store.db import Database
+    from llmd.store.keys import Key
+
+_PAGE = 1000
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_MAX_EXPIRES_IN_S = 100 * 365 * 86_400
+
+
+class Span(click.ParamType[int]):
+    """A span of time: seconds, or a number with s, m, h, d or w behind it."""
+
+    name = "span"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the seconds, 1 to a hundred years of them."""
+        found = re.fullmatch(r"([0-9]{1,12})([smhdw]?)", str(value))
+        seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0
+        if not 0 < seconds <= _MAX_EXPIRES_IN_S:
+            self.fail(
+                f"{value!r} is no span of time up to a hundred years: write 90d, 12h or seconds",
+                param,
+                ctx,
+            )
+        return seconds
+
+
+@click.group("key", cls=Group)
+def key_group() -> None:
+    """Make, list and revoke the keys of people and programs."""
+
+
+@key_group.command("create", cls=Command, cannot="make the key")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
+@click.option("--expires-in", type=Span(), metavar="SPAN", help="90d, 12h or seconds; else never.")
+@json_option
+@pass_installation
+def create(
+    installation: Installation,
+    *,
+    name: str,
+    role: Literal["user", "admin"],
+    expires_in: int | None,
+    as_json: bool,
+) -> None:
+    """Make a key for NAME and print it, this once.
+
+    The key alone goes to standard output, whatever else is to be said to standard error.
+    """
+    from llmd.auth import secret
+    from llmd.store.keys import Key, Keys, check_name
+
+    check_name(name)
+    with installation.database() as db:
+        made = secret.make()
+        now = int(time.time())
+        row = Key(
+            id=made.id,
+            name=name,
+            role=role,
+            hash=secret.Hasher(installation.config.auth.argon2).hash(made.text),
+            created_at=now,
+            expires_at=None if expires_in is None else now + expires_in,
+        )
+        Keys(db).add(row, actor=actor())
+    if as_json:
+        shown = {"key": made.text, "id": row.id, "name": name, "role": role}
+        print_json(shown | {"expires_at": row.expires_at})
+        return
+    click.echo(made.text)
+    if on_terminal():
+        until = f", good until {moment(row.expires_at)}" if row.expires_at else ""
+        note(f"This is the {role} key {row.id}{until}. It is shown only now: keep it safe.")
+
+
+@key_group.command("list", cls=Command, cannot="list the keys")
+@click.option("--all", "include_revoked", is_flag=True, help="Show revoked keys too.")
+@json_option
+@pass_installation
+def list_keys(installation: Installation, *, include_revoked: bool, as_json: bool) -> None:
+    """List the keys; the keys themselves are not known to llmd, only their hashes."""
+    with installation.database() as db:
+        found = [key for key in every_key(db) if include_revoked or key.revoked_at is None]
+    if as_json:
+        print_json({"keys": [public(key) for key in found]})
+        return
+    now = int(time.time())
+    print_table(
+        ("ID", "NAME", "ROLE", "STATE", "MADE", "EXPIRES", "LAST USED"),
+        [
+            (
+                key.id,
+                key.name,
+                key.role,
+                _state(key, now),
+                moment(key.created_at),
+                moment(key.expires_at, never="never"),
+                moment(key.last_used_at, never="never"),
+            )
+            for key in found
+        ],
+        empty="no keys",
+    )
+
+
+@key_group.command("revoke", cls=Command, cannot="revoke the key")
+@click.argument("key_id", metavar="ID")
+@json_option
+@pass_installation
+def revoke(installation: Installation, *, key_id: str, as_json: bool) -> None:
+    """Revoke the key ID for good; a running daemon refuses it from its next request on.
+
+    The last valid admin key cannot be revoked.
+    """
+    from llmd.store.keys import Keys
+
+    with installation.database() as db:
+        key = Keys(db).revoke(key_id, now=int(time.time()), actor=actor())
+    if as_json:
+        print_json(public(key))
+    else:
+        note(f"the key {key.id} of {key.name} is revoked")
+
+
+def every_key(db: Database) -> Iterator[Key]:
+    """Give all keys, revoked ones too, in the order of their making."""
+    from llmd.store.keys import Keys
+
+    keys, last = Keys(db), None
+    while page := keys.list(limit=_PAGE, after=last):
+        yield from page
+        last = page[-1].id
+
+
+def public(key: Key) -> dict[str, object]:
+    """Return what may be shown of a key, in the form of the HTTP API: neither hash nor digest."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "last_used_at": key.last_used_at,
+    }
+
+
+def _state(key: Key, now: int) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "valid" if key.is_valid(now) else "expired"

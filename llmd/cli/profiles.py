@@ -1,0 +1,229 @@
+"""`llmd profile`: how a model is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmd.cli.command import Command, Group
+from llmd.cli.fields import fields_of, make_profile, parse_setting, read_object
+from llmd.cli.installation import Installation, actor, pass_installation
+from llmd.cli.output import (
+    json_option,
+    moment,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+)
+from llmd.errors import ConfigError, UnknownModel, UnknownProfile
+
+if TYPE_CHECKING:
+    from llmd.store.db import Database
+    from llmd.store.profiles import Profile, StoredProfile
+
+_PAGE = 1000
+
+
+@click.group("profile", cls=Group)
+def profile_group() -> None:
+    """Show and change profiles.
+
+    A profile is a model with its sampling, template and system text.
+    """
+
+
+@profile_group.command("list", cls=Command, cannot="list the profiles")
+@json_option
+@pass_installation
+def list_profiles(installation: Installation, *, as_json: bool) -> None:
+    """List the profiles; "*" marks the one for those who name none."""
+    from llmd.store.settings import Settings
+
+    with installation.database() as db:
+        found = every_profile(db)
+        selected = Settings(db).selection().profile
+    if as_json:
+        print_json({"profiles": [_public(stored) for stored in found], "selected": selected})
+        return
+    print_table(
+        ("", "NAME", "REVISION", "MODEL", "TEMPERATURE", "MAX TOKENS", "CHANGED"),
+        [
+            (
+                "*" if stored.name == selected else "",
+                stored.name,
+                str(stored.revision),
+                stored.profile.model or "(the one that is loaded)",
+                f"{stored.profile.temperature:g}",
+                str(stored.profile.max_tokens),
+                moment(stored.updated_at),
+            )
+            for stored in found
+        ],
+        empty="no profiles",
+        numbers=("REVISION", "TEMPERATURE", "MAX TOKENS"),
+    )
+
+
+@profile_group.command("show", cls=Command, cannot="show the profile")
+@click.argument("name")
+@json_option
+@pass_installation
+def show(installation: Installation, *, name: str, as_json: bool) -> None:
+    """Show every field of the profile NAME."""
+    from llmd.store.profiles import Profiles
+
+    with installation.database() as db:
+        stored = Profiles(db).get(name)
+    if as_json:
+        print_json(_public(stored))
+        return
+    head = [("name", name), ("revision", f"{stored.revision} of {moment(stored.updated_at)}")]
+    print_fields(
+        [*head, *((key, _shown(value)) for key, value in fields_of(stored.profile).items())]
+    )
+
+
+@profile_group.command("set", cls=Command, cannot="set the profile")
+@click.argument("name")
+@click.argument("settings", metavar="[FIELD=VALUE]...", nargs=-1)
+@click.option(
+    "--file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take fields from a JSON object, as `llmd profile export` writes it.",
+)
+@json_option
+@pass_installation
+def set_profile(
+    installation: Installation,
+    *,
+    name: str,
+    settings: tuple[str, ...],
+    file: Path | None,
+    as_json: bool,
+) -> None:
+    """Change fields of the profile NAME, or make it; other fields stay as they are.
+
+    Numbers and lists are written as in JSON, texts as they are, and null takes a value away:
+
+    \b
+      llmd profile set default temperature=0.2 'stop=["END"]' 'system=You are brief.'
+    """  # noqa: D301 - click's mark for lines that are kept as they are
+    from llmd.store import profiles
+
+    if not settings and file is None:
+        raise click.UsageError("say what to change: FIELD=VALUE, or --file FILE")
+    changes = (read_object(file) if file else {}) | dict(map(parse_setting, settings))
+    now = int(time.time())
+    with installation.database() as db, db.write() as tx:
+        # Nobody else writes now: what is merged with is what is replaced.
+        try:
+            before: dict[str, Any] = fields_of(profiles.Profiles(db).get(name).profile)
+        except UnknownProfile:
+            before = {}
+        profile = make_profile(before | changes)
+        stored = profiles.put(tx, name, profile, actor=actor(), now=now)
+    if as_json:
+        print_json(_public(stored))
+    else:
+        note(f"the profile {name} is at revision {stored.revision}")
+    _warn_of_missing(installation, profile)
+
+
+@profile_group.command("delete", cls=Command, cannot="delete the profile")
+@click.argument("name")
+@pass_installation
+def delete(installation: Installation, *, name: str) -> None:
+    """Delete the profile NAME, unless it is selected; stored turns go on naming it."""
+    from llmd.store.profiles import Profiles
+
+    with installation.database() as db:
+        Profiles(db).delete(name, actor=actor(), now=int(time.time()))
+    note(f"the profile {name} is deleted")
+
+
+@profile_group.command("import", cls=Command, cannot="import the profiles")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@pass_installation
+def import_profiles(installation: Installation, *, file: Path, as_json: bool) -> None:
+    """Take all profiles of a seed's config.json, or none; those of the same name are replaced.
+
+    Which profile is selected stays as it is.
+    """
+    from llmd.store import profiles, seed
+
+    found, selected = seed.read_profiles(file)
+    now = int(time.time())
+    with installation.database() as db, db.write() as tx:
+        stored = [
+            profiles.put(tx, name, profile, actor=actor(), now=now)
+            for name, profile in found.items()
+        ]
+    if as_json:
+        print_json({"profiles": [_public(one) for one in stored], "selected": selected})
+        return
+    print_table(
+        ("NAME", "REVISION", "MODEL"),
+        [(one.name, str(one.revision), one.profile.model) for one in stored],
+        empty=f"{file} holds no profiles",
+        numbers=("REVISION",),
+    )
+    if selected:
+        note(f"{file} selects {selected}: `llmd model use` does so here")
+    for one in stored:
+        _warn_of_missing(installation, one.profile)
+
+
+@profile_group.command("export", cls=Command, cannot="export the profile")
+@click.argument("name")
+@pass_installation
+def export(installation: Installation, *, name: str) -> None:
+    """Print the fields of the profile NAME as JSON, for `llmd profile set --file`."""
+    from llmd.store.profiles import Profiles
+
+    with installation.database() as db:
+        print_json(fields_of(Profiles(db).get(name).profile))
+
+
+def every_profile(db: Database) -> list[StoredProfile]:
+    """Return all profiles by name."""
+    from llmd.store.profiles import Profiles
+
+    found: list[StoredProfile] = []
+    while page := Profiles(db).list(limit=_PAGE, after=found[-1].name if found else None):
+        found += page
+    return found
+
+
+def _public(stored: StoredProfile) -> dict[str, Any]:
+    """Return a profile in the form of the HTTP API."""
+    head = {"name": stored.name, "revision": stored.revision, "updated_at": stored.updated_at}
+    return head | fields_of(stored.profile)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ("", []):
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _warn_of_missing(installation: Installation, profile: Profile) -> None:
+    """Tell a person that a profile names a model that is not in the library."""
+    from llmd.models.library import Library
+
+    if not profile.model:
+        return
+    folder = Path(installation.config.models.dir)
+    # A folder that cannot be read says nothing about the profile.
+    with contextlib.suppress(ConfigError):
+        try:
+            Library(folder).find(profile.model)
+        except UnknownModel:
+            note(f"there is no {profile.model} in {folder} yet: `llmd model add FILE`")
