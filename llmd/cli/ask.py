@@ -81,13 +81,15 @@ def _stream(client: Client, body: dict[str, Any], *, is_quiet: bool) -> dict[str
 
     events = client.events("/answer", body | {"stream": True})
     has_begun = False
+    answer: dict[str, Any] | None = None
     try:
         with _waiting():
             event = next(events, None)
         while event is not None:
             if event.name == "done":
-                return event.data
-            if event.name == "token" and not is_quiet:
+                # Not yet the end: who hangs up here looks to the daemon like one who has gone.
+                answer = event.data
+            elif event.name == "token" and not is_quiet:
                 has_begun = True
                 _write(str(event.data.get("text", "")))
             event = next(events, None)
@@ -95,7 +97,9 @@ def _stream(client: Client, body: dict[str, Any], *, is_quiet: bool) -> dict[str
         events.close()  # type: ignore[attr-defined]  # a generator: this ends the request
         if has_begun:
             _write("\n")
-    raise ApiError("the daemon ended before the answer did: ask again")
+    if answer is None:
+        raise ApiError("the daemon ended before the answer did: ask again")
+    return answer
 
 
 def _write(text: str) -> None:

@@ -76,10 +76,15 @@ class FakeDaemon(ThreadingHTTPServer):
         self.stream = [": ping\n\n", *tokens, event("done", RESULT)]
         self.stalls_after: int | None = None
         self.client_gone = threading.Event()
+        self.broken: list[str] = []
         self.answer: tuple[int, object] = (200, RESULT)
         self.health: tuple[int, object] = (200, {"status": "ok", "model": "m.gguf"})
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+
+    def handle_error(self, *args: Any) -> None:
+        """Note a connection that broke, instead of printing a trace into the test's output."""
+        self.broken.append(repr(sys.exception()))
 
     @property
     def url(self) -> str:
@@ -162,6 +167,13 @@ def test_an_answer_is_printed_as_it_comes(config: Path, daemon: FakeDaemon) -> N
     assert (result.exit_code, result.stdout, result.stderr) == (0, "Paris\x1b[2J.\n", "")
     assert daemon.asked == [{"prompt": "Capital of France?", "stream": True}]
     assert daemon.keys == ["Bearer llmd_admin"]
+
+
+def test_a_stream_is_read_to_its_end(config: Path, daemon: FakeDaemon) -> None:
+    """The command does not hang up at the last event: the daemon would take it for gone."""
+    for _ in range(20):
+        assert llmd(config, "ask", "x").exit_code == 0
+    assert daemon.broken == []
 
 
 def test_options_become_fields(config: Path, daemon: FakeDaemon) -> None:
