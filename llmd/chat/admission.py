@@ -89,11 +89,14 @@ class Admission:
                     "wait: try again later",
                     retry_after_s=BUSY_RETRY_AFTER_S,
                 )
-            while not self._changed.wait_for(lambda: ticket in self._active, POLL_S):
-                if is_gone() or self._draining:
+            while ticket not in self._active:
+                if self._draining or is_gone():
                     self._drop(ticket)
+                    # Whoever waits until all have left looks again.
+                    self._changed.notify_all()
                     self._check_draining()
                     raise ClientGone("the client went away while its request waited")
+                self._changed.wait_for(lambda: self._draining or ticket in self._active, POLL_S)
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -127,8 +130,8 @@ class Admission:
             raise Draining("the server is going down: try again later", retry_after_s=10)
 
     def _grant(self) -> None:
-        """Give free places to those who wait; the lock is held."""
-        while len(self._active) < self.max_streams:
+        """Give free places to those who wait, unless they are to go; the lock is held."""
+        while not self._draining and len(self._active) < self.max_streams:
             ticket = self._next()
             if ticket is None:
                 return
