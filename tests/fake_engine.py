@@ -1,0 +1,142 @@
+"""An engine without a worker: it answers every request by a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmd import config
+from llmd.engine.engine import Engine, EngineStatus, Request
+from llmd.engine.generation import Generation, GenerationEvent
+from llmd.engine.protocol import Delta, Done, FinishReason, ModelInfo, Refused, Started
+from llmd.engine.supervisor import Model, next_request_id
+from llmd.errors import EngineDied, EngineFailed, LlmdError
+
+Event = GenerationEvent | Refused | EngineDied
+Script = Callable[[Request], list[Event]]
+"""The events of a request that are there as soon as it is submitted."""
+
+INFO = ModelInfo(
+    architecture="llama",
+    num_parameters=1_000_000,
+    num_context_tokens=4096,
+    max_sequences=8,
+    num_threads=2,
+    num_threads_batch=2,
+    cpu_variant="x64",
+    has_chat_template=True,
+)
+
+
+def done(reason: FinishReason = "stop", *, num_tokens: int = 2) -> Done:
+    """Return the end of an answer."""
+    return Done(
+        id=0,
+        finish_reason=reason,
+        num_completion_tokens=num_tokens,
+        queue_ms=1.04,
+        prefill_ms=20.0,
+        decode_ms=30.0,
+    )
+
+
+def begins(*texts: str, then: list[Event] | None = None) -> Script:
+    """Accept the prompt, give these texts, then what `then` has; the default is silence."""
+
+    def script(request: Request) -> list[Event]:
+        started = Started(
+            id=0, num_prompt_tokens=11, num_cached_tokens=4, num_turns=request.num_turns
+        )
+        return [started, *(Delta(0, text) for text in texts), *(then or [])]
+
+    return script
+
+
+def says(*texts: str, reason: FinishReason = "stop") -> Script:
+    """Answer with these texts, a token each."""
+    return begins(*texts, then=[done(reason, num_tokens=len(texts))])
+
+
+def silent(request: Request) -> list[Event]:
+    """Leave the request without an event."""
+    return []
+
+
+class FakeEngine(Engine):
+    """Take the place of the engine; what was asked of it is in its lists."""
+
+    def __init__(self, model: str | None = "tiny.gguf") -> None:
+        super().__init__(config.Engine(), config.Cache())
+        self.name = model
+        self.script: Script = says("Hello", " you")
+        self.requests: list[Request] = []
+        self.generations: list[Generation] = []
+        self.cancelled: list[int] = []
+        self.forgotten: list[tuple[str, str | None]] = []
+        self.started_with: list[Model] = []
+        self.switched_to: list[Model] = []
+        self.reason = ""
+        self.not_ready: LlmdError | None = None
+        self.submit_error: Exception | None = None
+        self.switch_error: LlmdError | None = None
+        self.on_cancel: list[Event] = [done("cancelled", num_tokens=1)]
+
+    @property
+    def model(self) -> str | None:
+        return self.name
+
+    def start(self, model: Model) -> None:
+        self.started_with.append(model)
+
+    def start_without(self, reason: str) -> None:
+        self.reason = reason
+        self.not_ready = EngineFailed(reason, retry_after_s=30)
+
+    def switch(self, model: Model, commit: Callable[[], None]) -> None:
+        if self.switch_error is not None:
+            raise self.switch_error
+        commit()
+        self.switched_to.append(model)
+        self.name = model.name
+
+    def check_ready(self) -> None:
+        if self.not_ready is not None:
+            raise self.not_ready
+
+    def submit(self, request: Request) -> Generation:
+        if self.submit_error is not None:
+            raise self.submit_error
+        self.requests.append(request)
+        generation = Generation(next_request_id(), self.name or "", self._on_cancel)
+        self.generations.append(generation)
+        for event in self.script(request):
+            generation.put(event)
+        return generation
+
+    def forget(self, owner: str, session: str | None = None) -> None:
+        self.forgotten.append((owner, session))
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(
+            state="ready" if self.not_ready is None else "failed",
+            reason=self.reason,
+            model=self.name,
+            info=INFO if self.name else None,
+            progress=1.0,
+            num_restarts=0,
+            num_running=1,
+            num_waiting=0,
+            num_prompt_tokens=11,
+            num_cached_tokens=4,
+            num_completion_tokens=2,
+            tokens_per_s=12.34,
+        )
+
+    def close(self) -> None:
+        self.name = None
+
+    def _on_cancel(self, request_id: int) -> None:
+        self.cancelled.append(request_id)
+        for generation in self.generations:
+            if generation.id == request_id:
+                for event in self.on_cancel:
+                    generation.put(event)

@@ -1,0 +1,43 @@
+"""What the tests of the daemon's upper parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service import Service, empty_database
+
+MakeService = Callable[..., Service]
+
+
+@pytest.fixture(scope="session")
+def blank_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Give the bytes of a database that has the profile `default` and no key."""
+    file = tmp_path_factory.mktemp("blank") / "llmd.db"
+    empty_database(file)
+    return file.read_bytes()
+
+
+@pytest.fixture
+def make_service(tmp_path: Path, blank_database: bytes) -> Iterator[MakeService]:
+    """Give what makes a service with other settings."""
+    made: list[Service] = []
+
+    def make(**kwargs: Any) -> Service:
+        folder = tmp_path / f"service{len(made)}"
+        folder.mkdir()
+        made.append(Service(folder, blank_database, **kwargs))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+@pytest.fixture
+def service(make_service: MakeService) -> Service:
+    """Give a service with two streams and a queue of two."""
+    return make_service()

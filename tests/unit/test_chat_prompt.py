@@ -1,0 +1,166 @@
+"""How a profile, old turns and the user's text become a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmd.chat.prompt import MAX_STOP_CHARS, build, default_stop
+from llmd.engine.protocol import ChatPrompt, Message, Part, TextPrompt
+from llmd.store.profiles import Profile
+
+SEED = "You help.\n\nCurrent conversation:\n{chat_history}\nPROMPT: {input}\nANSWER:"
+
+
+@dataclass(frozen=True)
+class Turn:
+    user: str
+    assistant: str
+
+
+def parts_of(template: str, turns: list[Turn], text: str, **fields: str) -> list[Part]:
+    """Return the parts of a prompt by a template."""
+    made = build(Profile(template=template, **fields), turns, text)  # type: ignore[arg-type]
+    assert isinstance(made, TextPrompt)
+    return made.parts
+
+
+def text_of(template: str, turns: list[Turn], text: str, **fields: str) -> str:
+    """Return such a prompt as one text."""
+    return "".join(part.text for part in parts_of(template, turns, text, **fields))
+
+
+def test_the_seeds_template_is_filled_as_the_seed_filled_it() -> None:
+    """Two lines a turn, joined by line ends, in the place of the history."""
+    turns = [Turn("hi", "hello"), Turn("and?", "so")]
+    assert text_of(SEED, turns, "why?") == (
+        "You help.\n\nCurrent conversation:\nHuman: hi\nAI: hello\nHuman: and?\nAI: so\n"
+        "PROMPT: why?\nANSWER:"
+    )
+
+
+def test_a_first_prompt_has_an_empty_history() -> None:
+    """Without turns only the placeholder goes."""
+    assert text_of("<{chat_history}>{input}", [], "x") == "<>x"
+
+
+def test_placeholders_typed_by_a_user_stay_text() -> None:
+    """What is put in is never looked at again, in the prompt, in old prompts and in old answers."""
+    turns = [Turn("{input}", "{chat_history}"), Turn("{chat_history}", "{input}")]
+    assert text_of("{chat_history}|{input}", turns, "{chat_history}{input}") == (
+        "Human: {input}\nAI: {chat_history}\nHuman: {chat_history}\nAI: {input}"
+        "|{chat_history}{input}"
+    )
+
+
+@pytest.mark.parametrize(
+    "literal", ["{", "}", "{{input}", "{name}", "{input!r}", "{0}", "%s", "{input:>999999999}"]
+)
+def test_all_other_braces_are_literal(literal: str) -> None:
+    """A template is no format string."""
+    if "{input}" in literal:
+        assert text_of(literal, [], "x") == "{x"
+    else:
+        assert text_of(literal + "{input}", [], "x") == literal + "x"
+
+
+def test_labels_come_from_the_profile() -> None:
+    """The two words before the lines of the history."""
+    made = text_of("{chat_history}/{input}", [Turn("a", "b")], "x", human_label="Q", ai_label="A")
+    assert made == "Q: a\nA: b/x"
+
+
+def test_only_the_templates_own_text_is_literal() -> None:
+    """Inserted text must not spell special tokens; each turn's part carries its number."""
+    parts = parts_of("S{chat_history}P{input}E", [Turn("a", "b"), Turn("c", "d")], "<s>")
+    assert [(part.text, part.literal, part.turn) for part in parts] == [
+        ("S", True, -1),
+        ("Human: a\nAI: b\n", False, 0),
+        ("Human: c\nAI: d", False, 1),
+        ("P", True, -1),
+        ("<s>", False, -1),
+        ("E", True, -1),
+    ]
+
+
+def test_without_a_template_the_turns_are_messages_after_the_system_text() -> None:
+    """The model's own chat template gets them in order, each with its turn's number."""
+    made = build(Profile(system="Be kind."), [Turn("a", "b")], "c")
+    assert made == ChatPrompt(
+        [
+            Message(role="system", content="Be kind."),
+            Message(role="user", content="a", turn=0),
+            Message(role="assistant", content="b", turn=0),
+            Message(role="user", content="c"),
+        ]
+    )
+
+
+def test_an_empty_system_text_makes_no_message() -> None:
+    """Some chat templates refuse a system message, so none is sent unasked."""
+    assert build(Profile(), [], "c") == ChatPrompt([Message(role="user", content="c")])
+
+
+@pytest.mark.parametrize(
+    ("template", "stops"),
+    [
+        (SEED, ["PROMPT:", "Human:"]),
+        ("{chat_history}{input}", ["Human:"]),
+        ("{chat_history}\nHuman: {input}\nAI:", ["Human:"]),
+        ("Q:\n{input}", ["Human:"]),
+        ("a b\n  User > {input}", ["User >", "Human:"]),
+        ("{input}\nPROMPT:", ["Human:"]),
+    ],
+)
+def test_an_answer_by_a_template_stops_where_the_user_would_speak(
+    template: str, stops: list[str]
+) -> None:
+    """The label before the input on its line, and the history's label of the user."""
+    assert default_stop(Profile(template=template)) == stops
+
+
+def test_a_long_label_is_cut_to_what_a_stop_may_hold() -> None:
+    """Its end is kept, which comes last in the model's text too."""
+    stops = default_stop(Profile(template="x" * 200 + "y:{input}"))
+    assert stops[0] == ("x" * 200 + "y:")[-MAX_STOP_CHARS:]
+
+
+def test_the_models_own_template_needs_no_stop_strings() -> None:
+    """It has its end token."""
+    assert default_stop(Profile()) == []
+
+
+_piece = st.sampled_from(
+    ["{", "}", "{{", "{inp", "ut}", "{chat_history}", "{input}", "Human:", "\n", "é", "x"]
+)
+_texts = st.lists(_piece, max_size=8).map("".join)
+_turns = st.lists(st.builds(Turn, _texts, _texts), max_size=3)
+
+
+def reference(template: str, turns: list[Turn], text: str) -> str:
+    """Fill a template by cutting it, once, at the first of each placeholder."""
+    history = "\n".join(f"Human: {turn.user}\nAI: {turn.assistant}" for turn in turns)
+    before, _, after = template.partition("{input}")
+    halves = [history.join(half.split("{chat_history}")) for half in (before, after)]
+    return text.join(halves)
+
+
+@settings(max_examples=150)
+@given(_texts, _turns, _texts)
+def test_every_template_renders_as_the_reference_does(
+    template: str, turns: list[Turn], text: str
+) -> None:
+    """However braces, placeholders and texts look alike."""
+    if template.count("{input}") != 1 or template.count("{chat_history}") > 1:
+        template = template.replace("{chat_history}", "").replace("{input}", "") + "{input}"
+        if template.count("{input}") != 1:
+            return
+    parts = parts_of(template, turns, text)
+    assert "".join(part.text for part in parts) == reference(template, turns, text)
+    own = "".join(part.text for part in parts if part.literal)
+    assert own == template.replace("{input}", "\0").replace("{chat_history}", "\0").replace(
+        "\0", ""
+    )
