@@ -39,8 +39,9 @@ from __future__ import annotations
 
 import re
 
-_PLACE = re.compile(r" - at `\$\.?(.*?)`$")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+# A name in them is the caller's, and may hold line ends.
+_PLACE = re.compile(r" - at `\$\.?(.*?)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 

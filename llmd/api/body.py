@@ -78,11 +78,11 @@ def after_of(req: falcon.Request) -> str | None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise MalformedBody(f"the body has the field {printable(twice)} twice")
+    value: dict[str, Any] = {}
+    for name, item in pairs:
+        if name in value:
+            raise MalformedBody(f"the body has the field {printable(name)} twice")
+        value[name] = item
     return value
 
 
