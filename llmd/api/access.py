@@ -89,13 +89,11 @@ class AccessMiddleware:
 
     def allow_hosts(self, hosts: tuple[str, ...]) -> None:
         """Take other host names than before; none: any name will do."""
-        self._allowed_hosts = {host.lower() for host in hosts}
+        self._allowed_hosts = {host.lower().strip("[]") for host in hosts}
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Begin the log, and refuse a foreign Host header: a page may point its name at us."""
-        req.context["log"] = log = RequestLog(req)
-        logs.request_id.set(log.request_id)
-        resp.set_header("x-request-id", log.request_id)
+        _begin_log(req, resp)
         if self._allowed_hosts and _host(req) not in self._allowed_hosts:
             raise Forbidden("this server does not go by that host name: see [server] allowed_hosts")
 
@@ -122,9 +120,17 @@ class AccessMiddleware:
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
         """Log the request, unless it goes on: a stream logs its own end."""
-        log = log_of(req)
+        # Falcon refuses its own pseudo-methods before it asks any middleware.
+        log = log_of(req) if "log" in req.context else _begin_log(req, resp)
         if not log.is_streaming:
             log.write(resp.status_code)
+
+
+def _begin_log(req: falcon.Request, resp: falcon.Response) -> RequestLog:
+    req.context["log"] = log = RequestLog(req)
+    logs.request_id.set(log.request_id)
+    resp.set_header("x-request-id", log.request_id)
+    return log
 
 
 def _presented(req: falcon.Request) -> str | None:

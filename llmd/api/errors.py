@@ -132,9 +132,10 @@ def _on_http_error(
     status = error.status_code
     if error.headers:
         resp.set_headers(error.headers)
+    path = errors.printable(req.path)
     message = {
-        404: f"there is no route {req.path}",
-        405: f"{req.path} does not take {req.method}",
+        404: f"there is no route {path}",
+        405: f"{path} does not take {errors.printable(req.method)}",
     }.get(status, error.description or error.title or "the request cannot be read")
     _send(resp, status, transport_body(status, message))
 
