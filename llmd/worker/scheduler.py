@@ -72,7 +72,14 @@ class Scheduler:
                 return
 
     def forget(self, owner: str, session: str | None) -> None:
-        """Drop the KV of an owner's session, or of all its sessions."""
+        """Drop the KV of an owner's session, or of all its sessions.
+
+        That of requests that wait or run goes when they have ended.
+        """
+        for sequence in self._waiting:
+            request = sequence.request
+            if request.owner == owner and session in (None, request.session):
+                sequence.forgotten = True
         self._slots.forget(owner, session)
 
     def step(self) -> None:
@@ -108,6 +115,7 @@ class Scheduler:
             sequence = self._waiting.popleft()
             request = sequence.request
             slot, num_cached = self._slots.acquire(request.owner, request.session, sequence.tokens)
+            slot.forgotten = sequence.forgotten
             self._running[sequence] = slot
             sequence.num_computed = num_cached
             sequence.status = Status.PREFILL

@@ -37,6 +37,8 @@ class Sequence:
     num_prompt_tokens: int = field(init=False)
     status: Status = Status.WAITING
     num_computed: int = 0
+    forgotten: bool = False
+    """Its session was forgotten while it waited: its KV goes with its end."""
     started_at: float = 0.0
     decoded_at: float = 0.0
 

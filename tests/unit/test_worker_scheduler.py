@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from llmd.engine.protocol import (
+    Beat,
+    Delta,
+    Done,
+    Event,
+    Part,
+    Sampling,
+    Started,
+    Submit,
+    TextPrompt,
+)
+from llmd.errors import PromptTooLong
+from llmd.worker.scheduler import Scheduler
+from tests.fakes import Clock, FakeBackend, NextToken, says
+
+LONG_ANSWER = "abcdefghijklmnopqrstuvwxyz" * 4
+
+
+class House:
+    """A scheduler over a fake model, and all that it told."""
+
+    def __init__(
+        self,
+        *,
+        next_token: NextToken | None = None,
+        num_context_tokens: int = 256,
+        max_sequences: int = 4,
+        max_batch_tokens: int = 32,
+    ) -> None:
+        self.backend = FakeBackend(
+            next_token=next_token or says(LONG_ANSWER),
+            num_context_tokens=num_context_tokens,
+            max_sequences=max_sequences,
+            max_batch_tokens=max_batch_tokens,
+        )
+        self.events: list[Event] = []
+        self.clock = Clock()
+        self.scheduler = Scheduler(
+            self.backend, self.events.append, max_state_bytes=1 << 20, clock=self.clock
+        )
+        self._ids = itertools.count(1)
+
+    def submit(
+        self,
+        prompt: str,
+        *,
+        owner: str = "ann",
+        session: str = "1",
+        max_tokens: int = 1000,
+        stop: list[str] | None = None,
+        max_context_tokens: int | None = None,
+    ) -> int:
+        """Submit a prompt, which must end in a colon for the usual answer; return its id."""
+        request_id = next(self._ids)
+        self.scheduler.submit(
+            Submit(
+                id=request_id,
+                owner=owner,
+                session=session,
+                prompt=TextPrompt([Part(text=prompt)]),
+                sampling=Sampling(),
+                max_tokens=max_tokens,
+                stop=stop or [],
+                max_context_tokens=max_context_tokens,
+            )
+        )
+        return request_id
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.scheduler.step()
+
+    def run(self) -> None:
+        while self.scheduler.has_work:
+            self.step()
+
+    def text(self, request_id: int) -> str:
+        return "".join(
+            event.text
+            for event in self.events
+            if isinstance(event, Delta) and event.id == request_id
+        )
+
+    def started(self, request_id: int) -> Started:
+        (event,) = (e for e in self.events if isinstance(e, Started) and e.id == request_id)
+        return event
+
+    def done(self, request_id: int) -> Done | None:
+        found = [e for e in self.events if isinstance(e, Done) and e.id == request_id]
+        assert len(found) <= 1
+        return found[0] if found else None
+
+    def reason(self, request_id: int) -> str | None:
+        done = self.done(request_id)
+        return done.finish_reason if done else None
+
+    def beat(self) -> Beat:
+        return [event for event in self.events if isinstance(event, Beat)][-1]
+
+
+def test_answer_ends_with_the_models_own_end() -> None:
+    """The text comes in order and whole, and then one Done with the reason stop."""
+    house = House(next_token=says("hello"))
+    one = house.submit("hi:")
+    house.run()
+    assert house.text(one) == "hello"
+    done = house.done(one)
+    assert done is not None
+    assert (done.finish_reason, done.num_completion_tokens) == ("stop", 5)
+    assert house.backend.num_open_samplers == 0
+
+
+def test_new_request_joins_at_the_next_step() -> None:
+    """A request that comes while another decodes is in the very next batch."""
+    house = House()
+    one = house.submit("one:")
+    house.step(3)
+    two = house.submit("two:")
+    house.step()
+    assert house.backend.steps[-1] == {0: 1, 1: 4}
+    assert house.text(one) == "abcd"
+    assert house.text(two) == "a"
+    house.step()
+    assert house.backend.steps[-1] == {0: 1, 1: 1}
+
+
+def test_long_prompt_is_computed_in_chunks_beside_those_who_decode() -> None:
+    """Each step gives every decoding sequence its token and a prompt what is left."""
+    house = House(max_batch_tokens=16)
+    one = house.submit("one:")
+    house.step()
+    two = house.submit("x" * 39 + ":")
+    house.step(2)
+    assert house.backend.steps[-2:] == [{0: 1, 1: 15}, {0: 1, 1: 15}]
+    assert house.text(one) == "abc"
+    assert house.text(two) == ""
+    house.step()
+    assert house.backend.steps[-1] == {0: 1, 1: 10}
+    assert house.text(two) == "a"
+
+
+def test_prompts_are_computed_in_the_order_they_came() -> None:
+    """What one prompt leaves of the batch goes to the next that waits."""
+    house = House(max_batch_tokens=16)
+    house.submit("x" * 19 + ":")
+    house.submit("y" * 19 + ":")
+    house.step(3)
+    assert house.backend.steps == [{0: 16}, {0: 4, 1: 12}, {0: 1, 1: 8}]
+
+
+def test_every_decoding_sequence_gets_its_token_though_slots_outnumber_the_batch() -> None:
+    """Prompts take only what decoding sequences leave, so that no answer ever stands still."""
+    house = House(max_sequences=8, max_batch_tokens=4)
+    ids = [house.submit(f"{number}:", owner=str(number)) for number in range(6)]
+    house.step(20)
+    lengths = [len(house.text(request_id)) for request_id in ids]
+    assert min(lengths[:4]) > 10
+    assert lengths[4:] == [0, 0]
+    house.run()
+    assert [house.text(request_id) for request_id in ids] == [LONG_ANSWER] * 6
+
+
+def test_requests_beyond_the_slots_wait_for_their_turn() -> None:
+    """The first to come gets the first slot that is free."""
+    house = House(max_sequences=1, next_token=says("yes"))
+    ids = [house.submit(f"{number}:") for number in range(3)]
+    house.step()
+    assert (house.beat().num_running, house.beat().num_waiting) == (1, 2)
+    house.run()
+    ends = [event.id for event in house.events if isinstance(event, Done)]
+    assert ends == ids
+    assert (house.beat().num_running, house.beat().num_waiting) == (0, 0)
+
+
+def test_stop_string_ends_an_answer_across_tokens() -> None:
+    """Nothing of the stop string is shown, though it came in several tokens."""
+    house = House()
+    one = house.submit("one:", stop=["fgh"])
+    house.run()
+    assert house.text(one) == "abcde"
+    assert house.reason(one) == "stop"
+    assert not any(isinstance(e, Delta) and set(e.text) & set("fgh") for e in house.events)
+
+
+def test_character_of_several_tokens_is_sent_whole() -> None:
+    """No piece of text ever holds half a character."""
+    house = House(next_token=says("é\U0001f600x"))
+    one = house.submit("one:")
+    house.run()
+    deltas = [event.text for event in house.events if isinstance(event, Delta)]
+    assert deltas == ["é", "\U0001f600", "x"]
+    assert house.text(one) == "é\U0001f600x"
+
+
+def test_answer_ends_at_max_tokens_with_the_text_it_held_back() -> None:
+    """The reason is length, and the beginning of a stop string that never came is shown."""
+    house = House()
+    one = house.submit("one:", max_tokens=3, stop=["cdz"])
+    house.run()
+    done = house.done(one)
+    assert done is not None
+    assert (done.finish_reason, done.num_completion_tokens) == ("length", 3)
+    assert house.text(one) == "abc"
+
+
+@pytest.mark.parametrize(("num_context", "limit"), [(20, None), (256, 20), (20, 256)])
+def test_answer_ends_when_the_context_is_full(num_context: int, limit: int | None) -> None:
+    """Prompt and answer together fill the context to its last token, and no further."""
+    house = House(num_context_tokens=num_context)
+    one = house.submit("0123456:", max_context_tokens=limit)
+    house.run()
+    assert house.reason(one) == "length"
+    assert house.text(one) == LONG_ANSWER[:12]
+
+
+def test_prompt_of_almost_the_whole_context_gives_one_token() -> None:
+    """A prompt that leaves room for one token is served, one token longer is refused."""
+    house = House(num_context_tokens=20)
+    one = house.submit("x" * 18 + ":")
+    house.run()
+    assert (house.text(one), house.reason(one)) == ("a", "length")
+    with pytest.raises(PromptTooLong):
+        house.submit("x" * 19 + ":")
+    assert not house.scheduler.has_work
+    assert house.backend.num_open_samplers == 0
+
+
+def test_cancelled_while_it_waits_never_runs() -> None:
+    """A request without a slot leaves the queue at once and the next moves up."""
+    house = House(max_sequences=1)
+    house.submit("one:")
+    house.step()
+    two, three = house.submit("two:"), house.submit("three:")
+    house.scheduler.cancel(two)
+    assert house.reason(two) == "cancelled"
+    assert (house.beat().num_running, house.beat().num_waiting) == (1, 1)
+    house.run()
+    assert house.text(two) == ""
+    assert not any(isinstance(event, Started) and event.id == two for event in house.events)
+    assert house.text(three) == LONG_ANSWER
+
+
+@pytest.mark.parametrize(("num_steps", "text"), [(1, ""), (5, "abc")])
+def test_cancelled_in_prefill_or_decode_frees_its_slot_at_once(num_steps: int, text: str) -> None:
+    """One that waits has the slot in the next step; what was sent stays sent."""
+    house = House(max_sequences=1, max_batch_tokens=16)
+    one = house.submit("x" * 39 + ":")
+    house.step(num_steps)
+    two = house.submit("two:")
+    house.scheduler.cancel(one)
+    assert (house.reason(one), house.text(one)) == ("cancelled", text)
+    assert (house.beat().num_running, house.beat().num_waiting) == (0, 1)
+    house.step()
+    assert house.text(two) == "a"
+    assert house.backend.num_open_samplers == 1
+
+
+def test_cancel_of_what_has_ended_or_never_was_does_nothing() -> None:
+    """A late cancel, and a second one, give no second Done."""
+    house = House(next_token=says("yes"))
+    one = house.submit("one:")
+    house.run()
+    num_events = len(house.events)
+    house.scheduler.cancel(one)
+    house.scheduler.cancel(99)
+    assert len(house.events) == num_events
+    two = house.submit("two:")
+    house.scheduler.cancel(two)
+    house.scheduler.cancel(two)
+    assert house.reason(two) == "cancelled"
+
+
+def test_beginning_of_a_stop_string_is_not_shown_when_cancelled() -> None:
+    """A cancelled answer never ends in what could have become a stop string."""
+    house = House()
+    one = house.submit("one:", stop=["cdz"])
+    house.step(3)
+    house.scheduler.cancel(one)
+    assert house.text(one) == "ab"
+
+
+def test_next_turn_computes_only_what_is_new() -> None:
+    """The prompt and the answer of the last turn are found in the slot, and counted."""
+    house = House(next_token=says("yes"))
+    house.submit("question one:")
+    house.run()
+    house.backend.steps.clear()
+    two = house.submit("question one:yes two:")
+    house.run()
+    assert house.started(two).num_cached_tokens == len("question one:yes")
+    assert house.started(two).num_prompt_tokens == len("question one:yes two:")
+    assert house.backend.steps[0] == {0: len(" two:")}
+    assert house.text(two) == "yes"
+    beat = house.beat()
+    assert beat.num_cached_tokens == len("question one:yes")
+    assert beat.num_prompt_tokens == len("question one:") + len("question one:yes two:")
+    assert beat.num_completion_tokens == 6
+
+
+def test_two_owners_never_share_what_was_computed() -> None:
+    """The same prompt of another owner is computed from its first token."""
+    house = House(next_token=says("yes"))
+    house.submit("question:", owner="ann")
+    house.run()
+    two = house.submit("question:", owner="bob")
+    three = house.submit("question:", owner="ann")
+    house.run()
+    assert house.started(two).num_cached_tokens == 0
+    assert house.started(three).num_cached_tokens == len("question")
+
+
+def test_cancelled_prompt_is_gone_on_with_later() -> None:
+    """What was computed of a prompt before its cancellation is not computed again."""
+    house = House(max_batch_tokens=16)
+    one = house.submit("x" * 39 + ":")
+    house.step(2)
+    house.scheduler.cancel(one)
+    two = house.submit("x" * 39 + ":")
+    house.run()
+    assert house.started(two).num_cached_tokens == 32
+    assert house.text(two) == LONG_ANSWER
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 200])
+def test_forgotten_session_is_computed_anew(num_steps: int) -> None:
+    """Forgetting holds for requests that wait, that run and that have ended."""
+    house = House(max_sequences=1)
+    if not num_steps:
+        house.submit("before:", session="2", max_tokens=2)
+        house.step()
+    house.submit("question:", session="1")
+    for _ in range(num_steps):
+        house.step()
+    house.scheduler.forget("ann", "1")
+    house.run()
+    two = house.submit("question:", session="1")
+    house.run()
+    assert house.started(two).num_cached_tokens == 0
+    three = house.submit("question:", session="1")
+    house.run()
+    assert house.started(three).num_cached_tokens == len("question")
+
+
+def test_times_of_a_request_are_told_apart() -> None:
+    """Waiting, prompt and answer each have their own milliseconds, from the given clock."""
+    house = House(max_sequences=1, next_token=says("yes"))
+    house.submit("one:")
+    two = house.submit("two:")
+    house.run()
+    done = house.done(two)
+    assert done is not None
+    assert done.queue_ms > 5000
+    assert done.prefill_ms == 2000.0
+    assert done.decode_ms > 5000
+
+
+def test_beat_of_a_cancel_is_no_step() -> None:
+    """A step tells how long it took; the counts after a cancel come with no length."""
+    house = House()
+    one = house.submit("one:")
+    house.step()
+    assert house.beat().step_s > 0
+    house.scheduler.cancel(one)
+    assert house.beat().step_s == 0
+    num_decodes = len(house.backend.steps)
+    house.step()
+    assert len(house.backend.steps) == num_decodes
