@@ -53,8 +53,10 @@ class RequestLog:
         self.key_id: str | None = None
         self.is_streaming = False
 
-    def add_usage(self, usage: Usage) -> None:
-        """Note the tokens of the answer."""
+    def add_usage(self, usage: Usage | None) -> None:
+        """Note the tokens of the answer, if it came so far."""
+        if usage is None:
+            return
         self._counts = {
             "num_prompt_tokens": usage.prompt_tokens,
             "num_cached_tokens": usage.prompt_tokens_details.cached_tokens,

@@ -41,10 +41,8 @@ class AnswerResource:
                 pass
         finally:
             answer.close()
-        result = answer.result
-        if result is not None:
-            log.add_usage(result.usage)
-            send(resp, result)
+            log.add_usage(answer.usage)
+        send(resp, answer.result)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the caller's sessions as the seed did: id → name."""

@@ -47,6 +47,7 @@ class EventStream:
             self._events.close()
             self._answer.close()
         finally:
+            self._log.add_usage(self._answer.usage)
             self._log.write(self._status)
 
     def _make_events(self) -> Generator[bytes, None, None]:
@@ -65,7 +66,6 @@ class EventStream:
                 sent_at = now
             result = self._answer.result
             if result is not None:
-                self._log.add_usage(result.usage)
                 yield event("done", result)
         except ClientGone:
             self._status = 499

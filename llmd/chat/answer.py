@@ -149,6 +149,7 @@ class Answer:
         self._texts: list[str] = []
         self._closed = False
         self._ended = False
+        self.usage: Usage | None = None
         self.result: AnswerResult | None = None
 
     def wait_started(self) -> None:
@@ -209,21 +210,18 @@ class Answer:
 
     def _finish(self, done: Done) -> None:
         """Store the turn, then make the result: an answer is acknowledged only once it is kept."""
-        self._store(done.finish_reason, done.num_completion_tokens)
+        usage = self._count(done)
+        self._store(done.finish_reason, usage)
         if self._log_text:
             log.info("answer: %s", "".join(self._texts))
-        started = self._started
-        num_prompt = started.num_prompt_tokens if started else 0
         self.result = AnswerResult(
             result="".join(self._texts),
             session_id=self._session,
             profile=self._profile.name,
             model=self._model,
-            usage=Usage.of(
-                num_prompt, done.num_completion_tokens, started.num_cached_tokens if started else 0
-            ),
+            usage=usage,
             finish_reason=done.finish_reason,
-            turns_in_prompt=started.num_turns if started else 0,
+            turns_in_prompt=self._started.num_turns if self._started else 0,
             seed=self._seed,
             timings=Timings(
                 queue_ms=round(done.queue_ms, 1),
@@ -232,10 +230,19 @@ class Answer:
             ),
         )
 
-    def _store(self, reason: FinishReason, num_completion_tokens: int) -> None:
+    def _count(self, done: Done) -> Usage:
+        """Note the tokens, also of an answer that nobody waits for: the log tells them."""
+        started = self._started
+        self.usage = Usage.of(
+            started.num_prompt_tokens if started else 0,
+            done.num_completion_tokens,
+            started.num_cached_tokens if started else 0,
+        )
+        return self.usage
+
+    def _store(self, reason: FinishReason, usage: Usage) -> None:
         if self._session is None:
             return
-        started = self._started
         self._sessions.append(
             self._owner,
             self._session,
@@ -245,9 +252,9 @@ class Answer:
                 profile=self._profile.name,
                 profile_revision=self._profile.revision,
                 model=self._model,
-                num_prompt_tokens=started.num_prompt_tokens if started else 0,
-                num_cached_tokens=started.num_cached_tokens if started else 0,
-                num_completion_tokens=num_completion_tokens,
+                num_prompt_tokens=usage.prompt_tokens,
+                num_cached_tokens=usage.prompt_tokens_details.cached_tokens,
+                num_completion_tokens=usage.completion_tokens,
                 finish_reason=reason,
                 seed=self._seed,
                 created_at=int(time.time()),
@@ -264,8 +271,9 @@ class Answer:
                 if isinstance(event, Delta):
                     self._texts.append(event.text)
                 elif isinstance(event, Done):
+                    usage = self._count(event)
                     if self._texts:
-                        self._store("cancelled", event.num_completion_tokens)
+                        self._store("cancelled", usage)
                     return
         except EngineDied:
             return
