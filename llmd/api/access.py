@@ -74,6 +74,8 @@ class RequestLog:
             key_id=self.key_id,
             **self._counts,
         )
+        # The thread goes on to other work, which is not this request's.
+        logs.request_id.set("")
 
 
 def log_of(req: falcon.Request) -> RequestLog:
