@@ -32,7 +32,8 @@ class EventStream:
         self._answer = answer
         self._log = request_log
         self._events = self._make_events()
-        self._status = 200
+        # Until its end has been taken: what is closed before has lost its client.
+        self._status = 499
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -67,8 +68,9 @@ class EventStream:
             result = self._answer.result
             if result is not None:
                 yield event("done", result)
+                self._status = 200
         except ClientGone:
-            self._status = 499
+            return
         except LlmdError as error:
             self._status = errors.kind_of(error).status
             yield event("error", errors.body_of(error))
@@ -77,9 +79,6 @@ class EventStream:
             log.exception("a stream failed")
             self._status = 500
             yield event("error", errors.internal_body())
-        except GeneratorExit:
-            self._status = 499
-            raise
 
 
 def event(name: str, data: object) -> bytes:
