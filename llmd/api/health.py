@@ -11,7 +11,7 @@ from llmd.api import errors
 from llmd.api.reply import send
 from llmd.chat.admission import Admission
 from llmd.engine.engine import Engine
-from llmd.errors import Draining, LlmdError, Unavailable
+from llmd.errors import Draining, EngineLoading, LlmdError, Unavailable
 from llmd.store.sessions import Sessions
 from llmd.store.settings import Settings
 
@@ -40,11 +40,16 @@ class HealthResource:
         except Unavailable as error:
             resp.status = falcon.HTTP_503
             resp.set_header("Retry-After", str(error.retry_after_s))
-            kind = errors.kind_of(error)
-            head = {"status": kind.code, "reason": error.message}
+            head = {"status": _state(error), "reason": error.message}
             send(resp, head | errors.body_of(error))
         else:
             send(resp, {"status": "ok", "model": self._engine.model})
+
+
+def _state(error: Unavailable) -> str:
+    if isinstance(error, Draining):
+        return "draining"
+    return "loading" if isinstance(error, EngineLoading) else "failed"
 
 
 class StatusResource:
