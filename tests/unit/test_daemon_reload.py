@@ -1,0 +1,119 @@
+"""A new configuration while the daemon runs."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llmd import config
+from llmd.config import Config
+from llmd.daemon.reload import LIVE, Reloader
+
+
+class Reload:
+    """A daemon with a configuration file of a few lines."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "llmd.toml"
+        self.write("[server]\nmax_streams = 4\nmax_queue = 8\n")
+        self.applied: list[Config] = []
+        self.reloader = Reloader(self.file, config.load(self.file), self.applied.append)
+        self.first = self.reloader.config
+
+    def write(self, text: str) -> None:
+        """Give the file another text."""
+        self.file.write_text(text)
+
+    def signal(self) -> None:
+        """Come as SIGHUP."""
+        self.reloader.on_signal(signal.SIGHUP, None)
+
+
+@pytest.fixture
+def reload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Reload:
+    """Give such a daemon, its log open."""
+    caplog.set_level(logging.INFO)
+    return Reload(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[server", "[server]\nmax_streams = 0\n", "[server]\nmax_stream = 4\n", None]
+)
+def test_a_bad_file_keeps_the_old_configuration(
+    reload: Reload, caplog: pytest.LogCaptureFixture, text: str | None
+) -> None:
+    """Not one option of it is applied; the log says what is wrong and that the old one stays."""
+    if text is None:
+        reload.file.unlink()
+    else:
+        reload.write(text)
+    reload.signal()
+    assert reload.applied == []
+    assert reload.reloader.config is reload.first
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "the old one stays" in record.getMessage()
+    assert str(reload.file) in record.getMessage()
+
+
+def test_live_options_take_effect_at_once(reload: Reload, caplog: pytest.LogCaptureFixture) -> None:
+    """The whole new configuration is handed over and is the one in force."""
+    reload.write("[server]\nmax_streams = 2\nmax_queue = 8\ndrain_s = 3.0\n")
+    reload.signal()
+    [applied] = reload.applied
+    assert applied is reload.reloader.config
+    assert (applied.server.max_streams, applied.server.drain_s) == (2, 3.0)
+    assert "server.drain_s, server.max_streams" in caplog.text
+    assert all(record.levelno == logging.INFO for record in caplog.records)
+
+
+def test_other_options_are_named_as_waiting_for_a_restart(
+    reload: Reload, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each by its name, and none that is live."""
+    reload.write(
+        '[server]\nmax_streams = 4\nmax_queue = 8\nlisten = ["127.0.0.1:1"]\ndrain_s = 3.0\n'
+        "[engine]\nthreads = 2\n"
+    )
+    reload.signal()
+    [warning] = [at.getMessage() for at in caplog.records if at.levelno == logging.WARNING]
+    assert warning == "engine.threads, server.listen: only after a restart"
+
+
+def test_an_unchanged_file_changes_nothing(
+    reload: Reload, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And says so."""
+    reload.signal()
+    assert reload.reloader.config == reload.first
+    assert "nothing changed" in caplog.text
+
+
+def test_more_requests_than_threads_are_refused(
+    reload: Reload, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threads are counted at the start; the sum counts, also after it was made smaller."""
+    reload.write("[server]\nmax_streams = 5\nmax_queue = 8\n")
+    reload.signal()
+    assert reload.applied == []
+    assert "12" in caplog.text
+    assert caplog.records[-1].levelno == logging.ERROR
+    reload.write("[server]\nmax_streams = 1\nmax_queue = 1\n")
+    reload.signal()
+    reload.write("[server]\nmax_streams = 8\nmax_queue = 4\n")
+    reload.signal()
+    assert reload.reloader.config.server.max_streams == 8
+
+
+def test_every_live_option_exists() -> None:
+    """A name that is mistyped would be announced as waiting for a restart."""
+    options = {
+        f"{section}.{name}"
+        for section, values in msgspec.to_builtins(config.defaults()).items()
+        for name in values
+    }
+    assert options >= LIVE
