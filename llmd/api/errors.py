@@ -64,6 +64,7 @@ _FALCON_CODES = {
     413: "body_too_large",
     415: "unsupported_media_type",
     431: "header_too_large",
+    500: "internal_error",
     501: "not_implemented",
 }
 
@@ -87,7 +88,8 @@ def body_of(error: errors.LlmdError) -> dict[str, object]:
 
 def transport_body(status: int, message: str) -> dict[str, object]:
     """Return the body for what the HTTP server refuses before any route is known."""
-    return _body(Kind(status, _INVALID, _FALCON_CODES.get(status)), message)
+    type_ = _INVALID if status < 500 else _SERVER
+    return _body(Kind(status, type_, _FALCON_CODES.get(status)), message)
 
 
 def internal_body() -> dict[str, object]:

@@ -70,7 +70,11 @@ class Channel(HTTPChannel):
     def check_deadline(self, settings: config.Server, now: float) -> None:
         """Refuse a request that is not complete in time."""
         request = self.request
-        if request is None or self.began is None or self.requests:
+        if request is None or self.began is None:
+            return
+        if self.requests:
+            # Its client cannot know how long the request before it takes.
+            self.began = now
             return
         part, limit_s = (
             ("body", settings.body_deadline_s)
@@ -173,6 +177,9 @@ def _bind(address: config.Address) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise ConfigError(f"[server] listen: {where}: {error.strerror}") from None
+    except UnicodeError:
+        message = f"[server] listen: {where}: a part of a host name has 1 to 63 characters"
+        raise ConfigError(message) from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
