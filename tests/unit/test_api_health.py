@@ -99,3 +99,12 @@ def test_the_status_says_that_the_daemon_goes_down(service: Service) -> None:
     """Whatever the engine's own state is."""
     service.admission.drain()
     assert service.ask("GET", "/status").json["state"] == "draining"
+
+
+def test_the_status_is_told_without_the_store_too(service: Service) -> None:
+    """What the engine does is worth knowing while the database is broken."""
+    assert service.ask("GET", "/auth").status_code == 200
+    with service.db.write() as tx:
+        tx.exec_driver_sql("DROP TABLE settings")
+    status = service.ask("GET", "/status").json
+    assert (status["state"], status["profile"], status["sessions"]) == ("ready", None, None)
