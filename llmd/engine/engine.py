@@ -174,7 +174,8 @@ class Engine:
             library_dir=settings.library_dir or str(Path(sys.prefix, "engine")),
             num_context_tokens=settings.context,
             max_sequences=settings.parallel,
-            max_batch_tokens=settings.batch,
+            # Each step has a token of every sequence that generates.
+            max_batch_tokens=max(settings.batch, settings.parallel),
             num_threads=settings.threads,
             num_threads_batch=settings.threads_batch,
             kv_type=settings.kv_type,
