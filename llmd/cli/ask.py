@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ import click
 from llmd.cli.command import Command
 from llmd.cli.connection import connect, connection_options
 from llmd.cli.installation import Installation, pass_installation
-from llmd.cli.output import json_option, note, on_terminal, print_json, visible
+from llmd.cli.output import json_option, note, on_terminal, print_json, spinner, visible
 
 if TYPE_CHECKING:
     from llmd.cli.client import Client
@@ -57,7 +55,7 @@ def ask(
     client = connect(installation, url, key_file, timeout_s=silence_s)
     body = {"prompt": prompt} | {name: given for name, given in fields.items() if given is not None}
     if no_stream:
-        with _waiting():
+        with spinner("reading the prompt"):
             answer = client.call("POST", "/answer", body)
         if not as_json:
             _write(str(answer.get("result", "")) + "\n")
@@ -83,7 +81,7 @@ def _stream(client: Client, body: dict[str, Any], *, is_quiet: bool) -> dict[str
     has_begun = False
     answer: dict[str, Any] | None = None
     try:
-        with _waiting():
+        with spinner("reading the prompt"):
             event = next(events, None)
         while event is not None:
             if event.name == "done":
@@ -106,18 +104,6 @@ def _write(text: str) -> None:
     # A pipe gets what the model said; a terminal must not be steered by it.
     sys.stdout.write(visible(text) if on_terminal() else text)
     sys.stdout.flush()
-
-
-@contextmanager
-def _waiting() -> Iterator[None]:
-    """Show a person that the prompt is being read."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading the prompt", spinner="dots"):
-        yield
 
 
 def _remark(answer: dict[str, Any], *, verbose: bool) -> None:

@@ -20,8 +20,10 @@ from llmd.cli.import_seed import import_seed
 from llmd.cli.init import init
 from llmd.cli.installation import DEFAULT_CONFIG, Installation
 from llmd.cli.keys import key_group
+from llmd.cli.models import model_group
 from llmd.cli.profiles import profile_group
 from llmd.cli.serve import serve
+from llmd.cli.sessions import session_group
 from llmd.cli.status import status
 
 
@@ -58,6 +60,8 @@ for command in (
     ask,
     key_group,
     profile_group,
+    session_group,
+    model_group,
     db_group,
     config_group,
     import_seed,

@@ -10,7 +10,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -51,6 +52,18 @@ def print_json(value: object, *, indent: int | None = 2) -> None:
 def note(text: str) -> None:
     """Tell the person something beside the output."""
     click.echo(text, err=True)
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Show a person on standard error that something is under way."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text, spinner="dots"):
+        yield
 
 
 def print_table(

@@ -1,0 +1,247 @@
+"""`llmd model`: the GGUF files, and which of them serves."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmd.cli.command import Command, Group
+from llmd.cli.connection import connect, connection_options
+from llmd.cli.installation import Installation, actor, pass_installation
+from llmd.cli.output import (
+    json_option,
+    moment,
+    note,
+    one_line,
+    print_fields,
+    print_json,
+    print_table,
+    size,
+    spinner,
+)
+from llmd.errors import Conflict, InvalidField
+
+if TYPE_CHECKING:
+    from llmd.models.library import Library, ModelFile, Progress
+
+# Above what the engine may take for a load, so that its own word comes first.
+_LOAD_MARGIN_S = 60.0
+_LOAD_ELSEWHERE_S = 3600.0
+
+
+@click.group("model", cls=Group)
+def model_group() -> None:
+    """Add, show and choose models (GGUF files)."""
+
+
+@model_group.command("list", cls=Command, cannot="list the models")
+@json_option
+@pass_installation
+def list_models(installation: Installation, *, as_json: bool) -> None:
+    """List the GGUF files of [models] dir."""
+    files = _library(installation).list()
+    if as_json:
+        print_json({"models": [_public(file) for file in files]})
+        return
+    print_table(
+        ("NAME", "SIZE", "CHANGED"),
+        [(file.name, size(file.size_bytes), moment(file.modified_at)) for file in files],
+        empty=f"no models in {installation.config.models.dir}: `llmd model add FILE`",
+        numbers=("SIZE",),
+    )
+
+
+@model_group.command("show", cls=Command, cannot="show the model")
+@click.argument("name")
+@json_option
+@pass_installation
+def show(installation: Installation, *, name: str, as_json: bool) -> None:
+    """Check the file NAME and show what its header tells."""
+    library = _library(installation)
+    file, header = library.find(name), library.check(name)
+    if as_json:
+        fields = {
+            "architecture": header.architecture,
+            "title": header.name,
+            "quantisation": header.quantisation,
+            "num_parameters": header.num_parameters,
+            "num_layers": header.num_layers,
+            "num_vocabulary": header.num_vocabulary,
+            "num_context_tokens": header.num_context_tokens,
+            "gguf_version": header.version,
+            "fingerprint": header.fingerprint,
+            "chat_template": header.chat_template,
+        }
+        print_json(_public(file) | fields)
+        return
+    template = "none: give its profiles a template" if header.chat_template is None else "yes"
+    print_fields(
+        [
+            ("file", str(file.path)),
+            ("size", size(file.size_bytes)),
+            ("title", header.name or "-"),
+            ("architecture", header.architecture),
+            ("quantisation", header.quantisation),
+            ("parameters", f"{header.num_parameters / 1e6:,.0f} million"),
+            ("layers", str(header.num_layers)),
+            ("vocabulary", f"{header.num_vocabulary} tokens"),
+            ("context", f"{header.num_context_tokens} tokens"),
+            ("chat template", template),
+            ("fingerprint", header.fingerprint),
+        ]
+    )
+
+
+@model_group.command("add", cls=Command, cannot="add the model")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="The name to give it; default: that of FILE.")
+@click.option("--link", is_flag=True, help="Link to FILE instead of copying it.")
+@json_option
+@pass_installation
+def add(
+    installation: Installation, *, file: Path, name: str | None, link: bool, as_json: bool
+) -> None:
+    """Check FILE and copy it to [models] dir; a running daemon knows it at once."""
+    with _progress_bar(file) as progress:
+        added = _library(installation).add(file, name=name, link=link, progress=progress)
+    if as_json:
+        print_json(_public(added))
+    else:
+        note(f"{added.name} is in {added.path.parent}: `llmd model use {added.name}` serves it")
+
+
+@model_group.command("remove", cls=Command, cannot="remove the model")
+@click.argument("name")
+@pass_installation
+def remove(installation: Installation, *, name: str) -> None:
+    """Remove the file NAME, or the link to it, unless it is selected."""
+    from llmd.store.settings import Settings
+
+    library = _library(installation)
+    library.find(name)
+    with installation.database() as db:
+        if Settings(db).selection().model == name:
+            raise Conflict(f"{name} is selected: select another one first by `llmd model use`")
+    library.remove(name)
+    note(f"{name} is removed")
+
+
+@model_group.command("use", cls=Command, cannot="use the model")
+@click.argument("name", required=False)
+@click.option("--profile", metavar="NAME", help="Select this profile too; default: as it is.")
+@json_option
+@connection_options
+@pass_installation
+def use(
+    installation: Installation,
+    *,
+    name: str | None,
+    profile: str | None,
+    url: str | None,
+    key_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Serve the file NAME from now on, and after each start.
+
+    A running daemon is asked to load it, with an admin key, and goes on with the model before if
+    it cannot. When no daemon runs the choice is stored for its next start.
+    """
+    from llmd.cli.client import Unreachable
+
+    if name is None and profile is None:
+        raise click.UsageError("name a model, or a profile with --profile")
+    try:
+        chosen = _ask_daemon(installation, name, profile, url, key_file)
+    except Unreachable:
+        if url is not None:
+            # Another machine's daemon was meant: its choice is not in the store of this one.
+            raise
+        chosen = _store(installation, name, profile)
+    if as_json:
+        print_json(chosen)
+        return
+    when = "" if chosen["serving"] else " from the next start on: llmd does not run"
+    model = chosen["model"] or "the model that is loaded"
+    note(f"{model} serves with the profile {chosen['profile']}{when}")
+
+
+def _ask_daemon(
+    installation: Installation,
+    name: str | None,
+    profile: str | None,
+    url: str | None,
+    key_file: Path | None,
+) -> dict[str, Any]:
+    """Have the daemon load and select. Raises Unreachable when there is none."""
+    # What another machine's engine may take is in its own configuration.
+    load_s = installation.config.engine.load_timeout_s if url is None else _LOAD_ELSEWHERE_S
+    timeout_s = load_s + _LOAD_MARGIN_S
+    client = connect(installation, url, key_file, timeout_s=timeout_s, needs_key=False)
+    client.ask("GET", "/livez")
+    if not client.has_key:
+        raise InvalidField(
+            "llmd runs, and is asked with an admin key: set LLMD_KEY, or name a file that holds "
+            "one with --key-file",
+            param="key",
+        )
+    given = {"model": name, "model_config": profile}
+    body = {field: value for field, value in given.items() if value is not None}
+    with spinner("loading the model"):
+        answer = client.call("POST", "/models/model", body)
+    return {"model": answer.get("model"), "profile": answer.get("profile"), "serving": True}
+
+
+def _store(installation: Installation, name: str | None, profile: str | None) -> dict[str, Any]:
+    """Write the choice for the next start, after the checks that the daemon makes."""
+    from llmd.store.profiles import Profiles
+    from llmd.store.settings import Settings
+
+    with installation.database() as db:
+        before = Settings(db).selection()
+        chosen_profile = profile or before.profile
+        of_profile = Profiles(db).get(chosen_profile).profile.model
+        model = name or of_profile or before.model
+        if model is not None:
+            _library(installation).check(model)
+        Settings(db).select(
+            model=model, profile=chosen_profile, actor=actor(), now=int(time.time())
+        )
+    return {"model": model, "profile": chosen_profile, "serving": False}
+
+
+def _library(installation: Installation) -> Library:
+    from llmd.models.library import Library
+
+    return Library(Path(installation.config.models.dir))
+
+
+def _public(file: ModelFile) -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "path": str(file.path),
+        "size_bytes": file.size_bytes,
+        "modified_at": file.modified_at,
+    }
+
+
+@contextmanager
+def _progress_bar(file: Path) -> Iterator[Progress | None]:
+    """Show a person how far a copy is."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task(one_line(file.name), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
