@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from llmd.chat.admission import Admission
 
@@ -21,16 +22,25 @@ CANCEL_WITHIN_S = 5.0
 class Shutdown:
     """Drain on the first SIGTERM or SIGINT, end at once on the second."""
 
-    def __init__(self, admission: Admission, drain_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        drain_s: Callable[[], float],
+        *,
+        end: Callable[[int], NoReturn] = os._exit,
+    ) -> None:
         self._admission = admission
         self._drain_s = drain_s
+        self._end = end
         self._begun = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Handle SIGTERM or SIGINT, in the main thread."""
         if self._begun:
             log.warning("a second %s: ending at once", signal.Signals(number).name)
-            sys.exit(1)
+            # waitress would catch SystemExit and wait for its threads; what is stored is safe, and
+            # the kernel ends the worker.
+            self._end(1)
         self._begun = True
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
 

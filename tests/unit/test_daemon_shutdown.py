@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +22,7 @@ class Down:
         self.admission = Admission(2, 2)
         self.drain_s = 3600.0
         self.drained: list[int] = []
-        self.shutdown = Shutdown(self.admission, lambda: self.drain_s)
+        self.shutdown = Shutdown(self.admission, lambda: self.drain_s, end=sys.exit)
 
     def terminate(self) -> None:
         """Come as SIGTERM."""
