@@ -58,11 +58,14 @@ class Stream:
     def __iter__(self) -> Iterator[Event]:
         """Give the events to the end of the stream. Raise OSError when it is torn off."""
         name = ""
-        while line := self._readline():
+        # A line without its end was torn off too.
+        while (line := self._readline()).endswith(b"\n"):
             if line.startswith(b"event: "):
                 name = line[7:].strip().decode()
             elif line.startswith(b"data: "):
                 yield Event(name=name, data=json.loads(line[6:]), at=time.monotonic())
+        if name not in {"done", "error"}:
+            raise ConnectionError("the stream was torn off")
 
     def next(self, name: str) -> Event:
         """Return the next event; it must have this name."""

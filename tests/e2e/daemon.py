@@ -70,8 +70,8 @@ class Daemon:
                 lines.append(f"{name} = {json.dumps(value)}")
         self.config.write_text("\n".join(lines) + "\n")
 
-    def start(self) -> None:
-        """Start the process and wait until a token could be generated."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start the process and, unless told not to, wait until a token could be generated."""
         assert self._process is None, "the daemon runs already"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -81,7 +81,8 @@ class Daemon:
                 stderr=log,
                 env=environment(),
             )
-        self.wait_healthy()
+        if wait:
+            self.wait_healthy()
 
     def wait_healthy(self) -> None:
         """Wait until `/health` says 200."""
@@ -165,6 +166,17 @@ class Daemon:
             return (streams["active"], streams["queued"]) == (active, queued)
 
         until(is_so, f"{active} active, {queued} queued")
+
+    def wait_idle(self) -> None:
+        """Wait until neither the daemon nor its worker has anything to do."""
+        self.wait_streams(active=0, queued=0)
+        idle = {"running": 0, "waiting": 0}
+
+        def is_idle() -> bool:
+            sequences = self.client.get("/status").body["sequences"]
+            return bool(sequences.items() >= idle.items())
+
+        until(is_idle, "no sequence runs or waits")
 
     def run(self, *arguments: str, code: int = 0, **variables: str) -> str:
         """Run a command of llmd and return what it prints; it must end with `code`."""
