@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import secrets
 import time
 from typing import Any, cast
@@ -41,6 +42,10 @@ def is_gone(req: falcon.Request) -> bool:
     return bool(disconnected()) if disconnected is not None else False
 
 
+_PROBES = {"/health", "/livez"}
+"""What monitors ask all the time: at the level info it would drown the rest of the log."""
+
+
 class RequestLog:
     """What the one line of a request's log shall tell."""
 
@@ -72,6 +77,7 @@ class RequestLog:
             status,
             time.monotonic() - self._began,
             key_id=self.key_id,
+            level=logging.DEBUG if self._path in _PROBES else logging.INFO,
             **self._counts,
         )
         # The thread goes on to other work, which is not this request's.

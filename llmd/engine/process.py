@@ -15,7 +15,7 @@ from typing import IO
 log = logging.getLogger(__name__)
 
 _KILL_AFTER_S = 5.0
-_NUM_LAST_WORDS = 5
+_NUM_LAST_WORDS = 2
 
 
 class WorkerProcess:
@@ -68,5 +68,7 @@ class WorkerProcess:
             for raw in stream:
                 line = raw.decode("utf-8", "replace").rstrip()
                 if line:
-                    self._last_words.append(line)
                     log.warning("worker: %s", line)
+                # The marks under a line of a traceback tell nothing by themselves.
+                if line.strip(" ^~"):
+                    self._last_words.append(line.strip())

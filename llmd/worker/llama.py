@@ -192,7 +192,11 @@ def _load_library(folder: Path) -> tuple[Any, str]:
 
 def _loaded_variant() -> str:
     """Return which variant of the CPU code is mapped into this process."""
-    match = re.search(r"libggml-cpu-(\w+)\.so", Path("/proc/self/maps").read_text())
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return "unknown"
+    match = re.search(r"libggml-cpu-(\w+)\.so", maps)
     return match.group(1) if match else "built-in"
 
 

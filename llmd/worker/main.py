@@ -5,6 +5,7 @@ It talks to the daemon over a socket pair whose descriptor is its argument, and 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import queue
 import signal
@@ -116,7 +117,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
     # A short call must not wait 5 ms for the GIL because the reader thread holds it.
     sys.setswitchinterval(0.0005)
     sock = socket.socket(fileno=int(sys.argv[1]))

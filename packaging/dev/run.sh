@@ -63,13 +63,21 @@ PYTHON
 # healthy URL: whether GET /health answers 200.
 healthy() {
   "$venv/bin/python" - "$1/health" <<'PYTHON'
+import json
 import sys
+import urllib.error
 import urllib.request
 
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
     with opener.open(sys.argv[1], timeout=5) as response:
         sys.exit(response.status != 200)
+except urllib.error.HTTPError as error:
+    health = json.load(error)
+    if health["status"] == "failed":
+        print(health["reason"])
+        sys.exit(2)
+    sys.exit(1)
 except OSError:
     sys.exit(1)
 PYTHON
@@ -124,8 +132,9 @@ set +m
 
 printf 'llmd is starting on %s; its log is in %s\n' "$url" "$log"
 patience_s="${LLMD_START_S:-300}"
-until healthy "$url"; do
+until reason="$(healthy "$url")"; do
   kill -0 "$daemon" 2>/dev/null || gone
+  [ -z "$reason" ] || die "no answer is to be had: $reason; all it said is in $log"
   if [ "$SECONDS" -ge "$patience_s" ]; then
     tail -n 20 "$log" >&2
     die "not healthy after $patience_s s; all it said is in $log"
@@ -135,7 +144,7 @@ done
 
 question="What is the capital of France? Answer in one word."
 printf '\n  you:  %s\n' "$question"
-answer="$(LLMD_KEY="$(cat "$key_file")" "${llmd[@]}" ask "$question")"
+answer="$(LLMD_KEY="$(cat "$key_file")" "${llmd[@]}" ask --temperature 0 "$question")"
 printf '  llmd: %s\n' "$answer"
 
 cat <<TEXT
