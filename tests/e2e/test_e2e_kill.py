@@ -46,7 +46,7 @@ class Writer(threading.Thread):
                     self.acknowledged.append(prompt)
                 else:
                     self.stopped.wait(0.05)
-            except (OSError, EOFError):
+            except OSError:
                 self.stopped.wait(0.05)
             except BaseException as error:
                 self.error = error

@@ -31,7 +31,7 @@ def test_a_switch_lets_running_streams_finish(start_daemon: Starter, model_file:
     daemon = start_daemon()
     (daemon.models / "b.gguf").symlink_to(model_file)
     daemon.put_profile("brief", max_tokens=2)
-    with daemon.client.stream(STORY, temperature=0, max_tokens=500, stop=["~~"]) as stream:
+    with daemon.client.stream(STORY, temperature=0, max_tokens=300, stop=["~~"]) as stream:
         stream.next("token")
         old = daemon.worker_pid()
         assert _select(daemon, model="b.gguf", model_config="brief") == (200, True)

@@ -1,0 +1,121 @@
+"""Keys made, imported, revoked and expired, as a running daemon sees them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmd.auth import secret
+from tests.e2e.client import Client
+from tests.e2e.daemon import Daemon, Starter
+from tests.e2e.waiting import until
+
+pytestmark = pytest.mark.e2e
+
+MASTER, PLAIN = "Aa0" * 6 + "Zz", "b1" * 10
+TEMPLATE = "A talk.\n\nCURRENT CONVERSATION: {chat_history}\n\nPROMPT: {input}\n\nBOT:"
+
+
+def _write_seed(folder: Path) -> None:
+    """Write what the small project that llmd grew out of kept on its disk."""
+    folder.mkdir()
+    vicuna = {
+        "model": "a.gguf",
+        "n_ctx": 1024,
+        "temperature": 0.7,
+        "max_tokens": 4,
+        "top_p": 0.8,
+        "verbose": True,
+        "template": TEMPLATE,
+    }
+    history = ["Human: hello", "AI: hi, friend"]
+    files = {
+        "config.json": {"SelectedModel": "Vicuna-13b", "Vicuna-13b": vicuna},
+        "api_keys.json": {"0": MASTER, "1": PLAIN},
+        "sessions.json": {"Active": 1, "1": {"name": "greeting", "history": history}},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+
+
+def test_the_clients_of_the_seed_go_on_as_before(start_daemon: Starter, tmp_path: Path) -> None:
+    """Imported while the daemon runs, keys work bare, and sessions and the profile are there."""
+    daemon = start_daemon()
+    _write_seed(tmp_path / "seed")
+    told = daemon.run("import-seed", str(tmp_path / "seed"))
+    assert "2 new keys" in told
+    assert MASTER not in told + daemon.log
+    master, plain = Client(daemon.port, MASTER), Client(daemon.port, PLAIN)
+    assert (master.get("/auth").body["role"], plain.get("/auth").body["role"]) == ("admin", "user")
+    assert master.get("/answer").body == {"1": "greeting"}
+    assert plain.get("/answer").body == {}
+    answer = master.ask("And now?", session_id=1)
+    assert answer["profile"] == "Vicuna-13b"
+    assert answer["turns_in_prompt"] == 1
+    assert answer["usage"]["completion_tokens"] <= 4
+    made = master.call("POST", "/auth/key", {}).body["key"]
+    assert Client(daemon.port, made).get("/auth").body["auth"] is True
+    assert plain.call("POST", "/auth/key", {}).status == 403
+    assert Client(daemon.port, f"Bearer {PLAIN}").get("/auth").status == 200
+
+
+def test_a_key_revoked_by_the_command_line_is_refused_at_once(start_daemon: Starter) -> None:
+    """The daemon runs on and has verified the key: its next request is 401 all the same."""
+    daemon = start_daemon()
+    made = json.loads(daemon.run("key", "create", "guest", "--json"))
+    guest = Client(daemon.port, made["key"])
+    assert guest.get("/auth").body == {
+        "auth": True,
+        "id": made["id"],
+        "name": "guest",
+        "role": "user",
+    }
+    assert guest.ask("Say hello.", session_id=1, max_tokens=1)["session_id"] == "1"
+    daemon.run("key", "revoke", made["id"])
+    for method, path in (("GET", "/auth"), ("POST", "/answer"), ("GET", "/sessions/1")):
+        reply = guest.call(method, path, {"prompt": "hi"} if method == "POST" else None)
+        assert (reply.status, reply.code) == (401, "invalid_api_key")
+        assert "bearer" in reply.headers["www-authenticate"].lower()
+    assert daemon.client.get("/auth").status == 200
+    assert made["key"] not in daemon.log
+
+
+def test_a_key_revoked_in_mid_stream_asks_no_more(daemon: Daemon) -> None:
+    """What was granted comes to its end; the next request is refused."""
+    made = daemon.client.call("POST", "/auth/key", {"name": "guest"}).body
+    guest = Client(daemon.port, made["key"])
+    with guest.stream("Tell me a story.", temperature=0, max_tokens=40) as stream:
+        stream.next("token")
+        assert daemon.client.call("DELETE", f"/keys/{made['id']}").status == 204
+        assert guest.get("/auth").status == 401
+        assert stream.rest()[-1].name == "done"
+
+
+def test_a_key_ends_with_its_time(daemon: Daemon) -> None:
+    """A verified key is refused from the second on that it was made for."""
+    made = daemon.client.call("POST", "/auth/key", {"name": "brief", "expires_in": 4}).body
+    assert made["expires_at"]
+    brief = Client(daemon.port, made["key"])
+    assert brief.get("/auth").status == 200
+    until(lambda: brief.get("/auth").status == 401, "the key expires")
+    made = json.loads(daemon.run("key", "create", "brief", "--expires-in", "1s", "--json"))
+    until(lambda: Client(daemon.port, made["key"]).get("/auth").status == 401, "it expires")
+
+
+def test_no_key_opens_nothing_but_health(start_daemon: Starter) -> None:
+    """Without a key, or with a wrong one, each route but two is 401; guessing is slowed down."""
+    daemon = start_daemon()
+    nobody = Client(daemon.port, None)
+    for path in ("/answer", "/models", "/auth", "/sessions", "/profiles", "/status", "/keys"):
+        assert nobody.get(path).status == 401
+    assert nobody.get("/health").status == nobody.get("/livez").status == 200
+    assert daemon.client.get("/auth").status == 200
+    # Keys of the right form, which cost a look into the database each.
+    guesses = [secret.make().text for _ in range(12)]
+    replies = [Client(daemon.port, guess).get("/auth") for guess in guesses]
+    assert [reply.status for reply in replies] == [401] * 10 + [429] * 2
+    assert int(replies[-1].headers["retry-after"]) >= 1
+    # Who was known before is not locked out by somebody who guesses.
+    assert daemon.client.get("/auth").status == 200
