@@ -24,6 +24,8 @@ RESERVE_THREADS = 4
 
 _MAX_CONNECTIONS = 1000
 _IDLE_S = 60
+LINGER_S = 5.0
+"""How long a client that was refused while it still sends may take to read why."""
 
 
 class RequestTimeout(Error):
@@ -47,6 +49,7 @@ class JsonErrorTask(ErrorTask):
             ("x-request-id", secrets.token_hex(8)),
         ]
         self.set_close_on_finish()
+        self.channel.lingers = True
         self.content_length = len(body)
         self.write(body)
 
@@ -57,9 +60,13 @@ class Channel(HTTPChannel):
     error_task_class = JsonErrorTask
     request: Any
     began: float | None = None
+    lingers = False
+    lingers_until: float | None = None
 
     def received(self, data: bytes) -> bool:
         """Take bytes from the client; the first of a request starts its clock."""
+        if self.lingers_until is not None:
+            return False
         if self.began is None:
             self.began = time.monotonic()
         taken = bool(super().received(data))
@@ -67,8 +74,28 @@ class Channel(HTTPChannel):
             self.began = None
         return taken
 
+    def handle_close(self) -> None:
+        """Close; after a refusal only our half at first.
+
+        To close while the client sends makes its system drop what it has not read yet: the answer.
+        """
+        if not (self.lingers and self.connected) or self.lingers_until is not None:
+            super().handle_close()
+            return
+        self.lingers_until = time.monotonic() + LINGER_S
+        self.will_close = self.close_when_flushed = False
+        self.request = self.began = None
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            super().handle_close()
+
     def check_deadline(self, settings: config.Server, now: float) -> None:
         """Refuse a request that is not complete in time."""
+        if self.lingers_until is not None:
+            if now > self.lingers_until:
+                self.handle_close()
+            return
         request = self.request
         if request is None or self.began is None:
             return

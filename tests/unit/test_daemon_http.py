@@ -180,6 +180,34 @@ def test_a_body_of_just_the_bound_is_read_and_one_byte_more_is_not(running: Runn
     assert (reply.status[:3], code(reply)) == ("413", "body_too_large")
 
 
+def test_a_client_that_sends_on_reads_why_it_was_refused(running: Running) -> None:
+    """What it still sends is thrown away until it has read the answer, or its time is over."""
+    length = 20_000_000
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    reply = read(running.connect(head.encode() + b"x" * length))
+    assert (reply.status[:3], code(reply)) == ("413", "body_too_large")
+
+
+def test_a_client_that_sends_on_forever_is_cut(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused connection does not stay because its client does not close it."""
+    monkeypatch.setattr("llmd.daemon.http.LINGER_S", 0.0)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    with running.connect(head) as client:
+        while client.recv(65536):
+            pass
+
+        def is_cut() -> bool:
+            try:
+                client.sendall(b"x")
+            except OSError:
+                return True
+            return False
+
+        until(is_cut)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
