@@ -58,12 +58,17 @@ class Stream:
     def __iter__(self) -> Iterator[Event]:
         """Give the events to the end of the stream. Raise OSError when it is torn off."""
         name = ""
+        # The signs of life between events keep the socket from timing out.
+        deadline = time.monotonic() + _SILENCE_S
         # A line without its end was torn off too.
         while (line := self._readline()).endswith(b"\n"):
             if line.startswith(b"event: "):
                 name = line[7:].strip().decode()
             elif line.startswith(b"data: "):
                 yield Event(name=name, data=json.loads(line[6:]), at=time.monotonic())
+                deadline = time.monotonic() + _SILENCE_S
+            elif time.monotonic() > deadline:
+                raise AssertionError(f"no event for {_SILENCE_S:g} s")
         if name not in {"done", "error"}:
             raise ConnectionError("the stream was torn off")
 
