@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmd.cli.client import Client
 
 # While a prompt waits or is read the daemon gives a sign of life each ten seconds in a stream,
-# and none without one.
+# and none when it is to come whole.
 _STREAM_SILENCE_S = 60.0
 _WHOLE_ANSWER_S = 3600.0
 

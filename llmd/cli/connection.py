@@ -26,6 +26,7 @@ def connection_options(function: _Function) -> _Function:
     """Add --url and --key-file to a command."""
     url = click.option(
         "--url",
+        metavar="URL",
         envvar="LLMD_URL",
         show_envvar=True,
         help="The daemon's address; default: [server] listen of the configuration.",

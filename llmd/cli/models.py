@@ -98,7 +98,9 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
     )
 
 
-@model_group.command("add", cls=Command, cannot="add the model")
+@model_group.command(
+    "add", cls=Command, cannot="add the model", short_help="Check a file and copy it in."
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", help="The name to give it; default: that of FILE.")
 @click.option("--link", is_flag=True, help="Link to FILE instead of copying it.")

@@ -58,7 +58,7 @@ def list_profiles(installation: Installation, *, as_json: bool) -> None:
                 "*" if stored.name == selected else "",
                 stored.name,
                 str(stored.revision),
-                stored.profile.model or "(the one that is loaded)",
+                stored.profile.model or "(as loaded)",
                 f"{stored.profile.temperature:g}",
                 str(stored.profile.max_tokens),
                 moment(stored.updated_at),
@@ -89,7 +89,9 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
     )
 
 
-@profile_group.command("set", cls=Command, cannot="set the profile")
+@profile_group.command(
+    "set", cls=Command, cannot="set the profile", short_help="Change fields, or make it."
+)
 @click.argument("name")
 @click.argument("settings", metavar="[FIELD=VALUE]...", nargs=-1)
 @click.option(
@@ -136,7 +138,9 @@ def set_profile(
     _warn_of_missing(installation, profile)
 
 
-@profile_group.command("delete", cls=Command, cannot="delete the profile")
+@profile_group.command(
+    "delete", cls=Command, cannot="delete the profile", short_help="Delete a profile."
+)
 @click.argument("name")
 @pass_installation
 def delete(installation: Installation, *, name: str) -> None:
@@ -148,7 +152,9 @@ def delete(installation: Installation, *, name: str) -> None:
     note(f"the profile {name} is deleted")
 
 
-@profile_group.command("import", cls=Command, cannot="import the profiles")
+@profile_group.command(
+    "import", cls=Command, cannot="import the profiles", short_help="Take the profiles of a seed."
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 @pass_installation
@@ -181,7 +187,9 @@ def import_profiles(installation: Installation, *, file: Path, as_json: bool) ->
         _warn_of_missing(installation, one.profile)
 
 
-@profile_group.command("export", cls=Command, cannot="export the profile")
+@profile_group.command(
+    "export", cls=Command, cannot="export the profile", short_help="Print the fields as JSON."
+)
 @click.argument("name")
 @pass_installation
 def export(installation: Installation, *, name: str) -> None:
