@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -50,6 +51,11 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the process at once. Idempotent."""
         self._process.kill()
+
+    def hang_up(self) -> None:
+        """Tell the process to end: it does so after its present step. Idempotent."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> str:
         """Close the socket, wait for the process to end, and return how it ended, in words."""

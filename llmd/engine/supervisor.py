@@ -133,10 +133,14 @@ class Supervisor:
     def stop(self) -> None:
         """End the worker and this supervisor; requests get `EngineDied`. Idempotent."""
         with self._changed:
+            is_loading = self.state is State.LOADING
             self._set(State.STOPPED, "the engine was stopped")
             process = self._process
-        if process is not None:
+        if process is not None and is_loading:
+            # It would not look at its socket before the model is loaded.
             process.kill()
+        elif process is not None:
+            process.hang_up()
         self._thread.join()
 
     def _retire(self) -> None:
