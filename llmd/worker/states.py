@@ -58,9 +58,10 @@ class States:
         return num_shared, state
 
     def remove(self, state: State) -> None:
-        """Drop one state."""
-        self._states.remove(state)
-        self.num_bytes -= len(state.data)
+        """Drop one state, if it is still there."""
+        if state in self._states:
+            self._states.remove(state)
+            self.num_bytes -= len(state.data)
 
     def forget(self, owner: str, session: str | None) -> None:
         """Drop the states of an owner's session, or of all its sessions."""

@@ -135,6 +135,18 @@ def test_state_that_cannot_be_loaded_is_dropped_and_the_prompt_computed() -> Non
     assert house.states.num_bytes == 0
 
 
+def test_state_that_cannot_be_loaded_may_have_been_pushed_out_meanwhile() -> None:
+    """What the slot held can replace the very state that is being loaded over it."""
+    house = House(num_slots=1)
+    house.states = States(4 * len(LONG) + 1)
+    house.slots = Slots(house.backend, house.states)
+    house.run("ann", LONG)
+    house.run("ann", OTHER)
+    house.backend.loads = False
+    assert house.run("ann", [*LONG, 5])[1] == 0
+    assert house.states.find("ann", OTHER)[0] == len(OTHER)
+
+
 def test_recurrent_model_reuses_only_what_it_need_not_cut() -> None:
     """A model without earlier states goes on from a whole slot and begins anew otherwise."""
     house = House(num_slots=1, recurrent=True)
