@@ -144,7 +144,7 @@ done
 
 question="What is the capital of France? Answer in one word."
 printf '\n  you:  %s\n' "$question"
-answer="$(LLMD_KEY="$(cat "$key_file")" "${llmd[@]}" ask --temperature 0 "$question")"
+answer="$(LLMD_KEY="$(cat "$key_file")" "${llmd[@]}" ask --session 1 --temperature 0 "$question")"
 printf '  llmd: %s\n' "$answer"
 
 cat <<TEXT
