@@ -8,7 +8,7 @@ from llmd.api import body
 from llmd.api.access import caller_of, is_gone, log_of
 from llmd.api.reply import send
 from llmd.api.stream import EventStream
-from llmd.chat.answer import Answers
+from llmd.chat.answers import Answers
 from llmd.chat.request import AnswerRequest
 from llmd.store.sessions import Sessions
 

@@ -18,7 +18,7 @@ from llmd.api.profiles import ProfileResource, ProfilesResource
 from llmd.api.sessions import SessionResource, SessionsResource
 from llmd.auth.gate import Gate
 from llmd.chat.admission import Admission
-from llmd.chat.answer import Answers
+from llmd.chat.answers import Answers
 from llmd.chat.key_issue import KeyIssuer
 from llmd.chat.selection import Selector
 from llmd.engine.engine import Engine

@@ -12,7 +12,7 @@ from llmd.api.app import Services, create_access, create_app
 from llmd.auth.gate import Gate
 from llmd.auth.secret import Hasher
 from llmd.chat.admission import Admission
-from llmd.chat.answer import Answers
+from llmd.chat.answers import Answers
 from llmd.chat.key_issue import KeyIssuer
 from llmd.chat.selection import Selector
 from llmd.config import Config
