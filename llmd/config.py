@@ -144,11 +144,6 @@ _SECTIONS: dict[str, type[_Section]] = {f.name: f.type for f in msgspec.structs.
 _MIN_CONTEXT_PER_SEQUENCE = 128
 
 
-def defaults() -> Config:
-    """Return the configuration of an empty file."""
-    return Config()
-
-
 def load(path: Path) -> Config:
     """Read `path`, then each `conf.d/*.toml` beside it in sorted order, and check the whole.
 
@@ -158,8 +153,8 @@ def load(path: Path) -> Config:
     values: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     sources: dict[tuple[str, str], Path] = {}
     wrong: list[str] = []
-    for file in [path, *_parts(path)]:
-        for section, table in _read(file).items():
+    for file in [path, *parts(path)]:
+        for section, table in read_file(file).items():
             if section not in _SECTIONS:
                 wrong.append(f"{file}: [{section}]: {_unknown('section', section, _SECTIONS)}")
             elif not isinstance(table, dict):
@@ -207,13 +202,15 @@ def parse_address(text: str) -> Address:
     raise ConfigError(f'{text!r} is not "host:port" or "[v6]:port" with a port from 0 to 65535')
 
 
-def _parts(path: Path) -> list[Path]:
+def parts(path: Path) -> list[Path]:
+    """Return the files that are read after `path`, in their order."""
     # A name that begins with a dot is an editor's lock or a half-written file.
     found = path.parent.joinpath("conf.d").glob("*.toml")
     return sorted(part for part in found if not part.name.startswith("."))
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_file(file: Path) -> dict[str, Any]:
+    """Return what a TOML file says. Raises ConfigError when it cannot be read."""
     try:
         return tomllib.loads(file.read_bytes().decode())
     except FileNotFoundError:

@@ -83,7 +83,7 @@ def _files(path: Path) -> dict[tuple[str, str], Path]:
     from llmd import config
 
     found: dict[tuple[str, str], Path] = {}
-    for file in (path, *config._parts(path)):
-        for section, table in config._read(file).items():
+    for file in (path, *config.parts(path)):
+        for section, table in config.read_file(file).items():
             found |= {(section, key): file for key in table}
     return found

@@ -36,7 +36,7 @@ def refusal(folder: Path, text: str, *parts: tuple[str, str]) -> str:
 
 def test_empty_file_takes_every_default(tmp_path: Path) -> None:
     """A file without options is the default configuration."""
-    assert config.load(write(tmp_path, "")) == config.defaults()
+    assert config.load(write(tmp_path, "")) == config.Config()
 
 
 @pytest.mark.parametrize("file", sorted(ETC.glob("*.toml")), ids=lambda file: file.name)
@@ -54,7 +54,7 @@ def test_shipped_file_loads_with_every_option_taken_in(file: Path, tmp_path: Pat
 def test_reference_shows_every_option_with_its_default() -> None:
     """etc/llmd.toml, un-commented, is the defaults: no option missing, none wrong."""
     shown = tomllib.loads(OPTION.sub("", (ETC / "llmd.toml").read_text()))
-    assert shown == tomllib.loads(config.to_toml(config.defaults()))
+    assert shown == tomllib.loads(config.to_toml(config.Config()))
 
 
 def test_reference_explains_every_option() -> None:
@@ -252,4 +252,4 @@ def test_shown_configuration_reads_back(name: str) -> None:
 def test_configuration_cannot_be_changed() -> None:
     """A section handed to a constructor stays as it was checked."""
     with pytest.raises(AttributeError):
-        config.defaults().server.max_streams = 9  # type: ignore[misc]
+        config.Config().server.max_streams = 9  # type: ignore[misc]
