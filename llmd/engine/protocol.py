@@ -205,9 +205,12 @@ def receive_command(sock: socket.socket) -> Command | None:
 
 
 def receive_events(sock: socket.socket) -> list[Event] | None:
-    """Wait for the events of a step; None when the worker is gone."""
+    """Wait for the events of a step; None when the worker is gone, or out of its mind."""
     frame = _receive(sock)
-    return None if frame is None else _events.decode(frame)
+    try:
+        return None if frame is None else _events.decode(frame)
+    except msgspec.DecodeError:
+        return None
 
 
 def _send(sock: socket.socket, payload: bytes) -> None:
