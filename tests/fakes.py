@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import time
 import zlib
 from collections.abc import Callable
 
@@ -167,6 +168,14 @@ class Clock:
     def __call__(self) -> float:
         self.time_s += 1.0
         return self.time_s
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what other threads or processes do. Fail when it does not come about."""
+    give_up_at = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come about"
+        time.sleep(0.002)
 
 
 def num_shared(tokens: list[int], others: list[list[int]]) -> int:
