@@ -14,6 +14,7 @@ from llmd import config
 from llmd.engine.generation import Generation
 from llmd.engine.protocol import ModelInfo, Prompt, Sampling, Start, Submit
 from llmd.engine.supervisor import Model, State, Supervisor, next_request_id
+from llmd.engine.watch import WATCH, Watch
 from llmd.errors import Conflict, EngineFailed, ModelInvalid
 
 
@@ -50,9 +51,10 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Engine:
     """Pass requests to the current model; load another beside it and change over."""
 
-    def __init__(self, settings: config.Engine, cache: config.Cache) -> None:
+    def __init__(self, settings: config.Engine, cache: config.Cache, watch: Watch = WATCH) -> None:
         self._settings = settings
         self._cache = cache
+        self._watch = watch
         self._current: Supervisor | None = None
         self._loading: Supervisor | None = None
         self._why_none = "no model was chosen: put a GGUF file into the models folder"
@@ -181,4 +183,4 @@ class Engine:
             kv_type=settings.kv_type,
             max_state_bytes=self._cache.ram_bytes,
         )
-        return Supervisor(model, start, settings)
+        return Supervisor(model, start, settings, self._watch)

@@ -8,26 +8,28 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections import deque
 from typing import IO
 
+from llmd.engine.watch import WATCH, Watch
+
 log = logging.getLogger(__name__)
 
-_KILL_AFTER_S = 5.0
 _NUM_LAST_WORDS = 2
 
 
 class WorkerProcess:
     """One child process with the socket to it. What it writes on standard error is logged."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch = WATCH) -> None:
         """Start the worker. Raise OSError when there is no process or descriptor to be had."""
+        self._kill_after_s = watch.kill_after_s
         self.sock, child_end = socket.socketpair()
-        with child_end:
+        with child_end, contextlib.ExitStack() as on_failure:
+            on_failure.callback(self.sock.close)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "llmd.worker", str(child_end.fileno())],
+                [*watch.command, str(child_end.fileno())],
                 pass_fds=[child_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -36,6 +38,7 @@ class WorkerProcess:
                 cwd="/",
                 env={**os.environ, "PYTHONSAFEPATH": "1"},
             )
+            on_failure.pop_all()
         self._last_words: deque[str] = deque(maxlen=_NUM_LAST_WORDS)
         assert self._process.stderr is not None  # noqa: S101 - for the type checker
         self._reader = threading.Thread(
@@ -61,11 +64,11 @@ class WorkerProcess:
         """Close the socket, wait for the process to end, and return how it ended, in words."""
         self.sock.close()
         try:
-            code = self._process.wait(_KILL_AFTER_S)
+            code = self._process.wait(self._kill_after_s)
         except subprocess.TimeoutExpired:
             self.kill()
             code = self._process.wait()
-        self._reader.join(_KILL_AFTER_S)
+        self._reader.join(self._kill_after_s)
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         return f"{how}; its last words: {' / '.join(self._last_words)}" if self._last_words else how
 

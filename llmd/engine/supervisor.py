@@ -33,6 +33,7 @@ from llmd.engine.protocol import (
     send_command,
 )
 from llmd.engine.rate import Rate
+from llmd.engine.watch import WATCH, Watch
 from llmd.errors import EngineDied, EngineFailed, EngineLoading
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ MAX_DEATHS = 3
 DEATHS_WITHIN_S = 300.0
 """So many deaths in so short a time: it would die again. The model waits to be loaded anew."""
 
-RESTART_AFTER_S = 0.5
 STALL_STEPS = 10
 """A step that takes so many times the usual one is a hang, if `stall_s` has passed too."""
 
@@ -68,7 +68,9 @@ class Model:
 class Supervisor:
     """Start the worker, pass requests on, start it again when it dies or hangs."""
 
-    def __init__(self, model: Model, start: Start, settings: config.Engine) -> None:
+    def __init__(
+        self, model: Model, start: Start, settings: config.Engine, watch: Watch = WATCH
+    ) -> None:
         self.model = model
         self.state = State.LOADING
         self.reason = "the model is being loaded"
@@ -79,6 +81,7 @@ class Supervisor:
         self.num_restarts = 0
         self._start = start
         self._settings = settings
+        self._watch = watch
         self._changed = threading.Condition()
         self._generations: dict[int, Generation] = {}
         self._process: WorkerProcess | None = None
@@ -166,7 +169,7 @@ class Supervisor:
     def _run(self) -> None:
         while self.state is State.LOADING:
             try:
-                process = WorkerProcess()
+                process = WorkerProcess(self._watch)
             except OSError as error:
                 self._bury(f"no process could be started: {error}")
                 continue
@@ -184,7 +187,7 @@ class Supervisor:
         poll = select.poll()
         poll.register(process.sock, select.POLLIN)
         while self.state is not State.STOPPED:
-            if not poll.poll(1000):
+            if not poll.poll(1000 * self._watch.poll_s):
                 if self._is_stalled():
                     log.error("worker %d makes no progress: killing it", process.pid)
                     process.kill()
@@ -268,7 +271,7 @@ class Supervisor:
         for generation in generations:
             generation.put(EngineDied("the model's worker ended while it worked on this answer"))
         if self.state is State.LOADING:
-            time.sleep(RESTART_AFTER_S)
+            time.sleep(self._watch.restart_after_s)
 
     def _dies_often(self) -> bool:
         full = len(self._deaths) == MAX_DEATHS

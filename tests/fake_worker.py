@@ -1,0 +1,128 @@
+"""A worker without a model: its model file says how it loads, its prompts what it does.
+
+Run as a script, as the real one is: ``python fake_worker.py DESCRIPTOR``.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from llmd.engine.protocol import (
+    Beat,
+    Cancel,
+    Delta,
+    Done,
+    FinishReason,
+    LoadFailed,
+    Loading,
+    ModelInfo,
+    Part,
+    Refused,
+    Start,
+    Started,
+    Submit,
+    TextPrompt,
+    receive_command,
+    send_events,
+)
+
+BEAT = Beat(
+    num_running=1,
+    num_waiting=0,
+    num_prompt_tokens=10,
+    num_cached_tokens=5,
+    num_completion_tokens=20,
+    step_s=0.001,
+)
+
+
+class FakeWorker:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def run(self) -> None:
+        start = receive_command(self._sock)
+        assert isinstance(start, Start), "the first command was another"
+        send_events(self._sock, [Loading(0.4)])
+        self._load(Path(start.model_path).read_text())
+        while (command := receive_command(self._sock)) is not None:
+            if isinstance(command, Submit):
+                assert isinstance(command.prompt, TextPrompt)
+                self._answer(command.id, command.prompt.parts)
+            elif isinstance(command, Cancel):
+                self._done(command.id, "cancelled")
+
+    def _load(self, how: str) -> None:
+        if how == "refuse":
+            send_events(self._sock, [LoadFailed("not a model that runs here")])
+            sys.exit(1)
+        if how == "die":
+            sys.exit("first words\nlast words")
+        if how == "hang":
+            _hang()
+        send_events(
+            self._sock,
+            [
+                ModelInfo(
+                    architecture="fake",
+                    num_parameters=1_000_000,
+                    num_context_tokens=512,
+                    max_sequences=4,
+                    num_threads=1,
+                    num_threads_batch=1,
+                    cpu_variant="none",
+                    has_chat_template=False,
+                )
+            ],
+        )
+        if how == "die when ready":
+            sys.exit(3)
+
+    def _answer(self, request_id: int, parts: list[Part]) -> None:
+        verb, _, rest = parts[0].text.partition(" ")
+        if verb == "refuse":
+            send_events(self._sock, [Refused(id=request_id, message=rest)])
+            return
+        started = Started(id=request_id, num_prompt_tokens=3, num_cached_tokens=1, num_turns=0)
+        said = str(os.getpid()) if rest == "pid" else rest
+        send_events(self._sock, [started, Delta(request_id, said), BEAT])
+        if verb == "die":
+            os.kill(os.getpid(), getattr(signal, rest))
+        if verb == "hang":
+            _hang()
+        if verb == "rave":
+            self._sock.sendall(b"\0\0\0\4oops")
+        if verb == "until":
+            while not Path(rest).exists():
+                time.sleep(0.005)
+        if verb in {"say", "until"}:
+            self._done(request_id, "stop")
+
+    def _done(self, request_id: int, reason: FinishReason) -> None:
+        done = Done(
+            id=request_id,
+            finish_reason=reason,
+            num_completion_tokens=1,
+            queue_ms=0.0,
+            prefill_ms=0.0,
+            decode_ms=0.0,
+        )
+        send_events(self._sock, [done])
+
+
+def _hang() -> NoReturn:
+    """Stand still, deaf to the socket, as native code may."""
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    FakeWorker(socket.socket(fileno=int(sys.argv[1]))).run()

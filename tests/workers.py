@@ -1,0 +1,67 @@
+"""What tests of the daemon's side of the engine share: models and requests of the fake worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from llmd import config
+from llmd.engine.generation import Generation
+from llmd.engine.protocol import Delta, Done, Part, Prompt, Started, TextPrompt
+from llmd.engine.supervisor import Model
+from llmd.engine.watch import Watch
+
+LIMIT_S = 20.0
+"""Far beyond what anything here takes: who waits so long has failed."""
+
+WATCH = Watch(
+    command=(sys.executable, str(Path(__file__).with_name("fake_worker.py"))),
+    poll_s=0.01,
+    restart_after_s=0.01,
+    kill_after_s=LIMIT_S,
+)
+
+SETTINGS = config.Engine(load_timeout_s=LIMIT_S, stall_s=LIMIT_S)
+
+
+def make_model(folder: Path, name: str = "a.gguf", how: str = "") -> Model:
+    """Write a model that loads as `how` says."""
+    path = folder / name
+    path.write_text(how)
+    return Model(name, str(path))
+
+
+def make_prompt(text: str) -> Prompt:
+    """Tell the fake worker what to do: a verb, and what with."""
+    return TextPrompt([Part(text=text)])
+
+
+def read_delta(generation: Generation) -> str:
+    """Read to the first text."""
+    while True:
+        event = generation.next(LIMIT_S)
+        if isinstance(event, Delta):
+            return event.text
+        assert isinstance(event, Started)
+
+
+def read_done(generation: Generation) -> tuple[str, str]:
+    """Read to the end: (text, finish_reason)."""
+    text = ""
+    while True:
+        event = generation.next(LIMIT_S)
+        assert event is not None, "nothing came"
+        if isinstance(event, Delta):
+            text += event.text
+        if isinstance(event, Done):
+            return text, event.finish_reason
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
