@@ -121,13 +121,15 @@ class Supervisor:
                 self._last_event_at = time.monotonic()
             generation = Generation(request.id, self.model.name, self._cancel)
             self._generations[request.id] = generation
-        self._send(request)
+            process = self._process
+        # To this process: should it die now, the next one has nobody to answer.
+        self._send(process, request)
         return generation
 
     def forget(self, owner: str, session: str | None) -> None:
         """Drop the KV of an owner's session, or of all its sessions."""
         if self.state is State.READY:
-            self._send(Forget(owner=owner, session=session))
+            self._send(self._process, Forget(owner=owner, session=session))
 
     def retire(self) -> None:
         """Stop once the running requests have ended. Returns at once."""
@@ -153,11 +155,10 @@ class Supervisor:
 
     def _cancel(self, request_id: int) -> None:
         if request_id in self._generations:
-            self._send(Cancel(request_id))
+            self._send(self._process, Cancel(request_id))
 
-    def _send(self, command: Command) -> None:
+    def _send(self, process: WorkerProcess | None, command: Command) -> None:
         """Send to the worker; when it has just died, `_run` will notice and tell everyone."""
-        process = self._process
         if process is None:
             return
         try:
@@ -174,9 +175,10 @@ class Supervisor:
                 self._bury(f"no process could be started: {error}")
                 continue
             log.info("loading %s in process %d", self.model.name, process.pid)
-            self._process = process
             self._last_event_at = time.monotonic()
-            self._send(self._start)
+            self._send(process, self._start)
+            # Only now others may send to it: the start comes first.
+            self._process = process
             self._serve(process)
             how = process.close()
             self._process = None
@@ -257,11 +259,11 @@ class Supervisor:
             self._generations.clear()
             if self.state in (State.LOADING, State.READY):
                 self._deaths.append(time.monotonic())
-                self.num_restarts += 1
                 if self._dies_often():
                     message = f"the worker died {MAX_DEATHS} times in a row ({how})"
                     self._set(State.FAILED, f"{message}: load the model again, or another")
                 else:
+                    self.num_restarts += 1
                     self._set(State.LOADING, "the worker died and is being started again")
                 log.error("the worker of %s ended: %s", self.model.name, how)
             self.beat = None

@@ -1,0 +1,202 @@
+"""A supervisor with a real process, which is a worker without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmd.engine.supervisor import MAX_DEATHS, State, Supervisor
+from llmd.engine.watch import Watch
+from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField
+from tests.fakes import wait_until
+from tests.workers import LIMIT_S, WATCH, Supervise, is_alive, read_delta, read_done, submit
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Supervise]:
+    """Give a maker of supervisors, and stop them all."""
+    supervise = Supervise(tmp_path)
+    yield supervise
+    supervise.stop()
+
+
+def _wait_for(supervisor: Supervisor, state: State) -> None:
+    wait_until(lambda: supervisor.state is state)
+
+
+def test_worker_that_loaded_serves(supervise: Supervise) -> None:
+    """Ready comes with the model's numbers, and requests with answers and counts."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    supervisor.check_ready()
+    assert supervisor.info is not None
+    assert supervisor.info.architecture == "fake"
+    generation = submit(supervisor, "say hello")
+    assert generation.model == "a.gguf"
+    assert read_done(generation) == ("hello", "stop")
+    assert supervisor.beat is not None
+    assert supervisor.beat.num_completion_tokens == 20
+    assert supervisor.num_restarts == 0
+
+
+def test_model_that_loads_is_not_ready_and_says_how_far_it_is(supervise: Supervise) -> None:
+    """A request meanwhile is refused with the part that is loaded, and told when to come again."""
+    supervisor = supervise("hang")
+    wait_until(lambda: supervisor.progress > 0)
+    with pytest.raises(EngineLoading, match=r"being loaded \(40%\)") as caught:
+        submit(supervisor, "say hello")
+    assert caught.value.retry_after_s > 0
+    assert supervisor.num_generations == 0
+
+
+def test_model_that_is_refused_failed_at_once_with_the_reason(supervise: Supervise) -> None:
+    """What cannot be loaded is not tried again: the reason would be the same."""
+    supervisor = supervise("refuse")
+    with pytest.raises(EngineFailed, match="not a model that runs here"):
+        supervisor.wait_ready()
+    assert supervisor.num_restarts == 0
+    with pytest.raises(EngineFailed, match="not a model that runs here"):
+        submit(supervisor, "say hello")
+
+
+def test_refused_request_is_an_error_of_its_own(supervise: Supervise) -> None:
+    """The worker lives on after it refused a prompt."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    with pytest.raises(InvalidField, match="no template"):
+        read_done(submit(supervisor, "refuse no template"))
+    assert supervisor.num_generations == 0
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+
+
+def test_cancelled_request_ends_with_done(supervise: Supervise) -> None:
+    """A cancel reaches the worker; after the end it does nothing."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    generation = submit(supervisor, "wait here")
+    assert read_delta(generation) == "here"
+    generation.cancel()
+    assert read_done(generation) == ("", "cancelled")
+    generation.cancel()
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGABRT"])
+def test_worker_that_dies_is_started_again(
+    supervise: Supervise, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its requests end in a typed error, the log has the signal, the next request is served."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    waiting = submit(supervisor, "wait here")
+    assert read_delta(waiting) == "here"
+    deadly = submit(supervisor, f"die {name}")
+    for generation in (waiting, deadly):
+        with pytest.raises(EngineDied):
+            read_done(generation)
+    supervisor.wait_ready()
+    assert supervisor.num_restarts == 1
+    assert supervisor.num_generations == 0
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+    assert f"the worker of a.gguf ended: {name}" in caplog.text
+
+
+def test_worker_that_raves_is_replaced(supervise: Supervise) -> None:
+    """A frame that nobody can read ends the worker, as its death would."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    with pytest.raises(EngineDied):
+        read_done(submit(supervisor, "rave now"))
+    supervisor.wait_ready()
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+
+
+def test_three_deaths_leave_the_model_failed_with_the_reason(supervise: Supervise) -> None:
+    """A worker that dies again and again is not started for ever, and its last words are told."""
+    supervisor = supervise("die")
+    with pytest.raises(EngineFailed, match=r"died 3 times in a row .*last words"):
+        supervisor.wait_ready()
+    with pytest.raises(EngineFailed, match="load the model again, or another"):
+        supervisor.check_ready()
+    assert supervisor.num_restarts == MAX_DEATHS - 1
+    supervisor._thread.join(LIMIT_S)
+    assert not supervisor._thread.is_alive()
+
+
+def test_deaths_long_apart_never_make_a_model_fail(supervise: Supervise) -> None:
+    """Only deaths within five minutes count: a crash a week is borne."""
+    supervisor = supervise()
+    for _ in range(MAX_DEATHS + 1):
+        supervisor.wait_ready()
+        with pytest.raises(EngineDied):
+            read_done(submit(supervisor, "die SIGKILL"))
+        for number, died_at in enumerate(supervisor._deaths):
+            supervisor._deaths[number] = died_at - 1000
+    supervisor.wait_ready()
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+
+
+def test_worker_that_cannot_be_started_leaves_the_model_failed(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    """Without a process to be had the reason is what the system said."""
+    supervisor = supervise(watch=Watch(command=(str(tmp_path / "gone"),), restart_after_s=0.01))
+    with pytest.raises(EngineFailed, match=r"no process could be started: .*gone"):
+        supervisor.wait_ready()
+
+
+def test_stop_ends_the_requests_and_the_process(supervise: Supervise) -> None:
+    """Requests get a typed error, and no process is left."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    pid, _ = read_done(submit(supervisor, "say pid"))
+    generation = submit(supervisor, "wait here")
+    assert read_delta(generation) == "here"
+    supervisor.stop()
+    supervisor.stop()
+    assert not is_alive(int(pid))
+    assert supervisor.num_restarts == 0
+    with pytest.raises(EngineDied):
+        read_done(generation)
+
+
+def test_stop_ends_a_worker_that_loads(supervise: Supervise) -> None:
+    """A worker that does not look at its socket is killed at once, and requests are refused."""
+    supervisor = supervise("hang")
+    wait_until(lambda: supervisor.progress > 0)
+    process = supervisor._process
+    assert process is not None
+    supervisor.stop()
+    assert not is_alive(process.pid)
+    assert supervisor.num_restarts == 0
+    with pytest.raises(EngineFailed, match="stopped"):
+        submit(supervisor, "say hello")
+    with pytest.raises(EngineFailed, match="stopped"):
+        supervisor.wait_ready()
+
+
+def test_stop_ends_the_wait_for_a_restart(supervise: Supervise) -> None:
+    """A supervisor that is about to start a worker anew starts none after it was stopped."""
+    supervisor = supervise("die", watch=Watch(command=WATCH.command, restart_after_s=0.1))
+    wait_until(lambda: len(supervisor._deaths) == 1)
+    supervisor.stop()
+    assert supervisor.state is State.STOPPED
+    assert supervisor._process is None
+    assert not supervisor._thread.is_alive()
+
+
+def test_retired_supervisor_finishes_its_requests_first(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    """It stops when the last answer has ended, not before."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    generation = submit(supervisor, f"until {tmp_path / 'go'}")
+    read_delta(generation)
+    supervisor.retire()
+    assert supervisor.state is State.READY
+    (tmp_path / "go").touch()
+    assert read_done(generation) == ("", "stop")
+    _wait_for(supervisor, State.STOPPED)
