@@ -19,6 +19,7 @@ from llmd.engine.protocol import (
     Cancel,
     Delta,
     Done,
+    Event,
     FinishReason,
     LoadFailed,
     Loading,
@@ -57,7 +58,7 @@ class FakeWorker:
                 assert isinstance(command.prompt, TextPrompt)
                 self._answer(command.id, command.prompt.parts)
             elif isinstance(command, Cancel):
-                self._done(command.id, "cancelled")
+                send_events(self._sock, [_done(command.id, "cancelled")])
 
     def _load(self, how: str) -> None:
         if how == "refuse":
@@ -92,7 +93,10 @@ class FakeWorker:
             return
         started = Started(id=request_id, num_prompt_tokens=3, num_cached_tokens=1, num_turns=0)
         said = str(os.getpid()) if rest == "pid" else rest
-        send_events(self._sock, [started, Delta(request_id, said), BEAT])
+        events: list[Event] = [started, Delta(request_id, said), BEAT]
+        if verb == "say":
+            events.append(_done(request_id, "stop"))
+        send_events(self._sock, events)
         if verb == "die":
             os.kill(os.getpid(), getattr(signal, rest))
         if verb == "hang":
@@ -102,19 +106,18 @@ class FakeWorker:
         if verb == "until":
             while not Path(rest).exists():
                 time.sleep(0.005)
-        if verb in {"say", "until"}:
-            self._done(request_id, "stop")
+            send_events(self._sock, [_done(request_id, "stop")])
 
-    def _done(self, request_id: int, reason: FinishReason) -> None:
-        done = Done(
-            id=request_id,
-            finish_reason=reason,
-            num_completion_tokens=1,
-            queue_ms=0.0,
-            prefill_ms=0.0,
-            decode_ms=0.0,
-        )
-        send_events(self._sock, [done])
+
+def _done(request_id: int, reason: FinishReason) -> Done:
+    return Done(
+        id=request_id,
+        finish_reason=reason,
+        num_completion_tokens=1,
+        queue_ms=0.0,
+        prefill_ms=0.0,
+        decode_ms=0.0,
+    )
 
 
 def _hang() -> NoReturn:

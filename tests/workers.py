@@ -8,8 +8,18 @@ from pathlib import Path
 
 from llmd import config
 from llmd.engine.generation import Generation
-from llmd.engine.protocol import Delta, Done, Part, Prompt, Started, TextPrompt
-from llmd.engine.supervisor import Model
+from llmd.engine.protocol import (
+    Delta,
+    Done,
+    Part,
+    Prompt,
+    Sampling,
+    Start,
+    Started,
+    Submit,
+    TextPrompt,
+)
+from llmd.engine.supervisor import Model, Supervisor, next_request_id
 from llmd.engine.watch import Watch
 
 LIMIT_S = 20.0
@@ -32,9 +42,56 @@ def make_model(folder: Path, name: str = "a.gguf", how: str = "") -> Model:
     return Model(name, str(path))
 
 
+class Supervise:
+    """Make supervisors of models that load as told, and stop them all in the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: list[Supervisor] = []
+
+    def __call__(
+        self, how: str = "", *, settings: config.Engine = SETTINGS, watch: Watch = WATCH
+    ) -> Supervisor:
+        model = make_model(self._folder, how=how)
+        start = Start(
+            model_path=model.path,
+            library_dir="",
+            num_context_tokens=512,
+            max_sequences=4,
+            max_batch_tokens=64,
+            num_threads=0,
+            num_threads_batch=0,
+            kv_type="f16",
+            max_state_bytes=0,
+        )
+        self._made.append(Supervisor(model, start, settings, watch))
+        return self._made[-1]
+
+    def stop(self) -> None:
+        for supervisor in self._made:
+            # One that hangs would have its time to end by itself.
+            process = supervisor._process
+            if process is not None:
+                process.kill()
+            supervisor.stop()
+
+
 def make_prompt(text: str) -> Prompt:
     """Tell the fake worker what to do: a verb, and what with."""
     return TextPrompt([Part(text=text)])
+
+
+def submit(supervisor: Supervisor, text: str) -> Generation:
+    """Have a supervisor's worker do what the text says."""
+    return supervisor.submit(
+        Submit(
+            id=next_request_id(),
+            owner="ann",
+            prompt=make_prompt(text),
+            sampling=Sampling(),
+            max_tokens=10,
+        )
+    )
 
 
 def read_delta(generation: Generation) -> str:
