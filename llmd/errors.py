@@ -100,9 +100,12 @@ class InvalidField(BadRequest):
 class PromptTooLong(BadRequest):
     """A prompt of more tokens than the context holds, after every old turn was left out."""
 
-    def __init__(self, num_prompt_tokens: int, num_context_tokens: int) -> None:
+    def __init__(
+        self, num_prompt_tokens: int, num_context_tokens: int, *, is_exact: bool = True
+    ) -> None:
+        number = f"{num_prompt_tokens}" if is_exact else f"more than {num_prompt_tokens}"
         super().__init__(
-            f"the prompt has {num_prompt_tokens} tokens, but the context holds "
+            f"the prompt has {number} tokens, but the context holds "
             f"{num_context_tokens}: shorten the prompt",
             param="prompt",
         )

@@ -49,5 +49,7 @@ class Generation:
 
 def _refusal(event: Refused) -> LlmdError:
     if event.num_prompt_tokens:
-        return PromptTooLong(event.num_prompt_tokens, event.num_context_tokens)
+        error = PromptTooLong(event.num_prompt_tokens, event.num_context_tokens)
+        error.message = event.message
+        return error
     return InvalidField(event.message, param="prompt")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from llmd.engine.protocol import Prompt, Submit, TextPrompt
+from llmd.engine.protocol import Part, Prompt, Submit, TextPrompt
 from llmd.errors import InvalidField, PromptTooLong
 from llmd.worker.backend import Backend
 
 TURN_BLOCK = 2
 """Old turns go in blocks, so that the prompt begins the same for some turns and is reused."""
+
+CHARS_A_TOKEN = 16
+"""More than a token of any ordinary text has."""
+
+MIN_CHECKED_CHARS = 4096
+"""A shorter text is tokenised as a whole at once."""
 
 
 def fit(backend: Backend, request: Submit) -> tuple[list[int], int]:
@@ -20,6 +26,7 @@ def fit(backend: Backend, request: Submit) -> tuple[list[int], int]:
     num_context = min(
         backend.num_context_tokens, request.max_context_tokens or backend.num_context_tokens
     )
+    _check_length(backend, request.prompt, num_context)
     room = num_context - max(1, min(request.max_tokens, num_context // 4))
     tokens = _tokens(backend, request.prompt, 0)
     if not tokens:
@@ -40,6 +47,24 @@ def fit(backend: Backend, request: Submit) -> tuple[list[int], int]:
     if len(tokens) >= num_context:
         raise PromptTooLong(len(tokens), num_context)
     return tokens, request.num_turns - num_dropped
+
+
+def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
+    """Raise `PromptTooLong` for far too long a text, from its beginning alone.
+
+    This runs in the thread that decodes: a megabyte would hold all others up for seconds.
+    """
+    texts = (
+        [part.text for part in prompt.parts if part.turn < 0]
+        if isinstance(prompt, TextPrompt)
+        else [message.content for message in prompt.messages if message.turn < 0]
+    )
+    longest = max(texts, key=len)
+    num_chars = max(MIN_CHECKED_CHARS, CHARS_A_TOKEN * num_context)
+    if len(longest) > num_chars:
+        num_tokens = len(backend.tokenize([Part(text=longest[:num_chars])]))
+        if num_tokens >= num_context:
+            raise PromptTooLong(num_tokens, num_context, is_exact=False)
 
 
 def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> list[int]:

@@ -212,7 +212,9 @@ def _load_model(lib: Any, path: str, on_progress: Callable[[float], None]) -> An
     params.progress_callback = lib.llama_progress_callback(progress)
     model = lib.llama_model_load_from_file(path.encode(), params)
     if not model:
-        reason = _errors[-1] if _errors else "no reason given"
+        # llama.cpp's last line only says that it failed; the one before it says why.
+        reasons = [line for line in _errors if "error loading model" in line] or _errors
+        reason = reasons[-1] if reasons else "no reason given"
         raise ModelInvalid(f"llama.cpp cannot load {Path(path).name}: {reason}")
     return model
 

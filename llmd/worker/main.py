@@ -28,13 +28,16 @@ from llmd.engine.protocol import (
     receive_command,
     send_events,
 )
-from llmd.errors import LlmdError, PromptTooLong
+from llmd.errors import LlmdError, ModelInvalid, PromptTooLong
 from llmd.worker.llama import LlamaBackend
 from llmd.worker.scheduler import Scheduler
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 500
 """When memory runs out the kernel shall take the worker, never the daemon with its store."""
+
+OBEY_S = 0.02
+"""How long new requests may be read and tokenised before those that generate go on."""
 
 
 class Worker:
@@ -63,7 +66,10 @@ class Worker:
         """
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         while True:
-            while not self._inbox.empty() or not self._scheduler.has_work:
+            began = time.monotonic()
+            while not self._scheduler.has_work or (
+                not self._inbox.empty() and time.monotonic() - began < OBEY_S
+            ):
                 command = self._inbox.get()
                 if command is None:
                     return
@@ -73,9 +79,12 @@ class Worker:
             self._flush()
 
     def _read(self) -> None:
-        while (command := receive_command(self._sock)) is not None:
-            self._inbox.put(command)
-        self._inbox.put(None)
+        try:
+            while (command := receive_command(self._sock)) is not None:
+                self._inbox.put(command)
+        finally:
+            # Whatever ended it: a worker that hears nothing must end too.
+            self._inbox.put(None)
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Submit):
@@ -128,7 +137,7 @@ def main() -> int:
     try:
         worker = Worker(sock, start)
     except LlmdError as error:
-        send_events(sock, [LoadFailed(error.message)])
+        send_events(sock, [LoadFailed(error.message, isinstance(error, ModelInvalid))])
         return 1
     except OSError:
         return 1

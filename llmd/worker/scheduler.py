@@ -68,7 +68,7 @@ class Scheduler:
         for sequence in (*self._waiting, *self._running):
             if sequence.request.id == request_id:
                 self._finish(sequence, "cancelled")
-                self._beat(0.0)
+                self._beat(0.0, 0)
                 return
 
     def forget(self, owner: str, session: str | None) -> None:
@@ -88,15 +88,15 @@ class Scheduler:
         if not self._running:
             return
         began = self._clock()
-        outputs = self._fill()
+        outputs, num_tokens = self._fill()
         self._backend.decode()
         for sequence, row in outputs:
             self._take(sequence, row)
-        self._beat(self._clock() - began)
+        self._beat(self._clock() - began, num_tokens)
         if not self.has_work and self._slots.num_free != self._backend.max_sequences:
             raise RuntimeError("a slot was lost")
 
-    def _beat(self, step_s: float) -> None:
+    def _beat(self, step_s: float, num_tokens: int) -> None:
         """Tell where the scheduler is; a `step_s` of 0 is no step."""
         self._emit(
             Beat(
@@ -105,6 +105,7 @@ class Scheduler:
                 num_prompt_tokens=self._num_prompt_tokens,
                 num_cached_tokens=self._num_cached_tokens,
                 num_completion_tokens=self._num_completion_tokens,
+                num_step_tokens=num_tokens,
                 step_s=step_s,
             )
         )
@@ -131,8 +132,8 @@ class Scheduler:
                 )
             )
 
-    def _fill(self) -> list[tuple[Sequence, int]]:
-        """Put the step's tokens into the batch: (sequence, row) of each that gives a token."""
+    def _fill(self) -> tuple[list[tuple[Sequence, int]], int]:
+        """Put the step's tokens into the batch: (sequence, row) of each that gives one, and all."""
         outputs: list[tuple[Sequence, int]] = []
         num_used = 0
         for status in (Status.DECODE, Status.PREFILL):
@@ -142,12 +143,12 @@ class Scheduler:
                 num_left = len(sequence.tokens) - sequence.num_computed
                 num_taken = min(num_left, self._backend.max_batch_tokens - num_used)
                 if not num_taken:
-                    return outputs
+                    return outputs, num_used
                 self._add(sequence, slot, num_taken)
                 num_used += num_taken
                 if num_taken == num_left:
                     outputs.append((sequence, num_used - 1))
-        return outputs
+        return outputs, num_used
 
     def _add(self, sequence: Sequence, slot: Slot, num_taken: int) -> None:
         """Put the next tokens of a sequence into the batch."""

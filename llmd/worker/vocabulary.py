@@ -10,6 +10,12 @@ from llmd.engine.protocol import Part
 from llmd.errors import InvalidField
 from llmd.worker.native import ShortCalls
 
+_MARKER = re.compile(r"<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]")
+"""What special tokens look like."""
+
+MAX_RUN_CHARS = 4096
+_LONG_RUN = re.compile(rf"\S{{{MAX_RUN_CHARS}}}|\s{{{MAX_RUN_CHARS}}}")
+
 
 class Vocabulary:
     """The tokens of one model."""
@@ -26,50 +32,77 @@ class Vocabulary:
         self.bos = int(bos)
         self.bos_text = self._spelling(self.bos)
         self.eos_text = self._spelling(int(eos))
-        self.special = self._special_spellings()
-        self._special_pattern = re.compile("|".join(map(re.escape, self.special)) or r"(?!)")
+        self._attributes = [
+            int(lib.llama_vocab_get_attr(self._vocab, token)) for token in range(self.num_tokens)
+        ]
+        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        self._special = self._spelled(control)
+        self._special_pattern = re.compile(f"({trie_pattern(list(self._special))})")
+        # llama.cpp reads these even where special tokens are not asked for.
+        markers = self._spelled(lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        self._markers = {text for text in markers if _MARKER.fullmatch(text)}
+        self.special = sorted({*self._special, *self._markers}, key=lambda text: (-len(text), text))
 
     def tokenize(self, parts: list[Part]) -> list[int]:
         """Return the tokens of the joined text; only literal parts can give special tokens.
 
-        The text is tokenised as a whole, as the model was trained to read it, unless inserted
-        text spells a special token: then each run of parts of a kind is tokenised for itself.
+        Between special tokens the text is tokenised as a whole, whoever its parts are from, as
+        the model was trained to read it.
         """
-        text = "".join(part.text for part in parts)
-        if self._is_safe(parts, text):
-            tokens = self._tokenize(text, parse_special=True)
-        else:
-            tokens = [
-                token
-                for run, literal in _runs(parts)
-                for token in self._tokenize(run, parse_special=literal)
-            ]
+        tokens = [
+            token
+            for piece in self._cut(parts)
+            for token in ([piece] if isinstance(piece, int) else self._tokenize(piece))
+        ]
         if self._adds_bos and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
 
-    def _is_safe(self, parts: list[Part], text: str) -> bool:
-        """Tell whether every special token's spelling lies within one literal part."""
-        if all(part.literal for part in parts):
-            return True
-        bounds: list[tuple[int, int]] = []
-        at = 0
+    def _cut(self, parts: list[Part]) -> list[int | str]:
+        """Cut the text at special tokens, and within what only looks like one: ids and texts."""
+        pieces: list[int | str] = [""]
         for part in parts:
             if part.literal:
-                bounds.append((at, at + len(part.text)))
-            at += len(part.text)
-        return all(
-            any(begin <= match.start() and match.end() <= end for begin, end in bounds)
-            for match in self._special_pattern.finditer(text)
-        )
+                for index, text in enumerate(self._special_pattern.split(part.text)):
+                    if index % 2:
+                        self._add_special(pieces, self._special[text])
+                    else:
+                        self._add_text(pieces, text)
+            else:
+                at = 0
+                for match in _MARKER.finditer(part.text):
+                    if match[0] in self._markers:
+                        self._add_text(pieces, part.text[at : match.start() + 1])
+                        pieces.append("")
+                        at = match.start() + 1
+                self._add_text(pieces, part.text[at:])
+        return [
+            fragment
+            for piece in pieces
+            for fragment in ([piece] if isinstance(piece, int) else _fragments(piece))
+        ]
 
-    def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+    def _add_text(self, pieces: list[int | str], text: str) -> None:
+        """Join text to the piece before, unless that is a special token."""
+        last = pieces[-1]
+        if isinstance(last, int):
+            # Some special tokens take the white space behind them away.
+            strips = self._attributes[last] & self._lib.LLAMA_TOKEN_ATTR_RSTRIP
+            pieces.append(text.lstrip() if strips else text)
+        else:
+            pieces[-1] = last + text
+
+    def _add_special(self, pieces: list[int | str], token: int) -> None:
+        last = pieces[-1]
+        if isinstance(last, str) and self._attributes[token] & self._lib.LLAMA_TOKEN_ATTR_LSTRIP:
+            pieces[-1] = last.rstrip()
+        pieces.append(token)
+
+    def _tokenize(self, text: str) -> list[int]:
         raw = text.encode("utf-8")
         num_max = len(raw) + 8
         tokens = (ctypes.c_int32 * num_max)()
-        count = self._lib.llama_tokenize(
-            self._vocab, raw, len(raw), tokens, num_max, False, parse_special
-        )
+        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), tokens, num_max, False, False)
         if count < 0:
             raise InvalidField("the text cannot be tokenised", param="prompt")
         return tokens[:count]
@@ -92,28 +125,42 @@ class Vocabulary:
             return ""
         return self._read_piece(token, special=True).decode("utf-8", "replace")
 
-    def _special_spellings(self) -> list[str]:
-        """Return how the tokens are spelled that inserted text must not give, longest first."""
-        lib = self._lib
-        wanted = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        spellings = {
-            self._spelling(token)
-            for token in range(self.num_tokens)
-            if lib.llama_vocab_get_attr(self._vocab, token) & wanted
+    def _spelled(self, attributes: int) -> dict[str, int]:
+        """Return the tokens that have one of the attributes, by how they are written."""
+        spelled = {
+            self._spelling(token): token
+            for token, has in enumerate(self._attributes)
+            if has & attributes
         }
-        return sorted(spellings - {""}, key=lambda spelling: (-len(spelling), spelling))
+        spelled.pop("", None)
+        return spelled
 
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its answer with this token."""
         return bool(self._short.vocab_is_eog(self._vocab, token))
 
 
-def _runs(parts: list[Part]) -> list[tuple[str, bool]]:
-    """Join neighbours of a kind: (text, literal) of each run."""
-    runs: list[tuple[str, bool]] = []
-    for part in parts:
-        if runs and runs[-1][1] == part.literal:
-            runs[-1] = (runs[-1][0] + part.text, part.literal)
-        else:
-            runs.append((part.text, part.literal))
-    return runs
+def _fragments(text: str) -> list[str]:
+    """Cut runs without a break: llama.cpp's patterns recurse a frame a letter on some models."""
+    if len(text) <= MAX_RUN_CHARS:
+        return [text] if text else []
+    fragments: list[str] = []
+    at = 0
+    for match in _LONG_RUN.finditer(text):
+        fragments.append(text[at : match.end()])
+        at = match.end()
+    return [fragment for fragment in [*fragments, text[at:]] if fragment]
+
+
+def trie_pattern(words: list[str]) -> str:
+    """Return a pattern for the longest of the words that a text begins with.
+
+    Shared beginnings are written once: an alternation of thousands of words takes seconds.
+    """
+    if not any(words):
+        return "" if words else "(?!)"
+    by_first: dict[str, list[str]] = {}
+    for word in sorted(filter(None, words)):
+        by_first.setdefault(word[0], []).append(word[1:])
+    branches = [re.escape(first) + trie_pattern(rest) for first, rest in by_first.items()]
+    return f"(?:{'|'.join(branches)}){'?' if '' in words else ''}"
