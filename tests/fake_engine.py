@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from llmd import config
 from llmd.engine.engine import Engine, EngineStatus, Request
 from llmd.engine.generation import Generation, GenerationEvent
 from llmd.engine.protocol import Delta, Done, FinishReason, ModelInfo, Refused, Started
-from llmd.engine.supervisor import Model, next_request_id
+from llmd.engine.supervisor import Model
 from llmd.errors import EngineDied, EngineFailed, LlmdError
 
 Event = GenerationEvent | Refused | EngineDied
 Script = Callable[[Request], list[Event]]
 """The events of a request that are there as soon as it is submitted."""
+
+_ids = itertools.count(1)
 
 INFO = ModelInfo(
     architecture="llama",
@@ -106,7 +109,7 @@ class FakeEngine(Engine):
         if self.submit_error is not None:
             raise self.submit_error
         self.requests.append(request)
-        generation = Generation(next_request_id(), self.name or "", self._on_cancel)
+        generation = Generation(next(_ids), self.name or "", self._on_cancel)
         self.generations.append(generation)
         for event in self.script(request):
             generation.put(event)

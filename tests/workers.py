@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ from llmd.engine.protocol import (
     Submit,
     TextPrompt,
 )
-from llmd.engine.supervisor import Model, Supervisor, next_request_id
+from llmd.engine.supervisor import Model, Supervisor
 from llmd.engine.watch import Watch
+
+_ids = itertools.count(1)
 
 LIMIT_S = 20.0
 """Far beyond what anything here takes: who waits so long has failed."""
@@ -85,7 +88,7 @@ def submit(supervisor: Supervisor, text: str) -> Generation:
     """Have a supervisor's worker do what the text says."""
     return supervisor.submit(
         Submit(
-            id=next_request_id(),
+            id=next(_ids),
             owner="ann",
             prompt=make_prompt(text),
             sampling=Sampling(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
@@ -13,9 +14,11 @@ import msgspec
 from llmd import config
 from llmd.engine.generation import Generation
 from llmd.engine.protocol import ModelInfo, Prompt, Sampling, Start, Submit
-from llmd.engine.supervisor import Model, State, Supervisor, next_request_id
+from llmd.engine.supervisor import Model, State, Supervisor
 from llmd.engine.watch import WATCH, Watch
 from llmd.errors import Conflict, EngineFailed, ModelInvalid
+
+_request_ids = itertools.count(1)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,7 @@ class Engine:
         self._watch = watch
         self._current: Supervisor | None = None
         self._loading: Supervisor | None = None
+        self._retiring: list[Supervisor] = []
         self._why_none = "no model was chosen: put a GGUF file into the models folder"
         self._lock = threading.Lock()
         self._closed = False
@@ -91,23 +95,27 @@ class Engine:
             if self._closed:
                 raise EngineFailed("the daemon is going down")
             old = self._current
-            if old is not None and old.model == model and old.state is State.READY:
-                commit()
-                return
-            self._loading = new = self._supervise(model)
+            if old is None or old.model != model or old.state is State.FAILED:
+                self._loading = new = self._supervise(model)
+            else:
+                new = old
         try:
             new.wait_ready()
             commit()
             with self._lock:
                 self._current = new
         except EngineFailed as error:
-            raise ModelInvalid(f"{model.name} could not be loaded: {error.message}") from None
+            message = f"{model.name} could not be loaded: {error.message}"
+            if new.is_models_fault:
+                raise ModelInvalid(message, param="model") from None
+            raise EngineFailed(message, retry_after_s=error.retry_after_s) from None
         finally:
-            self._loading = None
             if self._current is not new:
                 new.stop()
-        if old is not None:
-            old.retire()
+            with self._lock:
+                self._loading = None
+        if old is not None and old is not new:
+            self._retire(old)
 
     def check_ready(self) -> None:
         """Raise `EngineLoading` or `EngineFailed` unless a request would be served now."""
@@ -115,19 +123,25 @@ class Engine:
 
     def submit(self, request: Request) -> Generation:
         """Begin to generate. Raise `EngineLoading` or `EngineFailed`."""
-        return self._supervisor().submit(
-            Submit(
-                id=next_request_id(),
-                owner=request.owner,
-                session=request.session,
-                prompt=request.prompt,
-                num_turns=request.num_turns,
-                sampling=request.sampling,
-                max_tokens=request.max_tokens,
-                max_context_tokens=request.max_context_tokens,
-                stop=request.stop,
-            )
+        submit = Submit(
+            id=next(_request_ids),
+            owner=request.owner,
+            session=request.session,
+            prompt=request.prompt,
+            num_turns=request.num_turns,
+            sampling=request.sampling,
+            max_tokens=request.max_tokens,
+            max_context_tokens=request.max_context_tokens,
+            stop=request.stop,
         )
+        while True:
+            supervisor = self._supervisor()
+            try:
+                return supervisor.submit(submit)
+            except EngineFailed:
+                # It may have retired just now, for another model.
+                if supervisor is self._current:
+                    raise
 
     def forget(self, owner: str, session: str | None = None) -> None:
         """Drop what is kept of an owner's session, or of all its sessions."""
@@ -158,10 +172,19 @@ class Engine:
         """End every worker."""
         with self._lock:
             self._closed = True
-            supervisors = [self._current, self._loading]
+            supervisors = [self._current, self._loading, *self._retiring]
         for supervisor in supervisors:
             if supervisor is not None:
                 supervisor.stop()
+
+    def _retire(self, old: Supervisor) -> None:
+        """Let a model go when its last answer has, or with the daemon."""
+        with self._lock:
+            self._retiring = [
+                supervisor for supervisor in self._retiring if supervisor.state is not State.STOPPED
+            ]
+            self._retiring.append(old)
+        old.retire()
 
     def _supervisor(self) -> Supervisor:
         current = self._current

@@ -36,7 +36,7 @@ class WorkerProcess:
                 stderr=subprocess.PIPE,
                 # llama.cpp looks for libraries in the current directory too: only root's then.
                 cwd="/",
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**os.environ, "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"},
             )
             on_failure.pop_all()
         self._last_words: deque[str] = deque(maxlen=_NUM_LAST_WORDS)

@@ -129,9 +129,10 @@ class Loading(msgspec.Struct, frozen=True, tag="loading"):
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
-    """The model cannot be loaded; the worker ends."""
+    """The model cannot be loaded, by its own fault or this machine's; the worker ends."""
 
     message: str
+    is_models_fault: bool = True
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
@@ -171,13 +172,17 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
-    """Totals since the start and the counts of this moment; `step_s` is 0 between steps."""
+    """Totals since the start and the counts of this moment; `step_s` is 0 between steps.
+
+    The last step took `num_step_tokens` through the model.
+    """
 
     num_running: int
     num_waiting: int
     num_prompt_tokens: int
     num_cached_tokens: int
     num_completion_tokens: int
+    num_step_tokens: int = 0
     step_s: float
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import itertools
+import errno
 import logging
 import select
 import threading
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from llmd import config
 from llmd.engine.generation import Generation
+from llmd.engine.pace import Pace
 from llmd.engine.process import WorkerProcess
 from llmd.engine.protocol import (
     Beat,
@@ -42,10 +43,9 @@ MAX_DEATHS = 3
 DEATHS_WITHIN_S = 300.0
 """So many deaths in so short a time: it would die again. The model waits to be loaded anew."""
 
-STALL_STEPS = 10
-"""A step that takes so many times the usual one is a hang, if `stall_s` has passed too."""
 
-_request_ids = itertools.count(1)
+SPAWN_AGAIN_AFTER_S = 5.0
+_SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class State(enum.Enum):
@@ -79,6 +79,7 @@ class Supervisor:
         self.beat: Beat | None = None
         self.rate = Rate()
         self.num_restarts = 0
+        self.is_models_fault = True
         self._start = start
         self._settings = settings
         self._watch = watch
@@ -88,16 +89,11 @@ class Supervisor:
         self._send_lock = threading.Lock()
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self._last_event_at = time.monotonic()
-        self._usual_step_s = 0.0
+        self._pace = Pace(start.max_batch_tokens)
         # The thread that starts the worker must live as long as it: the kernel ends the worker
         # with the thread (PR_SET_PDEATHSIG), not with the process.
         self._thread = threading.Thread(target=self._run, name=f"engine-{model.name}", daemon=True)
         self._thread.start()
-
-    @property
-    def num_generations(self) -> int:
-        """Requests that have not ended."""
-        return len(self._generations)
 
     def wait_ready(self) -> None:
         """Wait until the model serves. Raise `EngineFailed` when it cannot."""
@@ -151,6 +147,8 @@ class Supervisor:
     def _retire(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._generations)
+            # Under the same lock: a request that comes now must go to the other model.
+            self._set(State.STOPPED, "another model was chosen")
         self.stop()
 
     def _cancel(self, request_id: int) -> None:
@@ -172,7 +170,10 @@ class Supervisor:
             try:
                 process = WorkerProcess(self._watch)
             except OSError as error:
-                self._bury(f"no process could be started: {error}")
+                if error.errno in _SHORTAGES:
+                    self._wait_to_spawn(error)
+                else:
+                    self._bury(f"no process could be started: {error}")
                 continue
             log.info("loading %s in process %d", self.model.name, process.pid)
             self._last_event_at = time.monotonic()
@@ -183,6 +184,15 @@ class Supervisor:
             how = process.close()
             self._process = None
             self._bury(how)
+
+    def _wait_to_spawn(self, error: OSError) -> None:
+        """Wait for processes or descriptors to be had again: that is no fault of the model."""
+        reason = f"no worker could be started: {error.strerror}"
+        if self.reason != reason:
+            log.error("%s: trying again", reason)
+        with self._changed:
+            self._set(self.state, reason)
+            self._changed.wait_for(lambda: self.state is State.STOPPED, SPAWN_AGAIN_AFTER_S)
 
     def _serve(self, process: WorkerProcess) -> None:
         """Handle events until the worker is gone."""
@@ -207,9 +217,10 @@ class Supervisor:
             return silent_s > self._settings.load_timeout_s
         if not self._generations:
             return False
-        if not self._usual_step_s:
-            return silent_s > max(self._settings.stall_s, self._settings.load_timeout_s)
-        return silent_s > max(self._settings.stall_s, STALL_STEPS * self._usual_step_s)
+        limit_s = self._pace.limit_s()
+        if limit_s is None:
+            limit_s = self._settings.load_timeout_s
+        return silent_s > max(self._settings.stall_s, limit_s)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Started | Delta):
@@ -223,11 +234,13 @@ class Supervisor:
             self.beat = event
             self.rate.add(time.monotonic(), event.num_completion_tokens)
             if event.step_s:
-                self._usual_step_s += 0.1 * (event.step_s - self._usual_step_s)
+                self._pace.add(event.step_s, event.num_step_tokens)
         elif isinstance(event, Loading):
             self.progress = event.progress
         elif isinstance(event, LoadFailed):
+            log.error("%s cannot be loaded: %s", self.model.name, event.message)
             with self._changed:
+                self.is_models_fault = event.is_models_fault
                 self._set(State.FAILED, event.message)
         else:
             self._on_ready(event)
@@ -260,14 +273,15 @@ class Supervisor:
             if self.state in (State.LOADING, State.READY):
                 self._deaths.append(time.monotonic())
                 if self._dies_often():
-                    message = f"the worker died {MAX_DEATHS} times in a row ({how})"
+                    minutes = f"{DEATHS_WITHIN_S / 60:g} minutes"
+                    message = f"the worker died {MAX_DEATHS} times within {minutes} ({how})"
                     self._set(State.FAILED, f"{message}: load the model again, or another")
                 else:
                     self.num_restarts += 1
                     self._set(State.LOADING, "the worker died and is being started again")
                 log.error("the worker of %s ended: %s", self.model.name, how)
             self.beat = None
-            self._usual_step_s = 0.0
+            self._pace = Pace(self._start.max_batch_tokens)
             self.progress = 0.0
             self._changed.notify_all()
         for generation in generations:
@@ -285,8 +299,3 @@ class Supervisor:
             self.state = state
             self.reason = reason
         self._changed.notify_all()
-
-
-def next_request_id() -> int:
-    """Return a number that no request of this process had."""
-    return next(_request_ids)

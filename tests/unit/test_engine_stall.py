@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from llmd import config
+from llmd.engine.pace import Pace
 from llmd.engine.protocol import Beat
 from llmd.engine.watch import Watch
 from llmd.errors import EngineDied, EngineFailed
@@ -58,7 +59,7 @@ def test_model_whose_loading_makes_no_progress_is_given_up(supervise: Supervise)
         supervisor.wait_ready()
 
 
-def test_stall_is_judged_by_the_usual_step(supervise: Supervise) -> None:
+def test_stall_is_judged_by_the_steps_before(supervise: Supervise) -> None:
     """Neither an idle worker nor one with slow steps is a hang, and ten usual steps are."""
     settings = config.Engine(load_timeout_s=1000, stall_s=30)
     supervisor = supervise(settings=settings, watch=Watch(command=WATCH.command, poll_s=LIMIT_S))
@@ -72,19 +73,19 @@ def test_stall_is_judged_by_the_usual_step(supervise: Supervise) -> None:
     generation = submit(supervisor, "wait here")
     assert time.monotonic() - supervisor._last_event_at < 5000
     assert read_delta(generation) == "here"
-    wait_until(lambda: supervisor._usual_step_s > 0)
-    supervisor._usual_step_s = 0.0
+    wait_until(lambda: supervisor._pace.limit_s() is not None)
+    supervisor._pace = Pace(1)
     assert not is_stalled(900)
     assert is_stalled(1100)
-    supervisor._usual_step_s = 1.0
+    supervisor._pace.add(1.0, 1)
     assert not is_stalled(25)
     assert is_stalled(35)
-    supervisor._usual_step_s = 20.0
+    supervisor._pace.add(20.0, 1)
     assert not is_stalled(190)
     assert is_stalled(210)
 
 
-def test_usual_step_is_learnt_from_steps_alone(supervise: Supervise) -> None:
+def test_pace_is_learnt_from_steps_alone(supervise: Supervise) -> None:
     """Counts that come between steps, with a length of 0, do not make the usual step shorter."""
     supervisor = supervise()
     supervisor.wait_ready()
@@ -97,7 +98,7 @@ def test_usual_step_is_learnt_from_steps_alone(supervise: Supervise) -> None:
         step_s=2.0,
     )
     supervisor._handle(beat)
-    usual_step_s = supervisor._usual_step_s
-    assert usual_step_s > 0
+    limit_s = supervisor._pace.limit_s()
+    assert limit_s is not None
     supervisor._handle(msgspec.structs.replace(beat, step_s=0.0))
-    assert supervisor._usual_step_s == usual_step_s
+    assert supervisor._pace.limit_s() == limit_s
