@@ -35,6 +35,7 @@ class Answer:
         request: AnswerRequest,
         profile: StoredProfile,
         seed: int,
+        num_turns: int,
         generation: Generation,
         ticket: Ticket,
         admission: Admission,
@@ -48,6 +49,7 @@ class Answer:
         self._profile = profile
         self._model = generation.model
         self._seed = seed
+        self._num_turns = num_turns
         self._generation = generation
         self._ticket = ticket
         self._admission = admission
@@ -168,6 +170,8 @@ class Answer:
                 seed=self._seed,
                 created_at=int(time.time()),
             ),
+            # A session that was deleted meanwhile must not come back.
+            must_exist=self._num_turns > 0,
         )
 
     def _cancel(self) -> None:

@@ -59,7 +59,8 @@ class Answers:
                 if session is None
                 else self._sessions.history(owner, session, profile.history_turns)
             )
-            kept = window.num_kept(num_turns, profile.history_turns)
+            max_turns = profile.history_turns if prompt.takes_history(profile) else 0
+            kept = window.num_kept(num_turns, max_turns)
             turns = turns[len(turns) - kept :]
             seed = secrets.randbelow(2**32 - 1) if profile.seed is None else profile.seed
             generation = self._engine.submit(
@@ -71,7 +72,7 @@ class Answers:
                     sampling=_sampling(profile, seed),
                     max_tokens=profile.max_tokens,
                     max_context_tokens=profile.n_ctx,
-                    stop=list(profile.stop) or prompt.default_stop(profile),
+                    stop=_stop(profile, request),
                 )
             )
             answer = Answer(
@@ -80,6 +81,7 @@ class Answers:
                 request=request,
                 profile=stored,
                 seed=seed,
+                num_turns=num_turns,
                 generation=generation,
                 ticket=ticket,
                 admission=self._admission,
@@ -105,6 +107,13 @@ class Answers:
                 param="profile",
             )
         return stored
+
+
+def _stop(profile: Profile, request: AnswerRequest) -> list[str]:
+    """Return the stop strings; a request can switch the default ones off by an empty list."""
+    if profile.stop or request.stop is not None:
+        return list(profile.stop)
+    return prompt.default_stop(profile)
 
 
 def _sampling(profile: Profile, seed: int) -> Sampling:

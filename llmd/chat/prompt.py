@@ -11,6 +11,9 @@ from llmd.store.profiles import Profile
 
 _PLACEHOLDER = re.compile(r"(\{chat_history\}|\{input\})")
 
+_LABEL = re.compile(r"\w\w.*[:>\])]$")
+"""A label, not a dash, a quotation mark or a word that may stand in any answer."""
+
 MAX_STOP_CHARS = 128
 
 
@@ -30,6 +33,11 @@ def build(profile: Profile, turns: Sequence[OldTurn], text: str) -> Prompt:
     return TextPrompt(_parts(profile, profile.template, turns, text))
 
 
+def takes_history(profile: Profile) -> bool:
+    """Tell whether old turns have a place in the prompt."""
+    return profile.template is None or "{chat_history}" in profile.template
+
+
 def default_stop(profile: Profile) -> list[str]:
     """Return where an answer ends when the profile names no stop strings.
 
@@ -40,8 +48,8 @@ def default_stop(profile: Profile) -> list[str]:
         return []
     before = profile.template.split("{input}")[0].split("{chat_history}")[-1]
     label = before.rpartition("\n")[2].strip()
-    stops = [label[-MAX_STOP_CHARS:], f"{profile.human_label}:"]
-    return [stop for stop in dict.fromkeys(stops) if stop]
+    labels = [label[-MAX_STOP_CHARS:]] if _LABEL.search(label) else []
+    return list(dict.fromkeys([*labels, f"{profile.human_label}:"]))
 
 
 def _messages(profile: Profile, turns: Sequence[OldTurn], text: str) -> list[Message]:

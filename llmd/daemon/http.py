@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import secrets
 import socket
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import Error
@@ -23,6 +25,8 @@ RESERVE_THREADS = 4
 """For `/health`, `/auth` and refusals, while every stream and every place in the queue is taken."""
 
 _MAX_CONNECTIONS = 1000
+_OTHER_DESCRIPTORS = 100
+"""For the database, workers, model files and what a thread opens: accept() must not take these."""
 _IDLE_S = 60
 LINGER_S = 5.0
 """How long a client that was refused while it still sends may take to read why."""
@@ -54,11 +58,25 @@ class JsonErrorTask(ErrorTask):
         self.write(body)
 
 
+class Parser(HTTPRequestParser):
+    """A head that Python cannot read is the client's fault."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Read the head. Raise ParsingError for what is wrong with it."""
+        try:
+            super().parse_header(header_plus)
+        except ValueError:
+            # int() reads no number of more than 4,300 digits.
+            raise ParsingError("Content-Length is no number that can be read") from None
+
+
 class Channel(HTTPChannel):
     """A connection whose head and body must come in time, not only some byte now and then."""
 
     error_task_class = JsonErrorTask
+    parser_class = Parser
     request: Any
+    is_silent = True
     began: float | None = None
     lingers = False
     lingers_until: float | None = None
@@ -67,8 +85,9 @@ class Channel(HTTPChannel):
         """Take bytes from the client; the first of a request starts its clock."""
         if self.lingers_until is not None:
             return False
-        if self.began is None:
+        if self.began is None or self.is_silent:
             self.began = time.monotonic()
+        self.is_silent = False
         taken = bool(super().received(data))
         if self.request is None:
             self.began = None
@@ -95,6 +114,11 @@ class Channel(HTTPChannel):
         if self.lingers_until is not None:
             if now > self.lingers_until:
                 self.handle_close()
+            return
+        if self.is_silent:
+            # Connections cost nothing to make: whoever says nothing must not keep others out.
+            self.began = self.began or now
+            self.will_close = now - self.began > settings.header_deadline_s
             return
         request = self.request
         if request is None or self.began is None:
@@ -148,7 +172,7 @@ class HttpServer:
             # Without it a client that goes away is noticed only when something is written to it.
             channel_request_lookahead=1,
             asyncore_use_poll=True,
-            connection_limit=self.num_threads + _MAX_CONNECTIONS,
+            connection_limit=_connection_limit(self.num_threads),
             max_request_body_size=settings.max_body_bytes + 1,
             channel_timeout=_IDLE_S,
             cleanup_interval=1,
@@ -194,6 +218,18 @@ class HttpServer:
         """Close the sockets. Only after `run` has returned: its threads use them to the end."""
         for server in self._servers:
             server.close()
+
+
+def _connection_limit(num_threads: int) -> int:
+    """Return how many connections to hold: what the process may open, less what else it needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num_threads + _MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted + _OTHER_DESCRIPTORS:
+        most = wanted + _OTHER_DESCRIPTORS
+        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wanted = min(wanted, max(num_threads, soft - _OTHER_DESCRIPTORS))
+    return wanted
 
 
 def _bind(address: config.Address) -> socket.socket:

@@ -41,6 +41,13 @@ class Reloader:
     def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Handle SIGHUP, in the main thread. A bad file changes nothing."""
         try:
+            self._reload()
+        except Exception:
+            # It would go through the main loop and end the daemon.
+            log.exception("the configuration is not reloaded, the old one stays")
+
+    def _reload(self) -> None:
+        try:
             new = config.load(self._path)
         except ConfigError as error:
             log.error("the configuration is not reloaded, the old one stays: %s", error.message)

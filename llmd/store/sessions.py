@@ -107,13 +107,13 @@ def create(tx: Tx, key_id: str, value: object, *, name: str, now: int) -> int:
     return int(tx.execute(made.returning(_sessions.c.pk)).scalar_one())
 
 
-def append(tx: Tx, key_id: str, value: object, turn: NewTurn) -> Turn:
+def append(tx: Tx, key_id: str, value: object, turn: NewTurn, *, must_exist: bool = False) -> Turn:
     """Do `Sessions.append` within `tx`."""
     # NUL is kept: a model may say it, and an answer that was shown is stored.
     for param, text in (("prompt", turn.user), ("answer", turn.assistant)):
         if not is_storable(text.replace("\x00", "")):
             raise InvalidField(f"{param} must not hold half of a surrogate pair", param=param)
-    row = _find(tx, key_id, session_id(value))
+    row = _get(tx, key_id, value) if must_exist else _find(tx, key_id, session_id(value))
     if row is None:
         pk, num_turns = (
             create(tx, key_id, value, name=turn.user[:NAME_CHARS], now=turn.created_at),
@@ -188,13 +188,16 @@ class Sessions:
                 _turn(found) for found in tx.execute(last.order_by(_turns.c.seq))
             ]
 
-    def append(self, key_id: str, external_id: int | str, turn: NewTurn) -> Turn:
+    def append(
+        self, key_id: str, external_id: int | str, turn: NewTurn, *, must_exist: bool = False
+    ) -> Turn:
         """Store a turn at the end; a new session is named by the head of its first prompt.
 
-        It is on the disk when this returns. Raise InvalidField for a text that cannot be stored.
+        It is on the disk when this returns. Raise InvalidField for a text that cannot be stored,
+        and UnknownSession when the session `must_exist` and does not.
         """
         with self._db.write() as tx:
-            return append(tx, key_id, external_id, turn)
+            return append(tx, key_id, external_id, turn, must_exist=must_exist)
 
     def rename(self, key_id: str, external_id: int | str, name: str, *, now: int) -> Session:
         """Give a session another name, or raise UnknownSession or InvalidField."""

@@ -116,7 +116,7 @@ def test_a_stream_that_fails_in_an_unforeseen_way_says_no_more_than_that(
 ) -> None:
     """An error event, and the traceback in the log."""
 
-    def fail(*_args: object) -> None:
+    def fail(*_args: object, **_options: object) -> None:
         raise RuntimeError("at 0x7f")
 
     monkeypatch.setattr(service.sessions, "append", fail)

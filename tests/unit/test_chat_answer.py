@@ -13,6 +13,7 @@ from llmd.errors import (
     Conflict,
     InvalidField,
     UnknownProfile,
+    UnknownSession,
 )
 from llmd.store.sessions import NewTurn
 from tests.asking import finish, is_free, start, turns
@@ -274,3 +275,30 @@ def test_the_turns_of_another_key_are_never_in_the_prompt(service: Service) -> N
     assert isinstance(prompt, ChatPrompt)
     assert [message.content for message in prompt.messages] == ["hi"]
     assert result.turns_in_prompt == 0
+
+
+def test_a_session_deleted_meanwhile_does_not_come_back(service: Service) -> None:
+    """Its answer ends in an error, and nothing of what was deleted is stored again."""
+    finish(start(service))
+    answer = start(service)
+    service.sessions.delete(service.user_key.id, "1")
+    with pytest.raises(UnknownSession):
+        list(answer)
+    assert service.sessions.count() == 0
+    assert is_free(service)
+
+
+def test_an_empty_list_of_stops_switches_the_default_ones_off(service: Service) -> None:
+    """A template's own stops are for those who name none."""
+    service.put_profile("seed", template="{chat_history}\nPROMPT: {input}\nAI:")
+    finish(start(service, profile="seed"))
+    finish(start(service, profile="seed", stop=[]))
+    assert [request.stop for request in service.engine.requests] == [["PROMPT:", "Human:"], []]
+
+
+def test_a_template_without_history_has_no_old_turns(service: Service) -> None:
+    """What the answer tells of the turns in its prompt is true."""
+    service.put_profile("bare", template="Q: {input}\nA:")
+    finish(start(service, profile="bare"))
+    finish(start(service, profile="bare"))
+    assert service.engine.requests[1].num_turns == 0

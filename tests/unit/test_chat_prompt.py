@@ -113,6 +113,9 @@ def test_an_empty_system_text_makes_no_message() -> None:
         ("Q:\n{input}", ["Human:"]),
         ("a b\n  User > {input}", ["User >", "Human:"]),
         ("{input}\nPROMPT:", ["Human:"]),
+        ("- {input}", ["Human:"]),
+        ('say "{input}"', ["Human:"]),
+        ("a {input}", ["Human:"]),
     ],
 )
 def test_an_answer_by_a_template_stops_where_the_user_would_speak(
