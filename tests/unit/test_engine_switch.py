@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from llmd import config
-from llmd.engine.engine import Engine, Request
+from llmd.engine.engine import Engine
 from llmd.engine.generation import Generation
-from llmd.engine.protocol import Sampling
-from llmd.engine.supervisor import Model, State
+from llmd.engine.supervisor import State
 from llmd.errors import (
     Conflict,
     EngineDied,
@@ -21,16 +20,9 @@ from llmd.errors import (
     ModelInvalid,
     StoreUnavailable,
 )
+from tests.engines import Switch, ask, commit_nothing, load_in_background, serve
 from tests.fakes import wait_until
-from tests.workers import (
-    SETTINGS,
-    WATCH,
-    is_alive,
-    make_model,
-    make_prompt,
-    read_delta,
-    read_done,
-)
+from tests.workers import SETTINGS, WATCH, is_alive, make_model, read_delta, read_done
 
 
 @pytest.fixture
@@ -41,68 +33,13 @@ def engine() -> Iterator[Engine]:
     engine.close()
 
 
-def _commit_nothing() -> None:
-    """Stand for the store, where the choice of a model is noted."""
-
-
-def _submit(engine: Engine, text: str) -> Generation:
-    return engine.submit(
-        Request(
-            owner="ann",
-            session="1",
-            prompt=make_prompt(text),
-            num_turns=0,
-            sampling=Sampling(),
-            max_tokens=10,
-            max_context_tokens=None,
-            stop=[],
-        )
-    )
-
-
-def _serve(engine: Engine, model: Model) -> int:
-    """Have a model serve; return its worker's process id."""
-    engine.switch(model, _commit_nothing)
-    return int(read_done(_submit(engine, "say pid"))[0])
-
-
-class Switch:
-    """A switch in another thread."""
-
-    def __init__(self, engine: Engine, model: Model) -> None:
-        self.error: Exception | None = None
-        self.num_commits = 0
-        self._thread = threading.Thread(target=self._run, args=[engine, model])
-        self._thread.start()
-
-    def _run(self, engine: Engine, model: Model) -> None:
-        try:
-            engine.switch(model, self._commit)
-        except Exception as error:
-            self.error = error
-
-    def _commit(self) -> None:
-        self.num_commits += 1
-
-    def join(self) -> None:
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-
-def _loading_in_background(engine: Engine, model: Model) -> Switch:
-    """Begin a switch to a model that never comes to serve."""
-    switch = Switch(engine, model)
-    wait_until(lambda: engine._loading is not None and engine._loading.progress > 0)
-    return switch
-
-
 def test_engine_without_a_model_says_why(engine: Engine) -> None:
     """Requests are refused with what is to be done, and the status says the same."""
     engine.start_without("no-such.gguf is not in the models folder")
     assert engine.model is None
-    for ask in (engine.check_ready, lambda: _submit(engine, "say hello")):
+    for call in (engine.check_ready, lambda: ask(engine, "say hello")):
         with pytest.raises(EngineFailed, match="not in the models folder"):
-            ask()
+            call()
     status = engine.status()
     assert (status.state, status.model) == ("failed", None)
     assert status.reason == "no-such.gguf is not in the models folder"
@@ -116,12 +53,12 @@ def test_first_model_is_loaded_while_the_daemon_goes_on(engine: Engine, tmp_path
     wait_until(lambda: engine.status().progress > 0)
     assert engine.status().state == "loading"
     with pytest.raises(EngineLoading):
-        _submit(engine, "say hello")
+        ask(engine, "say hello")
 
 
 def test_status_tells_what_serves_and_how_much(engine: Engine, tmp_path: Path) -> None:
     """The numbers are the worker's own, of its last step."""
-    _serve(engine, make_model(tmp_path))
+    serve(engine, make_model(tmp_path))
     engine.check_ready()
     status = engine.status()
     assert (status.state, status.reason, status.model) == ("ready", "", "a.gguf")
@@ -135,13 +72,13 @@ def test_status_tells_what_serves_and_how_much(engine: Engine, tmp_path: Path) -
 
 def test_switch_changes_over_when_the_new_model_serves(engine: Engine, tmp_path: Path) -> None:
     """The choice is noted once, the new model answers, and the old process ends."""
-    old_pid = _serve(engine, make_model(tmp_path, "a.gguf"))
+    old_pid = serve(engine, make_model(tmp_path, "a.gguf"))
     switch = Switch(engine, make_model(tmp_path, "b.gguf"))
     switch.join()
     assert switch.error is None
     assert switch.num_commits == 1
     assert engine.model == "b.gguf"
-    assert _submit(engine, "say hello").model == "b.gguf"
+    assert ask(engine, "say hello").model == "b.gguf"
     wait_until(lambda: not is_alive(old_pid))
 
 
@@ -149,7 +86,7 @@ def test_model_that_cannot_be_loaded_leaves_the_old_one_serving(
     engine: Engine, tmp_path: Path
 ) -> None:
     """The error names the file and the reason, nothing is noted, nothing changes."""
-    pid = _serve(engine, make_model(tmp_path, "a.gguf"))
+    pid = serve(engine, make_model(tmp_path, "a.gguf"))
     for how, reason in [("refuse", "not a model that runs here"), ("die", "last words")]:
         switch = Switch(engine, make_model(tmp_path, "b.gguf", how))
         switch.join()
@@ -158,14 +95,14 @@ def test_model_that_cannot_be_loaded_leaves_the_old_one_serving(
         assert reason in switch.error.message
         assert switch.num_commits == 0
     assert engine.model == "a.gguf"
-    assert read_done(_submit(engine, "say pid")) == (str(pid), "stop")
+    assert read_done(ask(engine, "say pid")) == (str(pid), "stop")
 
 
 def test_choice_that_cannot_be_noted_leaves_the_old_model_serving(
     engine: Engine, tmp_path: Path
 ) -> None:
     """When the store refuses the choice its error is raised, and the new worker ends."""
-    pid = _serve(engine, make_model(tmp_path, "a.gguf"))
+    pid = serve(engine, make_model(tmp_path, "a.gguf"))
     new_pids: list[int] = []
 
     def refuse() -> None:
@@ -177,16 +114,16 @@ def test_choice_that_cannot_be_noted_leaves_the_old_model_serving(
     with pytest.raises(StoreUnavailable):
         engine.switch(make_model(tmp_path, "b.gguf"), refuse)
     assert not is_alive(new_pids[0])
-    assert read_done(_submit(engine, "say pid")) == (str(pid), "stop")
-    assert _serve(engine, make_model(tmp_path, "b.gguf")) != pid
+    assert read_done(ask(engine, "say pid")) == (str(pid), "stop")
+    assert serve(engine, make_model(tmp_path, "b.gguf")) != pid
 
 
 def test_request_that_runs_finishes_on_the_old_model(engine: Engine, tmp_path: Path) -> None:
     """A switch cuts no answer off: the old worker stays until its last one has ended."""
-    pid = _serve(engine, make_model(tmp_path, "a.gguf"))
-    generation = _submit(engine, f"until {tmp_path / 'go'}")
+    pid = serve(engine, make_model(tmp_path, "a.gguf"))
+    generation = ask(engine, f"until {tmp_path / 'go'}")
     read_delta(generation)
-    assert _serve(engine, make_model(tmp_path, "b.gguf")) != pid
+    assert serve(engine, make_model(tmp_path, "b.gguf")) != pid
     assert is_alive(pid)
     (tmp_path / "go").touch()
     assert read_done(generation) == ("", "stop")
@@ -195,15 +132,15 @@ def test_request_that_runs_finishes_on_the_old_model(engine: Engine, tmp_path: P
 
 def test_second_switch_at_once_is_a_conflict(engine: Engine, tmp_path: Path) -> None:
     """The error names what is being loaded, and that load goes on."""
-    _serve(engine, make_model(tmp_path, "a.gguf"))
-    switch = _loading_in_background(engine, make_model(tmp_path, "b.gguf", "hang"))
+    serve(engine, make_model(tmp_path, "a.gguf"))
+    switch = load_in_background(engine, make_model(tmp_path, "b.gguf", "hang"))
     with pytest.raises(Conflict, match=r"b\.gguf is being loaded"):
-        engine.switch(make_model(tmp_path, "c.gguf"), _commit_nothing)
+        engine.switch(make_model(tmp_path, "c.gguf"), commit_nothing)
     assert engine._loading is not None
     engine._loading.stop()
     switch.join()
     assert isinstance(switch.error, ModelInvalid)
-    assert _serve(engine, make_model(tmp_path, "c.gguf"))
+    assert serve(engine, make_model(tmp_path, "c.gguf"))
 
 
 def test_switch_to_the_model_that_serves_only_notes_the_choice(
@@ -211,11 +148,11 @@ def test_switch_to_the_model_that_serves_only_notes_the_choice(
 ) -> None:
     """The same file again needs no load: another profile may have been chosen with it."""
     model = make_model(tmp_path)
-    pid = _serve(engine, model)
+    pid = serve(engine, model)
     switch = Switch(engine, model)
     switch.join()
     assert (switch.error, switch.num_commits) == (None, 1)
-    assert read_done(_submit(engine, "say pid")) == (str(pid), "stop")
+    assert read_done(ask(engine, "say pid")) == (str(pid), "stop")
 
 
 def test_switch_to_the_same_model_after_it_failed_loads_it_again(
@@ -225,7 +162,7 @@ def test_switch_to_the_same_model_after_it_failed_loads_it_again(
     engine.start(make_model(tmp_path, how="die"))
     wait_until(lambda: engine.status().state == State.FAILED.value)
     assert "died 3 times" in engine.status().reason
-    assert _serve(engine, make_model(tmp_path))
+    assert serve(engine, make_model(tmp_path))
     assert engine.status().num_restarts == 0
 
 
@@ -234,80 +171,39 @@ def test_first_model_that_failed_is_replaced_by_a_switch(engine: Engine, tmp_pat
     engine.start(make_model(tmp_path, "a.gguf", "refuse"))
     wait_until(lambda: engine.status().state == State.FAILED.value)
     assert "not a model that runs here" in engine.status().reason
-    assert _serve(engine, make_model(tmp_path, "b.gguf"))
+    assert serve(engine, make_model(tmp_path, "b.gguf"))
 
 
 def test_model_that_dies_whenever_it_is_ready_is_no_loss(engine: Engine, tmp_path: Path) -> None:
     """Whether it counts as loaded or not, the engine ends with a supervisor that lives on."""
-    _serve(engine, make_model(tmp_path, "a.gguf"))
+    serve(engine, make_model(tmp_path, "a.gguf"))
     Switch(engine, make_model(tmp_path, "b.gguf", "die when ready")).join()
     assert engine._current is not None
     assert engine._current.state is not State.STOPPED
-    assert _serve(engine, make_model(tmp_path, "c.gguf"))
-
-
-def _serving(engine: Engine, folder: Path) -> list[int]:
-    return [_serve(engine, make_model(folder))]
-
-
-def _changing_over(engine: Engine, folder: Path) -> list[int]:
-    """Have one worker finish an answer and another serve."""
-    old_pid = _serve(engine, make_model(folder, "a.gguf"))
-    read_delta(_submit(engine, "wait here"))
-    return [old_pid, _serve(engine, make_model(folder, "b.gguf"))]
-
-
-@pytest.mark.parametrize("prepare", [_serving, _changing_over])
-def test_close_ends_every_process(
-    engine: Engine, tmp_path: Path, prepare: Callable[[Engine, Path], list[int]]
-) -> None:
-    """The model that serves goes, and an old one that still has a request."""
-    pids = prepare(engine, tmp_path)
-    assert all(is_alive(pid) for pid in pids)
-    engine.close()
-    engine.close()
-    assert not any(is_alive(pid) for pid in pids)
-    with pytest.raises(EngineFailed):
-        _submit(engine, "say hello")
-    with pytest.raises(EngineFailed, match="going down"):
-        engine.switch(make_model(tmp_path, "c.gguf"), _commit_nothing)
-    engine.start(make_model(tmp_path, "c.gguf"))
-    assert engine.model != "c.gguf"
-
-
-def test_close_ends_a_model_that_is_being_loaded(engine: Engine, tmp_path: Path) -> None:
-    """A switch on its way fails, and its process ends."""
-    switch = _loading_in_background(engine, make_model(tmp_path, how="hang"))
-    assert engine._loading is not None
-    assert engine._loading._process is not None
-    pid = engine._loading._process.pid
-    engine.close()
-    switch.join()
-    assert isinstance(switch.error, ModelInvalid)
-    assert not is_alive(pid)
+    assert serve(engine, make_model(tmp_path, "c.gguf"))
 
 
 def test_requests_and_switches_at_once_lose_no_request(engine: Engine, tmp_path: Path) -> None:
     """Whoever asks while the models change is served by the one or the other."""
     models = [make_model(tmp_path, name) for name in ("a.gguf", "b.gguf")]
-    _serve(engine, models[0])
+    serve(engine, models[0])
     ends = threading.Event()
     errors: list[Exception] = []
 
-    def ask() -> None:
+    def keep_asking() -> None:
         while not ends.is_set():
             try:
-                assert read_done(_submit(engine, "say hello")) == ("hello", "stop")
+                assert read_done(ask(engine, "say hello")) == ("hello", "stop")
             except Exception as error:
                 errors.append(error)
                 return
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
+    askers = [threading.Thread(target=keep_asking) for _ in range(3)]
     for asker in askers:
         asker.start()
     try:
         for number in range(1, 7):
-            engine.switch(models[number % 2], _commit_nothing)
+            engine.switch(models[number % 2], commit_nothing)
     finally:
         ends.set()
         for asker in askers:
@@ -319,31 +215,31 @@ def test_request_that_meets_the_old_model_as_it_stops_goes_to_the_new(
     engine: Engine, tmp_path: Path
 ) -> None:
     """A caller that looked up the model just before the change is not turned away."""
-    _serve(engine, make_model(tmp_path, "a.gguf"))
+    serve(engine, make_model(tmp_path, "a.gguf"))
     old = engine._current
     assert old is not None
     submit_to_old = old.submit
 
     def change_first(request: object) -> Generation:
         old.submit = submit_to_old  # type: ignore[method-assign]
-        engine.switch(make_model(tmp_path, "b.gguf"), _commit_nothing)
+        engine.switch(make_model(tmp_path, "b.gguf"), commit_nothing)
         wait_until(lambda: old.state is State.STOPPED)
         return submit_to_old(request)  # type: ignore[arg-type]
 
     old.submit = change_first  # type: ignore[method-assign]
-    generation = _submit(engine, "say hello")
+    generation = ask(engine, "say hello")
     assert generation.model == "b.gguf"
     assert read_done(generation) == ("hello", "stop")
 
 
 def test_death_on_the_old_model_is_told_and_starts_nothing(engine: Engine, tmp_path: Path) -> None:
     """A retired worker that dies ends its requests; it is not started again."""
-    pid = _serve(engine, make_model(tmp_path, "a.gguf"))
-    generation = _submit(engine, "wait here")
+    pid = serve(engine, make_model(tmp_path, "a.gguf"))
+    generation = ask(engine, "wait here")
     read_delta(generation)
     old = engine._current
     assert old is not None
-    engine.switch(make_model(tmp_path, "b.gguf"), _commit_nothing)
+    engine.switch(make_model(tmp_path, "b.gguf"), commit_nothing)
     assert old._process is not None
     old._process.kill()
     with pytest.raises(EngineDied):
@@ -351,4 +247,4 @@ def test_death_on_the_old_model_is_told_and_starts_nothing(engine: Engine, tmp_p
     wait_until(lambda: old.state is State.STOPPED)
     wait_until(lambda: not old._thread.is_alive())
     assert not is_alive(pid)
-    assert read_done(_submit(engine, "say hello")) == ("hello", "stop")
+    assert read_done(ask(engine, "say hello")) == ("hello", "stop")

@@ -1,107 +1,11 @@
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
-from llmd.engine.protocol import (
-    Beat,
-    Delta,
-    Done,
-    Event,
-    Part,
-    Sampling,
-    Started,
-    Submit,
-    TextPrompt,
-)
+from llmd.engine.protocol import Delta, Done, Started
 from llmd.errors import PromptTooLong
-from llmd.worker.scheduler import Scheduler
-from tests.fakes import Clock, FakeBackend, NextToken, says
-
-LONG_ANSWER = "abcdefghijklmnopqrstuvwxyz" * 4
-
-
-class House:
-    """A scheduler over a fake model, and all that it told."""
-
-    def __init__(
-        self,
-        *,
-        next_token: NextToken | None = None,
-        num_context_tokens: int = 256,
-        max_sequences: int = 4,
-        max_batch_tokens: int = 32,
-    ) -> None:
-        self.backend = FakeBackend(
-            next_token=next_token or says(LONG_ANSWER),
-            num_context_tokens=num_context_tokens,
-            max_sequences=max_sequences,
-            max_batch_tokens=max_batch_tokens,
-        )
-        self.events: list[Event] = []
-        self.clock = Clock()
-        self.scheduler = Scheduler(
-            self.backend, self.events.append, max_state_bytes=1 << 20, clock=self.clock
-        )
-        self._ids = itertools.count(1)
-
-    def submit(
-        self,
-        prompt: str,
-        *,
-        owner: str = "ann",
-        session: str = "1",
-        max_tokens: int = 1000,
-        stop: list[str] | None = None,
-        max_context_tokens: int | None = None,
-    ) -> int:
-        """Submit a prompt, which must end in a colon for the usual answer; return its id."""
-        request_id = next(self._ids)
-        self.scheduler.submit(
-            Submit(
-                id=request_id,
-                owner=owner,
-                session=session,
-                prompt=TextPrompt([Part(text=prompt)]),
-                sampling=Sampling(),
-                max_tokens=max_tokens,
-                stop=stop or [],
-                max_context_tokens=max_context_tokens,
-            )
-        )
-        return request_id
-
-    def step(self, times: int = 1) -> None:
-        for _ in range(times):
-            self.scheduler.step()
-
-    def run(self) -> None:
-        while self.scheduler.has_work:
-            self.step()
-
-    def text(self, request_id: int) -> str:
-        return "".join(
-            event.text
-            for event in self.events
-            if isinstance(event, Delta) and event.id == request_id
-        )
-
-    def started(self, request_id: int) -> Started:
-        (event,) = (e for e in self.events if isinstance(e, Started) and e.id == request_id)
-        return event
-
-    def done(self, request_id: int) -> Done | None:
-        found = [e for e in self.events if isinstance(e, Done) and e.id == request_id]
-        assert len(found) <= 1
-        return found[0] if found else None
-
-    def reason(self, request_id: int) -> str | None:
-        done = self.done(request_id)
-        return done.finish_reason if done else None
-
-    def beat(self) -> Beat:
-        return [event for event in self.events if isinstance(event, Beat)][-1]
+from tests.fakes import says
+from tests.scheduling import LONG_ANSWER, House
 
 
 def test_answer_ends_with_the_models_own_end() -> None:
@@ -283,68 +187,6 @@ def test_beginning_of_a_stop_string_is_not_shown_when_cancelled() -> None:
     house.step(3)
     house.scheduler.cancel(one)
     assert house.text(one) == "ab"
-
-
-def test_next_turn_computes_only_what_is_new() -> None:
-    """The prompt and the answer of the last turn are found in the slot, and counted."""
-    house = House(next_token=says("yes"))
-    house.submit("question one:")
-    house.run()
-    house.backend.steps.clear()
-    two = house.submit("question one:yes two:")
-    house.run()
-    assert house.started(two).num_cached_tokens == len("question one:yes")
-    assert house.started(two).num_prompt_tokens == len("question one:yes two:")
-    assert house.backend.steps[0] == {0: len(" two:")}
-    assert house.text(two) == "yes"
-    beat = house.beat()
-    assert beat.num_cached_tokens == len("question one:yes")
-    assert beat.num_prompt_tokens == len("question one:") + len("question one:yes two:")
-    assert beat.num_completion_tokens == 6
-
-
-def test_two_owners_never_share_what_was_computed() -> None:
-    """The same prompt of another owner is computed from its first token."""
-    house = House(next_token=says("yes"))
-    house.submit("question:", owner="ann")
-    house.run()
-    two = house.submit("question:", owner="bob")
-    three = house.submit("question:", owner="ann")
-    house.run()
-    assert house.started(two).num_cached_tokens == 0
-    assert house.started(three).num_cached_tokens == len("question")
-
-
-def test_cancelled_prompt_is_gone_on_with_later() -> None:
-    """What was computed of a prompt before its cancellation is not computed again."""
-    house = House(max_batch_tokens=16)
-    one = house.submit("x" * 39 + ":")
-    house.step(2)
-    house.scheduler.cancel(one)
-    two = house.submit("x" * 39 + ":")
-    house.run()
-    assert house.started(two).num_cached_tokens == 32
-    assert house.text(two) == LONG_ANSWER
-
-
-@pytest.mark.parametrize("num_steps", [0, 1, 200])
-def test_forgotten_session_is_computed_anew(num_steps: int) -> None:
-    """Forgetting holds for requests that wait, that run and that have ended."""
-    house = House(max_sequences=1)
-    if not num_steps:
-        house.submit("before:", session="2", max_tokens=2)
-        house.step()
-    house.submit("question:", session="1")
-    for _ in range(num_steps):
-        house.step()
-    house.scheduler.forget("ann", "1")
-    house.run()
-    two = house.submit("question:", session="1")
-    house.run()
-    assert house.started(two).num_cached_tokens == 0
-    three = house.submit("question:", session="1")
-    house.run()
-    assert house.started(three).num_cached_tokens == len("question")
 
 
 def test_times_of_a_request_are_told_apart() -> None:
