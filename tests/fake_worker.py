@@ -21,6 +21,7 @@ from llmd.engine.protocol import (
     Done,
     Event,
     FinishReason,
+    Forget,
     LoadFailed,
     Loading,
     ModelInfo,
@@ -47,6 +48,7 @@ BEAT = Beat(
 class FakeWorker:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._waiting: set[int] = set()
 
     def run(self) -> None:
         start = receive_command(self._sock)
@@ -57,12 +59,19 @@ class FakeWorker:
             if isinstance(command, Submit):
                 assert isinstance(command.prompt, TextPrompt)
                 self._answer(command.id, command.prompt.parts)
+            elif isinstance(command, Forget):
+                said = f"forgot {command.owner} {command.session}"
+                send_events(self._sock, [Delta(number, said) for number in self._waiting])
             elif isinstance(command, Cancel):
+                self._waiting.discard(command.id)
                 send_events(self._sock, [_done(command.id, "cancelled")])
 
     def _load(self, how: str) -> None:
         if how == "refuse":
             send_events(self._sock, [LoadFailed("not a model that runs here")])
+            sys.exit(1)
+        if how == "lack memory":
+            send_events(self._sock, [LoadFailed("no memory for that", is_models_fault=False)])
             sys.exit(1)
         if how == "die":
             sys.exit("first words\nlast words")
@@ -97,6 +106,8 @@ class FakeWorker:
         if verb == "say":
             events.append(_done(request_id, "stop"))
         send_events(self._sock, events)
+        if verb == "wait":
+            self._waiting.add(request_id)
         if verb == "die":
             os.kill(os.getpid(), getattr(signal, rest))
         if verb == "hang":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from llmd.engine.process import WorkerProcess
 from llmd.engine.supervisor import MAX_DEATHS, State, Supervisor
 from llmd.engine.watch import Watch
 from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField
@@ -145,6 +148,58 @@ def test_worker_that_cannot_be_started_leaves_the_model_failed(
     supervisor = supervise(watch=Watch(command=(str(tmp_path / "gone"),), restart_after_s=0.01))
     with pytest.raises(EngineFailed, match=r"no process could be started: .*gone"):
         supervisor.wait_ready()
+
+
+@pytest.fixture
+def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system refuse a process for now."""
+
+    def refuse(_watch: Watch) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, "no process to be had")
+
+    monkeypatch.setattr("llmd.engine.supervisor.WorkerProcess", refuse)
+
+
+@pytest.mark.usefixtures("_no_process")
+def test_shortage_of_processes_is_waited_out(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no fault of the model: it is tried until there is a process again."""
+    monkeypatch.setattr("llmd.engine.supervisor.SPAWN_AGAIN_AFTER_S", 0.005)
+    supervisor = supervise()
+    wait_until(lambda: "no process to be had" in supervisor.reason)
+    with pytest.raises(EngineLoading, match="no process to be had"):
+        supervisor.check_ready()
+    monkeypatch.setattr("llmd.engine.supervisor.WorkerProcess", WorkerProcess)
+    supervisor.wait_ready()
+    assert supervisor.num_restarts == 0
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+
+
+@pytest.mark.usefixtures("_no_process")
+def test_stop_does_not_wait_for_a_process_to_be_had(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the pause between two attempts is, a stop ends it."""
+    monkeypatch.setattr("llmd.engine.supervisor.SPAWN_AGAIN_AFTER_S", 10_000)
+    supervisor = supervise()
+    wait_until(lambda: "no process to be had" in supervisor.reason)
+    supervisor.stop()
+    assert not supervisor._thread.is_alive()
+
+
+def test_forget_reaches_the_worker_that_serves(supervise: Supervise) -> None:
+    """Owner and session are passed on; while there is no worker there is nothing to forget."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    generation = submit(supervisor, "wait here")
+    assert read_delta(generation) == "here"
+    supervisor.forget("ann", "1")
+    assert read_delta(generation) == "forgot ann 1"
+    supervisor.forget("ann", None)
+    assert read_delta(generation) == "forgot ann None"
+    supervisor.stop()
+    supervisor.forget("ann", None)
 
 
 def test_stop_ends_the_requests_and_the_process(supervise: Supervise) -> None:

@@ -98,6 +98,16 @@ def test_model_that_cannot_be_loaded_leaves_the_old_one_serving(
     assert read_done(ask(engine, "say pid")) == (str(pid), "stop")
 
 
+def test_model_that_this_machine_cannot_load_is_not_called_broken(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """A lack of memory is the machine's fault: the caller is told to try again, not to mend."""
+    pid = serve(engine, make_model(tmp_path, "a.gguf"))
+    with pytest.raises(EngineFailed, match=r"b\.gguf could not be loaded: no memory for that"):
+        engine.switch(make_model(tmp_path, "b.gguf", "lack memory"), commit_nothing)
+    assert read_done(ask(engine, "say pid")) == (str(pid), "stop")
+
+
 def test_choice_that_cannot_be_noted_leaves_the_old_model_serving(
     engine: Engine, tmp_path: Path
 ) -> None:
