@@ -6,8 +6,8 @@ import threading
 
 from llmd.engine.engine import Engine, Request
 from llmd.engine.generation import Generation
+from llmd.engine.model import Model
 from llmd.engine.protocol import Sampling
-from llmd.engine.supervisor import Model
 from tests.fakes import wait_until
 from tests.workers import make_prompt, read_done
 

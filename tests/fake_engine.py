@@ -8,8 +8,8 @@ from collections.abc import Callable
 from llmd import config
 from llmd.engine.engine import Engine, EngineStatus, Request
 from llmd.engine.generation import Generation, GenerationEvent
+from llmd.engine.model import Model
 from llmd.engine.protocol import Delta, Done, FinishReason, ModelInfo, Refused, Started
-from llmd.engine.supervisor import Model
 from llmd.errors import EngineDied, EngineFailed, LlmdError
 
 Event = GenerationEvent | Refused | EngineDied

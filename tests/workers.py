@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from llmd import config
 from llmd.engine.generation import Generation
+from llmd.engine.model import Model
 from llmd.engine.protocol import (
     Delta,
     Done,
@@ -20,7 +23,7 @@ from llmd.engine.protocol import (
     Submit,
     TextPrompt,
 )
-from llmd.engine.supervisor import Model, Supervisor
+from llmd.engine.supervisor import Supervisor
 from llmd.engine.watch import Watch
 
 _ids = itertools.count(1)
@@ -53,9 +56,14 @@ class Supervise:
         self._made: list[Supervisor] = []
 
     def __call__(
-        self, how: str = "", *, settings: config.Engine = SETTINGS, watch: Watch = WATCH
+        self,
+        how: str = "",
+        *,
+        settings: config.Engine = SETTINGS,
+        watch: Watch = WATCH,
+        check: Callable[[], object] = lambda: None,
     ) -> Supervisor:
-        model = make_model(self._folder, how=how)
+        model = dataclasses.replace(make_model(self._folder, how=how), check=check)
         start = Start(
             model_path=model.path,
             library_dir="",

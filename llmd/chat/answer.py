@@ -10,7 +10,7 @@ from llmd.chat.admission import POLL_S, Admission, Ticket
 from llmd.chat.request import AnswerRequest, AnswerResult, Timings, Usage
 from llmd.engine.generation import Generation
 from llmd.engine.protocol import Delta, Done, FinishReason, Started
-from llmd.errors import ClientGone, Draining, EngineDied, LlmdError
+from llmd.errors import BadRequest, ClientGone, Draining, EngineDied, LlmdError
 from llmd.store.profiles import StoredProfile
 from llmd.store.sessions import NewTurn, Sessions
 
@@ -188,7 +188,7 @@ class Answer:
                     if self._texts:
                         self._store("cancelled", usage)
                     return
-        except EngineDied:
+        except (BadRequest, EngineDied):
             return
         except LlmdError as error:
             log.warning("cannot keep a cancelled answer: %s", error)

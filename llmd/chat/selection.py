@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from llmd.engine.engine import Engine
-from llmd.engine.supervisor import Model
+from llmd.engine.model import Model
 from llmd.errors import InvalidField, LlmdError, UnknownModel
 from llmd.models.library import Library
 from llmd.store.profiles import Profiles
@@ -89,4 +89,4 @@ class Selector:
         """Return a model whose file is whole as far as its header tells."""
         file = self._library.find(name)
         self._library.check(name)
-        return Model(name=file.name, path=str(file.path))
+        return Model(file.name, str(file.path), check=lambda: self._library.check(name))

@@ -14,7 +14,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
-from waitress.utilities import Error
+from waitress.utilities import Error, RequestEntityTooLarge
 
 from llmd import config
 from llmd.api import errors
@@ -47,6 +47,9 @@ class JsonErrorTask(ErrorTask):
         error = self.request.error
         self.status = f"{error.code} {error.reason}"
         message = f"{error.reason.lower()}: {error.body}"
+        if isinstance(error, RequestEntityTooLarge):
+            limit = self.channel.server.settings.max_body_bytes
+            message = f"the body has more than {limit} bytes: see [server] max_body_bytes"
         body = msgspec.json.encode(errors.transport_body(error.code, message))
         self.response_headers += [
             ("Content-Type", "application/json"),

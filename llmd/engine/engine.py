@@ -13,8 +13,9 @@ import msgspec
 
 from llmd import config
 from llmd.engine.generation import Generation
+from llmd.engine.model import Model, State
 from llmd.engine.protocol import ModelInfo, Prompt, Sampling, Start, Submit
-from llmd.engine.supervisor import Model, State, Supervisor
+from llmd.engine.supervisor import Supervisor
 from llmd.engine.watch import WATCH, Watch
 from llmd.errors import Conflict, EngineFailed, ModelInvalid
 

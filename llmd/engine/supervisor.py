@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
 import select
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 
 from llmd import config
 from llmd.engine.generation import Generation
+from llmd.engine.model import Model, State
 from llmd.engine.pace import Pace
 from llmd.engine.process import WorkerProcess
 from llmd.engine.protocol import (
@@ -35,7 +34,7 @@ from llmd.engine.protocol import (
 )
 from llmd.engine.rate import Rate
 from llmd.engine.watch import WATCH, Watch
-from llmd.errors import EngineDied, EngineFailed, EngineLoading
+from llmd.errors import EngineDied, EngineFailed, EngineLoading, LlmdError
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +45,6 @@ DEATHS_WITHIN_S = 300.0
 
 SPAWN_AGAIN_AFTER_S = 5.0
 _SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-
-
-class State(enum.Enum):
-    """What a supervisor's model can do now."""
-
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model file and the name by which people know it."""
-
-    name: str
-    path: str
 
 
 class Supervisor:
@@ -168,7 +150,12 @@ class Supervisor:
     def _run(self) -> None:
         while self.state is State.LOADING:
             try:
+                self.model.check()
                 process = WorkerProcess(self._watch)
+            except LlmdError as error:
+                # The file was changed or removed: native code must not see it.
+                self._fail(error.message)
+                return
             except OSError as error:
                 if error.errno in _SHORTAGES:
                     self._wait_to_spawn(error)
@@ -238,10 +225,8 @@ class Supervisor:
         elif isinstance(event, Loading):
             self.progress = event.progress
         elif isinstance(event, LoadFailed):
-            log.error("%s cannot be loaded: %s", self.model.name, event.message)
-            with self._changed:
-                self.is_models_fault = event.is_models_fault
-                self._set(State.FAILED, event.message)
+            self.is_models_fault = event.is_models_fault
+            self._fail(event.message)
         else:
             self._on_ready(event)
 
@@ -288,6 +273,11 @@ class Supervisor:
             generation.put(EngineDied("the model's worker ended while it worked on this answer"))
         if self.state is State.LOADING:
             time.sleep(self._watch.restart_after_s)
+
+    def _fail(self, reason: str) -> None:
+        log.error("%s cannot be loaded: %s", self.model.name, reason)
+        with self._changed:
+            self._set(State.FAILED, reason)
 
     def _dies_often(self) -> bool:
         full = len(self._deaths) == MAX_DEATHS

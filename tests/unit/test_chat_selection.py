@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmd.engine.supervisor import Model
+from llmd.engine.model import Model
 from llmd.errors import (
     Conflict,
     InvalidField,

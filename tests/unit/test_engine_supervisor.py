@@ -9,10 +9,11 @@ from typing import NoReturn
 
 import pytest
 
+from llmd.engine.model import State
 from llmd.engine.process import WorkerProcess
-from llmd.engine.supervisor import MAX_DEATHS, State, Supervisor
+from llmd.engine.supervisor import MAX_DEATHS, Supervisor
 from llmd.engine.watch import Watch
-from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField
+from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField, ModelInvalid
 from tests.fakes import wait_until
 from tests.workers import LIMIT_S, WATCH, Supervise, is_alive, read_delta, read_done, submit
 
@@ -255,3 +256,22 @@ def test_retired_supervisor_finishes_its_requests_first(
     (tmp_path / "go").touch()
     assert read_done(generation) == ("", "stop")
     _wait_for(supervisor, State.STOPPED)
+
+
+def test_a_file_that_was_changed_is_checked_before_it_is_loaded_again(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    """After the worker's death native code sees no file that our own reader refuses."""
+    wrong: list[str] = []
+
+    def check() -> None:
+        if wrong:
+            raise ModelInvalid(wrong[0])
+
+    supervisor = supervise(check=check)
+    supervisor.wait_ready()
+    wrong.append("a.gguf is truncated")
+    with pytest.raises(EngineDied):
+        read_done(submit(supervisor, "die SIGKILL"))
+    wait_until(lambda: supervisor.state is State.FAILED)
+    assert supervisor.reason == "a.gguf is truncated"

@@ -11,7 +11,7 @@ import pytest
 from llmd import config
 from llmd.engine.engine import Engine
 from llmd.engine.generation import Generation
-from llmd.engine.supervisor import State
+from llmd.engine.model import State
 from llmd.errors import (
     Conflict,
     EngineDied,
