@@ -39,7 +39,7 @@ test: setup ## every test
 	$(with_model) $(bin)/python -m pytest $(ARGS)
 
 unit: venv ## the tests that need no model: seconds
-	$(bin)/python -m pytest tests/unit $(ARGS)
+	$(bin)/python -m pytest tests/unit --numprocesses auto $(ARGS)
 
 e2e: setup ## the tests of the real daemon with a real model
 	$(with_model) $(bin)/python -m pytest -m e2e $(ARGS)

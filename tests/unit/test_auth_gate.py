@@ -173,7 +173,11 @@ def test_junk_costs_no_look_into_the_store(presented: str) -> None:
     assert house.keys.calls == []
 
 
-@pytest.mark.parametrize("presented", ["' OR 1=1--", "A" * 1_048_576, make().text[:-1] + "é"])
+@pytest.mark.parametrize(
+    "presented",
+    ["' OR 1=1--", "A" * 1_048_576, make().text[:-1] + "é"],
+    ids=["injection", "flood", "near key"],
+)
 def test_hostile_text_costs_no_look_into_the_store(house: House, presented: str) -> None:
     """Injections, floods and near keys are refused before any statement is made."""
     assert house.refused(presented) is Unauthorized
