@@ -108,7 +108,8 @@ class LlamaBackend:
         """Return the text of the model's own chat template, ready for the answer."""
         if self._template is None:
             raise InvalidField(
-                "the model has no chat template: use a profile with a template of its own"
+                "the model has no chat template that can be used: "
+                "use a profile with a template of its own"
             )
         return self._template.render(messages, self._vocabulary.special)
 
@@ -163,9 +164,14 @@ class LlamaBackend:
         if source is None:
             return None
         vocabulary = self._vocabulary
-        return ChatTemplate(
-            source.decode("utf-8", "replace"), bos=vocabulary.bos_text, eos=vocabulary.eos_text
-        )
+        try:
+            return ChatTemplate(
+                source.decode("utf-8", "replace"), bos=vocabulary.bos_text, eos=vocabulary.eos_text
+            )
+        except InvalidField as error:
+            # Profiles with a template of their own do without it.
+            sys.stderr.write(f"{error.message}\n")
+            return None
 
 
 def _load_library(folder: Path) -> tuple[Any, str]:
