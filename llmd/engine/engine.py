@@ -97,9 +97,10 @@ class Engine:
                 raise EngineFailed("the daemon is going down")
             old = self._current
             if old is None or old.model != model or old.state is State.FAILED:
-                self._loading = new = self._supervise(model)
+                new = self._supervise(model)
             else:
                 new = old
+            self._loading = new
         try:
             new.wait_ready()
             commit()
