@@ -17,15 +17,18 @@ T = TypeVar("T")
 MAX_DEPTH = 32
 
 
-def read(req: falcon.Request, type_: type[T]) -> T:
-    """Return the body as `type_`, whatever its Content-Type says.
+def read(req: falcon.Request, type_: type[T], *, empty: T | None = None) -> T:
+    """Return the body as `type_`, whatever its Content-Type says; `empty` stands for none at all.
 
     Raise `MalformedBody` for what is not strict JSON, and `InvalidField` for a field that is
     unknown, missing, of another type or out of range.
     """
     if req.get_header("Content-Encoding"):
         raise MalformedBody("a compressed body is not read: send it as it is")
-    return convert(parse(req.bounded_stream.read()), type_)
+    raw = req.bounded_stream.read()
+    if empty is not None and not raw.strip():
+        return empty
+    return convert(parse(raw), type_)
 
 
 def parse(raw: bytes) -> object:

@@ -68,8 +68,7 @@ class AuthKeyResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Show the new key, this once. An empty body makes a user's key."""
-        raw = req.bounded_stream.read()
-        wanted = body.convert(body.parse(raw), NewKeyBody) if raw.strip() else NewKeyBody()
+        wanted = body.read(req, NewKeyBody, empty=NewKeyBody())
         key, text = self._issuer.issue(
             wanted.name,
             wanted.role,
