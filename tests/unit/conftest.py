@@ -1,4 +1,4 @@
-"""What the tests of the daemon's upper parts share."""
+"""What the tests of the store and of the daemon's upper parts share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from typing import Any
 
 import pytest
 
+from llmd.store import migrate
+from llmd.store.db import Database
 from tests.service import Service, empty_database
 
 MakeService = Callable[..., Service]
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    """Give an empty database of the newest schema."""
+    url = f"sqlite:///{tmp_path}/llmd.db"
+    migrate.upgrade(url, now=0)
+    database = Database(url)
+    yield database
+    database.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from llmd.errors import Conflict, InvalidField, UnknownKey
-from llmd.store import migrate
 from llmd.store.audit import Audit
 from llmd.store.db import Database
 from llmd.store.keys import Key, Keys, Role
 
 NOW = 1000
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    """Give an empty database of the newest schema."""
-    url = f"sqlite:///{tmp_path}/llmd.db"
-    migrate.upgrade(url, now=0)
-    database = Database(url)
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmd.errors import Conflict, InvalidField, LlmdError, SchemaError, UnknownProfile
-from llmd.store import migrate
 from llmd.store.audit import Audit
 from llmd.store.db import Database
 from llmd.store.profiles import Profile, Profiles, read_profile
 from llmd.store.settings import Selection, Settings
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    """Give an empty database of the newest schema."""
-    url = f"sqlite:///{tmp_path}/llmd.db"
-    migrate.upgrade(url, now=0)
-    database = Database(url)
-    yield database
-    database.close()
 
 
 @pytest.fixture

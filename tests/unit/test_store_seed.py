@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmd.errors import ImportRefused
-from llmd.store import migrate
 from llmd.store.db import Database
 from llmd.store.keys import Keys
 from llmd.store.profiles import Profile, Profiles, read_profile
@@ -44,16 +42,6 @@ SESSIONS = {
     "1": {"name": "greeting", "history": HISTORY},
     "5": {"name": "", "history": []},
 }
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    """Give an empty database of the newest schema."""
-    url = f"sqlite:///{tmp_path}/llmd.db"
-    migrate.upgrade(url, now=0)
-    database = Database(url)
-    yield database
-    database.close()
 
 
 @pytest.fixture
