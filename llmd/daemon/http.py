@@ -218,9 +218,16 @@ class HttpServer:
         self._servers[0].run()
 
     def close(self) -> None:
-        """Close the sockets. Only after `run` has returned: its threads use them to the end."""
+        """Close the sockets. Only after `run` has returned: its threads use them to the end.
+
+        A thread that `run` did not wait for still wakes the loop when it is done, through a pipe
+        that it knows by number. Closed, that number may by then be a database's.
+        """
         for server in self._servers:
-            server.close()
+            if self._dispatcher.threads:
+                server.socket.close()
+            else:
+                server.close()
 
 
 def _connection_limit(num_threads: int) -> int:

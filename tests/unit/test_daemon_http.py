@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -56,14 +58,29 @@ class Broken:
         resp.stream = self
 
 
+class Stubborn:
+    """Answer only when told to, whether or not the server still runs."""
+
+    def __init__(self) -> None:
+        self.is_running = threading.Event()
+        self.may_end = threading.Event()
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Wait to be told."""
+        self.is_running.set()
+        assert self.may_end.wait(20)
+
+
 class Running:
     """A server whose loop runs in a thread."""
 
     def __init__(self) -> None:
         self.echo = Echo()
+        self.stubborn = Stubborn()
         app: App[Request, Response] = App()
         app.add_route("/", self.echo)
         app.add_route("/broken", Broken())
+        app.add_route("/stubborn", self.stubborn)
         self.server = HttpServer(app, SETTINGS)
         self._thread = threading.Thread(target=self.server.run, daemon=True)
         self._thread.start()
@@ -84,18 +101,23 @@ class Running:
         [channel] = [at for at in first.active_channels.values() if at.addr[1] == port]
         return channel
 
-    def stop(self) -> None:
+    def forget_clients(self) -> None:
+        """Let what waits for a client to go see it go, though the loop ends before it could."""
+        [first] = self.server._servers
+        for channel in list(first.active_channels.values()):
+            channel.connected = False
+
+    def stop(self, wait_s: float = 20) -> None:
         """End the loop as an empty map does; in the daemon it is SystemExit in the main thread."""
         [first] = self.server._servers
         channels = list(first.active_channels.values())
-        first.pull_trigger()
         first.trigger.pull_trigger(first._map.clear)
         self._thread.join(20)
         assert not self._thread.is_alive()
-        self.server._dispatcher.shutdown()
+        self.server._dispatcher.shutdown(timeout=wait_s)
+        self.server.close()
         for channel in channels:
             channel.socket.close()
-        self.server.close()
 
 
 @dataclass
@@ -134,6 +156,7 @@ def running() -> Iterator[Running]:
     """Give such a server."""
     made = Running()
     yield made
+    made.forget_clients()
     made.stop()
 
 
@@ -290,6 +313,26 @@ def test_deadlines_are_replaced_at_once(running: Running) -> None:
     running.server.set_deadlines(other)
     assert first.settings.header_deadline_s == 99.0
     running.server.set_deadlines(SETTINGS)
+
+
+def test_a_thread_that_outlives_the_server_writes_into_no_file(tmp_path: Path) -> None:
+    """A thread wakes the loop by the number of a pipe, which another file may have by then.
+
+    It would be a byte of the database.
+    """
+    running = Running()
+    [first] = running.server._servers
+    threads = running.server._dispatcher.threads
+    with running.connect(b"GET /stubborn HTTP/1.1\r\nHost: x\r\n\r\n"):
+        assert running.stubborn.is_running.wait(20)
+        running.stop(wait_s=0)
+        with ExitStack() as files:
+            for number in range(50):
+                files.enter_context((tmp_path / str(number)).open("wb"))
+            running.stubborn.may_end.set()
+            until(lambda: not threads)
+        first.trigger.close()
+    assert {file.stat().st_size for file in tmp_path.iterdir()} == {0}
 
 
 def test_threads_are_enough_for_all_that_run_and_wait_and_for_refusals(running: Running) -> None:
