@@ -40,13 +40,23 @@ sdist_sha256="$(grep -o 'sha256:[0-9a-f]\{64\}' <<<"$pin" | cut -d: -f2)"
 [[ "$sdist_sha256" =~ ^[0-9a-f]{64}$ ]] \
   || die "requirements/run.txt must pin llama-cpp-python with one hash, that of its sdist"
 
+# repair SOURCE: make llama.cpp right where the compilers that Debian has make it wrong.
+repair() {
+  local file="$1/vendor/llama.cpp/ggml/src/ggml-cpu/amx/mmq.cpp"
+  # GCC 12 believes that _tile_loadconfig reads 8 bytes and leaves out the stores of the other
+  # 56: every tile then has no rows, and the first one used on a processor with AMX is a SIGILL.
+  sed -i 's/^    _tile_loadconfig(&tc);$/    __asm__ volatile("" : : "r"(\&tc) : "memory");\n&/' "$file"
+  [ "$(grep -c '^    _tile_loadconfig(&tc);$' "$file")" = 1 ]
+  grep -q '__asm__ volatile("" : : "r"(&tc) : "memory");' "$file"
+}
+
 # compiler PROGRAM: its version and target, in one line each.
 compiler() {
   "$1" --version 2>/dev/null | sed -n 1p || die "no compiler $1; run packaging/dev/prereqs.sh"
   "$1" -dumpmachine
 }
 key="$(
-  { printf '%s\n' "${flags[@]}" "$sdist_sha256"
+  { printf '%s\n' "${flags[@]}" "$sdist_sha256" "$(declare -f repair)"
     compiler "${CC:-cc}"
     compiler "${CXX:-c++}"; } | sha256sum | cut -c1-12
 )"
@@ -76,6 +86,7 @@ fetch() {
   printf '%s  %s\n' "$sdist_sha256" "$(echo "$1"/*.tar.gz)" | sha256sum --check --quiet -
   mkdir "$1/source"
   tar -xzf "$1"/*.tar.gz -C "$1/source" --strip-components=1
+  repair "$1/source"
 }
 
 # progress: ninja's lines in, its percentage out: in place on a terminal, else a line each 10 %.
