@@ -53,7 +53,9 @@ class FakeWorker:
     def run(self) -> None:
         start = receive_command(self._sock)
         assert isinstance(start, Start), "the first command was another"
-        send_events(self._sock, [Loading(0.4)])
+        variants = [name for name in ("best", "good", "plain") if name not in start.avoid_variants]
+        self._variant = variants[0]
+        send_events(self._sock, [Loading(0.4, self._variant)])
         self._load(Path(start.model_path).read_text())
         while (command := receive_command(self._sock)) is not None:
             if isinstance(command, Submit):
@@ -77,6 +79,8 @@ class FakeWorker:
             sys.exit("first words\nlast words")
         if how == "hang":
             _hang()
+        if how.startswith("only ") and how != f"only {self._variant}":
+            os.kill(os.getpid(), signal.SIGILL)
         send_events(
             self._sock,
             [
@@ -87,7 +91,7 @@ class FakeWorker:
                     max_sequences=4,
                     num_threads=1,
                     num_threads_batch=1,
-                    cpu_variant="none",
+                    cpu_variant=self._variant,
                     has_chat_template=False,
                 )
             ],

@@ -51,6 +51,11 @@ class WorkerProcess:
         """The process id."""
         return self._process.pid
 
+    @property
+    def died_of_illegal_instruction(self) -> bool:
+        """Whether the processor could not run its code; known once it is closed."""
+        return self._process.returncode == -signal.SIGILL
+
     def kill(self) -> None:
         """End the process at once. Idempotent."""
         self._process.kill()

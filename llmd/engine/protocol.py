@@ -64,7 +64,10 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """First command: which model to load, and how. A thread count of 0: as many as fit."""
+    """First command: which model to load, and how. A thread count of 0: as many as fit.
+
+    `avoid_variants` names CPU code that has died on this processor.
+    """
 
     model_path: str
     library_dir: str
@@ -75,6 +78,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     num_threads_batch: int
     kv_type: str
     max_state_bytes: int
+    avoid_variants: list[str] = []
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
@@ -123,9 +127,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Loading(msgspec.Struct, frozen=True, tag="loading"):
-    """Part of the model that is loaded, 0 to 1."""
+    """Part of the model that is loaded, 0 to 1, by this variant of the CPU code."""
 
     progress: float
+    cpu_variant: str = ""
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):

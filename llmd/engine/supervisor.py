@@ -7,9 +7,11 @@ import logging
 import select
 import threading
 import time
-from collections import deque
+
+import msgspec
 
 from llmd import config
+from llmd.engine.deaths import DEATHS_WITHIN_S, MAX_DEATHS, Deaths
 from llmd.engine.generation import Generation
 from llmd.engine.model import Model, State
 from llmd.engine.pace import Pace
@@ -38,11 +40,6 @@ from llmd.errors import EngineDied, EngineFailed, EngineLoading, LlmdError
 
 log = logging.getLogger(__name__)
 
-MAX_DEATHS = 3
-DEATHS_WITHIN_S = 300.0
-"""So many deaths in so short a time: it would die again. The model waits to be loaded anew."""
-
-
 SPAWN_AGAIN_AFTER_S = 5.0
 _SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -63,13 +60,14 @@ class Supervisor:
         self.num_restarts = 0
         self.is_models_fault = True
         self._start = start
+        self._cpu_variant = ""
         self._settings = settings
         self._watch = watch
         self._changed = threading.Condition()
         self._generations: dict[int, Generation] = {}
         self._process: WorkerProcess | None = None
         self._send_lock = threading.Lock()
-        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._deaths = Deaths()
         self._last_event_at = time.monotonic()
         self._pace = Pace(start.max_batch_tokens)
         # The thread that starts the worker must live as long as it: the kernel ends the worker
@@ -170,7 +168,21 @@ class Supervisor:
             self._serve(process)
             how = process.close()
             self._process = None
+            if process.died_of_illegal_instruction:
+                self._avoid_variant()
             self._bury(how)
+
+    def _avoid_variant(self) -> None:
+        """Let the next worker take other CPU code.
+
+        llama.cpp asks what the processor can do, not what its system or hypervisor lets it do.
+        """
+        avoided = self._start.avoid_variants
+        if self._cpu_variant and self._cpu_variant not in avoided:
+            log.error("CPU code %s cannot run here: going on without it", self._cpu_variant)
+            self._start = msgspec.structs.replace(
+                self._start, avoid_variants=[*avoided, self._cpu_variant]
+            )
 
     def _wait_to_spawn(self, error: OSError) -> None:
         """Wait for processes or descriptors to be had again: that is no fault of the model."""
@@ -224,6 +236,7 @@ class Supervisor:
                 self._pace.add(event.step_s, event.num_step_tokens)
         elif isinstance(event, Loading):
             self.progress = event.progress
+            self._cpu_variant = event.cpu_variant
         elif isinstance(event, LoadFailed):
             self.is_models_fault = event.is_models_fault
             self._fail(event.message)
@@ -256,8 +269,7 @@ class Supervisor:
             generations = list(self._generations.values())
             self._generations.clear()
             if self.state in (State.LOADING, State.READY):
-                self._deaths.append(time.monotonic())
-                if self._dies_often():
+                if self._deaths.add():
                     minutes = f"{DEATHS_WITHIN_S / 60:g} minutes"
                     message = f"the worker died {MAX_DEATHS} times within {minutes} ({how})"
                     self._set(State.FAILED, f"{message}: load the model again, or another")
@@ -278,10 +290,6 @@ class Supervisor:
         log.error("%s cannot be loaded: %s", self.model.name, reason)
         with self._changed:
             self._set(State.FAILED, reason)
-
-    def _dies_often(self) -> bool:
-        full = len(self._deaths) == MAX_DEATHS
-        return full and self._deaths[-1] - self._deaths[0] <= DEATHS_WITHIN_S
 
     def _set(self, state: State, reason: str) -> None:
         """Change the state, unless it is the last one; the lock is held."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,11 @@ from llmd.worker.chat_template import ChatTemplate
 from llmd.worker.native import ShortCalls
 from llmd.worker.sampler import LlamaSampler
 from llmd.worker.threads import num_usable_cores
+from llmd.worker.variants import check_processor, load_best
 from llmd.worker.vocabulary import Vocabulary
+
+_NUM_WARM_UP = 32
+"""Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
 
 _LOG_WARN = 3
 _LOG_ERROR = 4
@@ -30,11 +33,18 @@ _LOG_ERROR = 4
 class LlamaBackend:
     """One model in this process, with one context. Free only by the end of the process."""
 
-    def __init__(self, start: Start, on_progress: Callable[[float], None]) -> None:
-        """Load the model. Raise `EngineFailed` or `ModelInvalid` with what is wrong."""
-        self._lib, self.cpu_variant = _load_library(Path(start.library_dir))
+    def __init__(self, start: Start, on_progress: Callable[[float, str], None]) -> None:
+        """Load the model. Raise `EngineFailed` or `ModelInvalid` with what is wrong.
+
+        `on_progress` is told which part is loaded, 0 to 1, and the variant of the CPU code.
+        """
+        self._lib, self.cpu_variant = _load_library(Path(start.library_dir), start.avoid_variants)
         lib = self._lib
-        self._model = _load_model(lib, start.model_path, on_progress)
+        # Should it die from here on, the next worker is told what to avoid.
+        on_progress(0.0, self.cpu_variant)
+        self._model = _load_model(
+            lib, start.model_path, lambda done: on_progress(done, self.cpu_variant)
+        )
         self._short = ShortCalls(lib)
         self._vocabulary = Vocabulary(lib, self._short, self._model)
         num_cores = num_usable_cores()
@@ -154,8 +164,17 @@ class LlamaBackend:
         return bool(self._lib.llama_state_seq_set_data(self._ctx, buffer, len(state), slot))
 
     def _warm_up(self) -> None:
-        """Run one small batch, so that the first answer does not wait for page faults."""
-        self.add(max(self._vocabulary.bos, 0), 0, 0, output=True)
+        """Read a prompt and generate, so that the first answer does not wait for page faults.
+
+        Both ways to multiply are tried, many rows and one: CPU code that this processor cannot run
+        dies here, and not under somebody's answer.
+        """
+        num_tokens = min(_NUM_WARM_UP, self.max_batch_tokens)
+        for position in range(num_tokens):
+            is_last = position == num_tokens - 1
+            self.add(max(self._vocabulary.bos, 0), position, 0, output=is_last)
+        self.decode()
+        self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
         self.decode()
         self.truncate(0, 0)
 
@@ -174,7 +193,7 @@ class LlamaBackend:
             return None
 
 
-def _load_library(folder: Path) -> tuple[Any, str]:
+def _load_library(folder: Path, avoid: list[str]) -> tuple[Any, str]:
     """Load the bindings and the CPU code that suits this machine best: (bindings, its name).
 
     From this folder only: left to itself, llama.cpp would also search the current directory.
@@ -184,26 +203,14 @@ def _load_library(folder: Path) -> tuple[Any, str]:
             f"no llama.cpp libraries in {folder}: build them ('make engine') "
             "or set [engine] library_dir"
         )
+    check_processor()
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
     import llama_cpp.llama_cpp as lib
 
     lib.llama_log_set(_log, None)
-    ggml = ctypes.CDLL(str(folder / "libggml.so"))
-    ggml.ggml_backend_load_all_from_path(str(folder).encode())
-    if ggml.ggml_backend_reg_count() == 0:
-        raise EngineFailed(f"no CPU code in {folder} runs on this processor (x86-64-v2 is needed)")
+    variant = load_best(ctypes.CDLL(str(folder / "libggml.so")), folder, avoid)
     lib.llama_backend_init()
-    return lib, _loaded_variant()
-
-
-def _loaded_variant() -> str:
-    """Return which variant of the CPU code is mapped into this process."""
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return "unknown"
-    match = re.search(r"libggml-cpu-(\w+)\.so", maps)
-    return match.group(1) if match else "built-in"
+    return lib, variant
 
 
 def _load_model(lib: Any, path: str, on_progress: Callable[[float], None]) -> Any:

@@ -114,10 +114,10 @@ class Worker:
             send_events(self._sock, self._events)
             self._events.clear()
 
-    def _on_progress(self, done: float) -> None:
+    def _on_progress(self, done: float, cpu_variant: str) -> None:
         if int(100 * done) > self._progress:
             self._progress = int(100 * done)
-            send_events(self._sock, [Loading(done)])
+            send_events(self._sock, [Loading(done, cpu_variant)])
 
 
 def main() -> int:

@@ -9,9 +9,10 @@ from typing import NoReturn
 
 import pytest
 
+from llmd.engine.deaths import MAX_DEATHS
 from llmd.engine.model import State
 from llmd.engine.process import WorkerProcess
-from llmd.engine.supervisor import MAX_DEATHS, Supervisor
+from llmd.engine.supervisor import Supervisor
 from llmd.engine.watch import Watch
 from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField, ModelInvalid
 from tests.fakes import wait_until
@@ -117,6 +118,29 @@ def test_worker_that_raves_is_replaced(supervise: Supervise) -> None:
     assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
 
 
+def test_cpu_code_that_cannot_run_here_is_left_out(
+    supervise: Supervise, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that dies of an illegal instruction is followed by one with the next best code."""
+    supervisor = supervise("only plain")
+    supervisor.wait_ready()
+    assert supervisor.info is not None
+    assert supervisor.info.cpu_variant == "plain"
+    assert "CPU code best cannot run here" in caplog.text
+    assert "CPU code good cannot run here" in caplog.text
+
+
+def test_another_death_is_not_the_fault_of_the_cpu_code(supervise: Supervise) -> None:
+    """It stays with the best there is."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    with pytest.raises(EngineDied):
+        read_done(submit(supervisor, "die SIGSEGV"))
+    supervisor.wait_ready()
+    assert supervisor.info is not None
+    assert supervisor.info.cpu_variant == "best"
+
+
 def test_three_deaths_leave_the_model_failed_with_the_reason(supervise: Supervise) -> None:
     """A worker that dies again and again is not started for ever, and its last words are told."""
     supervisor = supervise("die")
@@ -136,8 +160,8 @@ def test_deaths_long_apart_never_make_a_model_fail(supervise: Supervise) -> None
         supervisor.wait_ready()
         with pytest.raises(EngineDied):
             read_done(submit(supervisor, "die SIGKILL"))
-        for number, died_at in enumerate(supervisor._deaths):
-            supervisor._deaths[number] = died_at - 1000
+        for number, died_at in enumerate(supervisor._deaths._times):
+            supervisor._deaths._times[number] = died_at - 1000
     supervisor.wait_ready()
     assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
 
@@ -236,7 +260,7 @@ def test_stop_ends_a_worker_that_loads(supervise: Supervise) -> None:
 def test_stop_ends_the_wait_for_a_restart(supervise: Supervise) -> None:
     """A supervisor that is about to start a worker anew starts none after it was stopped."""
     supervisor = supervise("die", watch=Watch(command=WATCH.command, restart_after_s=0.1))
-    wait_until(lambda: len(supervisor._deaths) == 1)
+    wait_until(lambda: len(supervisor._deaths._times) == 1)
     supervisor.stop()
     assert supervisor.state is State.STOPPED
     assert supervisor._process is None

@@ -66,7 +66,7 @@ class LoadedBackend(FakeBackend):
     info = INFO
     gate = threading.Event()
 
-    def __init__(self, start: Start, on_progress: Callable[[float], None]) -> None:
+    def __init__(self, start: Start, on_progress: Callable[[float, str], None]) -> None:
         super().__init__(
             next_token=says("yes" * 15),
             num_context_tokens=start.num_context_tokens,
@@ -74,7 +74,7 @@ class LoadedBackend(FakeBackend):
             max_batch_tokens=start.max_batch_tokens,
         )
         for done in (0.0, 0.5, 0.501, 1.0):
-            on_progress(done)
+            on_progress(done, INFO.cpu_variant)
 
     def decode(self) -> None:
         assert self.gate.wait(20)
@@ -147,7 +147,10 @@ def _submit(request_id: int, prompt: str, max_tokens: int = 20) -> Submit:
 def test_worker_tells_of_its_progress_and_then_what_it_loaded(daemon: Daemon) -> None:
     """Each whole percent is reported once, and the model's numbers when it serves."""
     daemon.read_until(ModelInfo)
-    assert daemon.events == [Loading(0.0), Loading(0.5), Loading(1.0), INFO]
+    assert daemon.events == [
+        *[Loading(done, "none") for done in (0.0, 0.5, 1.0)],
+        INFO,
+    ]
 
 
 def test_worker_answers_a_request(daemon: Daemon) -> None:
