@@ -67,7 +67,7 @@ def connect(
 
 
 def _listens_at(installation: Installation) -> str:
-    from llmd.config import parse_address
+    from llmd.config.address import parse_address
 
     address = parse_address(installation.config.server.listen[0])
     host = _TO_HERE.get(address.host, address.host)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import secrets
 import socket
+import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from waitress.utilities import Error, RequestEntityTooLarge
 from llmd import config
 from llmd.api import errors
 from llmd.api.app import App
+from llmd.config.address import Address, parse_address
 from llmd.errors import ConfigError
 
 RESERVE_THREADS = 4
@@ -28,6 +31,7 @@ _MAX_CONNECTIONS = 1000
 _OTHER_DESCRIPTORS = 100
 """For the database, workers, model files and what a thread opens: accept() must not take these."""
 _IDLE_S = 60
+_RESPONSE_S = 5.0
 LINGER_S = 5.0
 """How long a client that was refused while it still sends may take to read why."""
 
@@ -165,10 +169,15 @@ class Server(TcpWSGIServer):
 class HttpServer:
     """All listening sockets with one pool of threads."""
 
-    def __init__(self, app: App, settings: config.Server) -> None:
-        """Bind every address. Raise `ConfigError` that names one which cannot be bound."""
+    def __init__(
+        self, app: App, settings: config.Server, sockets: Sequence[socket.socket] = ()
+    ) -> None:
+        """Bind every address, unless `sockets` that are bound already are to be used instead.
+
+        Raise `ConfigError` that names an address which cannot be bound.
+        """
         self.num_threads = settings.max_streams + settings.max_queue + RESERVE_THREADS
-        self._sockets = [_bind(config.parse_address(text)) for text in settings.listen]
+        self._sockets = list(sockets) or [_bind(parse_address(text)) for text in settings.listen]
         adjustments = Adjustments(
             sockets=self._sockets,
             threads=self.num_threads,
@@ -213,6 +222,12 @@ class HttpServer:
         for server in self._servers:
             server.settings = settings
 
+    def is_responsive(self) -> bool:
+        """Tell whether the main loop takes up what it is asked to within some seconds."""
+        taken_up = threading.Event()
+        self._servers[0].trigger.pull_trigger(taken_up.set)
+        return taken_up.wait(_RESPONSE_S)
+
     def run(self) -> None:
         """Serve until SystemExit is raised in this thread, then wait 5 s for what still runs."""
         self._servers[0].run()
@@ -242,7 +257,7 @@ def _connection_limit(num_threads: int) -> int:
     return wanted
 
 
-def _bind(address: config.Address) -> socket.socket:
+def _bind(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     where = f"{address.host}:{address.port}"
     try:

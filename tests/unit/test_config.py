@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd import config
+from llmd.config.address import Address, parse_address
 from llmd.errors import ConfigError
 
 ETC = Path(__file__).parents[2] / "etc"
@@ -228,7 +229,7 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
 )
 def test_address_is_split(text: str, host: str, port: int) -> None:
     """An address is a host without brackets and a port."""
-    assert config.parse_address(text) == config.Address(host=host, port=port)
+    assert parse_address(text) == Address(host=host, port=port)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_address_is_split(text: str, host: str, port: int) -> None:
 def test_other_text_is_no_address(text: str) -> None:
     """What is not host:port with a port of 16 bits is refused."""
     with pytest.raises(ConfigError, match="host:port"):
-        config.parse_address(text)
+        parse_address(text)
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0")))
@@ -253,3 +254,18 @@ def test_configuration_cannot_be_changed() -> None:
     """A section handed to a constructor stays as it was checked."""
     with pytest.raises(AttributeError):
         config.Config().server.max_streams = 9  # type: ignore[misc]
+
+
+def test_secret_files_are_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beside the file, or the copies that systemd hands over: never both."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    file = tmp_path / "llmd.toml"
+    file.write_text('[models]\ndefault = "a.gguf"\n')
+    handed_over = tmp_path / "handed over"
+    for folder, name in ((tmp_path / "credentials", "x"), (handed_over, "llmd_x")):
+        folder.mkdir()
+        (folder / f"{name}.toml").write_text(f'[models]\ndefault = "{name}.gguf"\n')
+    (handed_over / "other.toml").write_text("not for us")
+    assert config.load(file).models.default == "x.gguf"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed_over))
+    assert config.load(file).models.default == "llmd_x.gguf"

@@ -5,21 +5,19 @@ Each section is a frozen struct and goes to the constructors that need it; nothi
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import json
-import math
+import os
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct, field, inspect
+from msgspec import Meta, Struct, field
 
+from llmd.config.words import problem, unknown
 from llmd.errors import ConfigError
 
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _URL_PASSWORD = re.compile(r"(://[^:/@]*:).*(?=@)|([?&]password=)[^&]*")
 
 _Path = Annotated[str, Meta(pattern="^/[^\0]*$", description="an absolute path")]
@@ -80,6 +78,7 @@ class Models(_Section, frozen=True, kw_only=True):
     """Say where the GGUF files are, and which of them serves when no profile names one."""
 
     dir: _Path = "/var/lib/llmd/models"
+    packaged_dir: _Path = "/usr/share/llmd/models"
     default: _FileName = ""
 
 
@@ -132,20 +131,13 @@ class Config(_Section, frozen=True, kw_only=True):
     log: Log = field(default_factory=Log)
 
 
-class Address(Struct, frozen=True, kw_only=True):
-    """Name a socket to listen on. `host` has no brackets; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-
 _SECTIONS: dict[str, type[_Section]] = {f.name: f.type for f in msgspec.structs.fields(Config)}
 
 _MIN_CONTEXT_PER_SEQUENCE = 128
 
 
 def load(path: Path) -> Config:
-    """Read `path`, then each `conf.d/*.toml` beside it in sorted order, and check the whole.
+    """Read `path`, then the other `parts` of the configuration, and check the whole.
 
     Tables merge; a scalar or list of a later file replaces the earlier one.
     Raises ConfigError with a line for each wrong option: file, option, and what it may be.
@@ -156,16 +148,16 @@ def load(path: Path) -> Config:
     for file in [path, *parts(path)]:
         for section, table in read_file(file).items():
             if section not in _SECTIONS:
-                wrong.append(f"{file}: [{section}]: {_unknown('section', section, _SECTIONS)}")
+                wrong.append(f"{file}: [{section}]: {unknown('section', section, _SECTIONS)}")
             elif not isinstance(table, dict):
                 wrong.append(f"{file}: {section}: not a table: write [{section}] above its options")
             else:
                 values[section] |= table
                 sources |= {(section, key): file for key in table}
     for (section, key), file in sources.items():
-        problem = _problem(_SECTIONS[section], key, values[section][key])
-        if problem:
-            wrong.append(f"{file}: {section}.{key}: {problem}")
+        wrong_value = problem(_SECTIONS[section], key, values[section][key])
+        if wrong_value:
+            wrong.append(f"{file}: {section}.{key}: {wrong_value}")
     if wrong:
         raise ConfigError("\n".join(wrong))
     config = msgspec.convert(values, Config)
@@ -187,26 +179,25 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
-def parse_address(text: str) -> Address:
-    """Read `host:port` or `[v6]:port`. Raises ConfigError when it is neither."""
-    host, colon, port = text.rpartition(":")
-    number = int(port) if re.fullmatch("[0-9]{1,5}", port) else -1
-    if colon and 0 <= number <= 65535:
-        if host.startswith("[") and host.endswith("]"):
-            try:
-                return Address(host=str(ipaddress.IPv6Address(host[1:-1])), port=number)
-            except ValueError:
-                pass
-        elif _HOST.fullmatch(host):
-            return Address(host=host, port=number)
-    raise ConfigError(f'{text!r} is not "host:port" or "[v6]:port" with a port from 0 to 65535')
-
-
 def parts(path: Path) -> list[Path]:
-    """Return the files that are read after `path`, in their order."""
+    """Return the files that are read after `path`: `conf.d/*.toml` beside it, then secret ones.
+
+    Those are `credentials/*.toml`, which root alone may read: systemd hands copies of them over
+    (``LoadCredential=llmd:`` gives each name a prefix).
+    """
+    handed_over = os.environ.get("CREDENTIALS_DIRECTORY")
+    secret = (
+        Path(handed_over).glob("llmd_*.toml")
+        if handed_over
+        else path.parent.joinpath("credentials").glob("*.toml")
+    )
     # A name that begins with a dot is an editor's lock or a half-written file.
-    found = path.parent.joinpath("conf.d").glob("*.toml")
-    return sorted(part for part in found if not part.name.startswith("."))
+    return [
+        part
+        for found in (path.parent.joinpath("conf.d").glob("*.toml"), secret)
+        for part in sorted(found)
+        if not part.name.startswith(".")
+    ]
 
 
 def read_file(file: Path) -> dict[str, Any]:
@@ -224,57 +215,6 @@ def read_file(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not UTF-8 text at byte {error.start}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
-
-
-def _unknown(noun: str, name: str, known: dict[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"unknown {noun}: did you mean {near[0]}?"
-    return f"unknown {noun}: use one of {', '.join(known)}"
-
-
-def _problem(section: type[_Section], key: str, value: object) -> str | None:
-    """Say what is wrong with the value of an option, or return None."""
-    fields = {f.name: f.type for f in msgspec.structs.fields(section)}
-    if key not in fields:
-        return _unknown("option", key, fields)
-    try:
-        msgspec.convert(value, fields[key])
-        if key == "listen":
-            for text in value:  # type: ignore[attr-defined]  # convert has seen a list of str
-                parse_address(text)
-    except msgspec.ValidationError:
-        return f"{_shown(value)}must be {_allowed(inspect.type_info(fields[key]))}"
-    except ConfigError as error:
-        return error.message
-    if isinstance(value, float) and math.isnan(value):
-        return f"must be {_allowed(inspect.type_info(fields[key]))}, not nan"
-    return None
-
-
-def _shown(value: object) -> str:
-    # Text stays out of the message: a database URL may hold a password.
-    return f"{value} is wrong: " if isinstance(value, int | float) else ""
-
-
-def _allowed(info: inspect.Type) -> str:
-    """Say in words what `info` lets in."""
-    match info:
-        case inspect.Metadata(extra_json_schema={"description": str(words)}):
-            return words
-        case inspect.VarTupleType(item_type=inspect.Metadata() as item):
-            return _allowed(item)
-        case inspect.VarTupleType():
-            return 'a list of at least one "host:port"'
-        case inspect.IntType(ge=low, le=high):
-            return f"a whole number from {low} to {high}"
-        case inspect.FloatType(ge=low, le=high):
-            return f"a number from {low} to {high}"
-        case inspect.LiteralType(values=values):
-            return "one of " + ", ".join(f'"{value}"' for value in values)
-        case inspect.BoolType():
-            return "true or false"
-    raise AssertionError(f"an option has a type without words: {info}")
 
 
 def _check_together(config: Config, sources: dict[tuple[str, str], Path], path: Path) -> None:
