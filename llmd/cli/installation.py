@@ -16,6 +16,7 @@ from llmd.errors import SchemaError, StoreUnavailable
 
 if TYPE_CHECKING:
     from llmd.config import Config
+    from llmd.models.library import Library
     from llmd.store.db import Database
 
 DEFAULT_CONFIG = Path("/etc/llmd/llmd.toml")
@@ -33,6 +34,14 @@ class Installation:
         from llmd import config
 
         return config.load(self.config_path)
+
+    @property
+    def library(self) -> Library:
+        """Return the model files, or raise ConfigError."""
+        from llmd.models.library import Library
+
+        models = self.config.models
+        return Library(Path(models.dir), Path(models.packaged_dir))
 
     @property
     def key_file(self) -> Path:

@@ -28,7 +28,7 @@ from llmd.cli.output import (
 from llmd.errors import Conflict, InvalidField
 
 if TYPE_CHECKING:
-    from llmd.models.library import Library, ModelFile, Progress
+    from llmd.models.library import ModelFile, Progress
 
 # Above what the engine may take for a load, so that its own word comes first.
 _LOAD_MARGIN_S = 60.0
@@ -44,8 +44,8 @@ def model_group() -> None:
 @json_option
 @pass_installation
 def list_models(installation: Installation, *, as_json: bool) -> None:
-    """List the GGUF files of [models] dir."""
-    files = _library(installation).list()
+    """List the GGUF files of [models] dir, and those that came with packages."""
+    files = installation.library.list()
     if as_json:
         print_json({"models": [_public(file) for file in files]})
         return
@@ -63,7 +63,7 @@ def list_models(installation: Installation, *, as_json: bool) -> None:
 @pass_installation
 def show(installation: Installation, *, name: str, as_json: bool) -> None:
     """Check the file NAME and show what its header tells."""
-    library = _library(installation)
+    library = installation.library
     file, header = library.find(name), library.check(name)
     if as_json:
         fields = {
@@ -111,7 +111,7 @@ def add(
 ) -> None:
     """Check FILE and copy it to [models] dir; a running daemon knows it at once."""
     with _progress_bar(file) as progress:
-        added = _library(installation).add(file, name=name, link=link, progress=progress)
+        added = installation.library.add(file, name=name, link=link, progress=progress)
     if as_json:
         print_json(_public(added))
     else:
@@ -125,7 +125,7 @@ def remove(installation: Installation, *, name: str) -> None:
     """Remove the file NAME, or the link to it, unless it is selected."""
     from llmd.store.settings import Settings
 
-    library = _library(installation)
+    library = installation.library
     library.find(name)
     with installation.database() as db:
         if Settings(db).selection().model == name:
@@ -210,17 +210,11 @@ def _store(installation: Installation, name: str | None, profile: str | None) ->
         of_profile = Profiles(db).get(chosen_profile).profile.model
         model = name or of_profile or before.model
         if model is not None:
-            _library(installation).check(model)
+            installation.library.check(model)
         Settings(db).select(
             model=model, profile=chosen_profile, actor=actor(), now=int(time.time())
         )
     return {"model": model, "profile": chosen_profile, "serving": False}
-
-
-def _library(installation: Installation) -> Library:
-    from llmd.models.library import Library
-
-    return Library(Path(installation.config.models.dir))
 
 
 def _public(file: ModelFile) -> dict[str, Any]:

@@ -224,14 +224,12 @@ def _shown(value: Any) -> str:
 
 def _warn_of_missing(installation: Installation, profile: Profile) -> None:
     """Tell a person that a profile names a model that is not in the library."""
-    from llmd.models.library import Library
-
     if not profile.model:
         return
-    folder = Path(installation.config.models.dir)
     # A folder that cannot be read says nothing about the profile.
     with contextlib.suppress(ConfigError):
         try:
-            Library(folder).find(profile.model)
+            installation.library.find(profile.model)
         except UnknownModel:
+            folder = installation.config.models.dir
             note(f"there is no {profile.model} in {folder} yet: `llmd model add FILE`")

@@ -43,14 +43,16 @@ class ModelFile(Struct, frozen=True, kw_only=True):
 
 
 class Library:
-    """List, check, add and remove the model files of one folder.
+    """List, check, add and remove the model files of a folder, and list those of packages.
 
     A name from outside is only ever compared with the names that the folder has; no path is made
     from it. Thread-safe.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, packaged: Path | None = None) -> None:
+        """Read `packaged` too, but never write it. A file of the same name in `folder` counts."""
         self._folder = folder
+        self._packaged = packaged
         self._headers: dict[str, tuple[tuple[int, ...], GgufHeader]] = {}
 
     def list(self) -> list[ModelFile]:
@@ -125,35 +127,25 @@ class Library:
     def remove(self, name: str) -> None:
         """Remove a file, or the link to it. Who has it open keeps it until then.
 
-        Raises UnknownModel, or StoreUnavailable when the folder cannot be written.
+        Raises UnknownModel, Conflict when it belongs to a package, or StoreUnavailable when the
+        folder cannot be written.
         """
         path = self.find(name).path
+        if path.parent != self._folder:
+            message = f"{path} belongs to a package: remove that ('dpkg -S {path}' names it)"
+            raise Conflict(message)
         with _disk_errors(self._folder):
             path.unlink(missing_ok=True)
             _sync(self._folder)
         self._headers.pop(name, None)
 
     def _scan(self) -> Iterator[ModelFile]:
-        try:
-            entries = _entries(self._folder)
-        except OSError as error:
-            message = f"models.dir: {self._folder} cannot be read: {error.strerror}"
-            raise ConfigError(message) from error
-        for entry in entries:
-            if not _is_name(entry.name):
-                continue
-            try:
-                status = entry.stat()
-            except OSError:
-                # A link to nowhere, or a file that has just gone.
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield ModelFile(
-                    name=entry.name,
-                    path=self._folder / entry.name,
-                    size_bytes=status.st_size,
-                    modified_at=int(status.st_mtime),
-                )
+        own = list(_files(self._folder, "models.dir"))
+        yield from own
+        if self._packaged is not None:
+            names = {file.name for file in own}
+            packaged = _files(self._packaged, "models.packaged_dir")
+            yield from (file for file in packaged if file.name not in names)
 
     def _copy(
         self, file: Path, target: Path, header: GgufHeader, progress: Progress | None
@@ -188,6 +180,30 @@ class Library:
         for part in self._folder.glob(".*.part"):
             if time.time() - part.lstat().st_mtime > _STALE_S:
                 part.unlink(missing_ok=True)
+
+
+def _files(folder: Path, option: str) -> Iterator[ModelFile]:
+    """Yield the model files of a folder. Raises ConfigError that names its option."""
+    try:
+        entries = _entries(folder)
+    except OSError as error:
+        message = f"{option}: {folder} cannot be read: {error.strerror}"
+        raise ConfigError(message) from error
+    for entry in entries:
+        if not _is_name(entry.name):
+            continue
+        try:
+            status = entry.stat()
+        except OSError:
+            # A link to nowhere, or a file that has just gone.
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield ModelFile(
+                name=entry.name,
+                path=folder / entry.name,
+                size_bytes=status.st_size,
+                modified_at=int(status.st_mtime),
+            )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

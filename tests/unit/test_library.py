@@ -259,3 +259,20 @@ def test_removed_model_is_gone_for_new_readers_only(folder: Path) -> None:
         library.remove("a.gguf")
         assert opened.read() == GOOD
     assert [file.name for file in library.list()] == ["b.gguf"]
+
+
+def test_files_of_packages_are_listed_and_never_removed(folder: Path, tmp_path: Path) -> None:
+    """One of the same name in the admin's own folder goes before."""
+    packaged = tmp_path / "packaged"
+    packaged.mkdir()
+    for name in ("a.gguf", "shipped.gguf"):
+        (packaged / name).write_bytes(GOOD)
+    library = Library(folder, packaged)
+    assert [file.name for file in library.list()] == ["a.gguf", "b.gguf", "shipped.gguf"]
+    assert library.find("a.gguf").path == folder / "a.gguf"
+    library.check("shipped.gguf")
+    with pytest.raises(Conflict, match="belongs to a package"):
+        library.remove("shipped.gguf")
+    library.remove("a.gguf")
+    assert library.find("a.gguf").path == packaged / "a.gguf"
+    assert Library(folder, tmp_path / "none").list()
