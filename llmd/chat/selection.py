@@ -47,6 +47,11 @@ class Selector:
         else:
             self._engine.start(model)
 
+    def start_missing(self) -> None:
+        """Begin to load the selected model if there was none to load before."""
+        if self._engine.model is None:
+            self.start()
+
     def select(self, model: str | None, profile: str | None, *, actor: str) -> Selection:
         """Load a model and select a profile; each as it is when None is given.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import time
@@ -18,9 +19,11 @@ from llmd.chat.selection import Selector
 from llmd.config import Config
 from llmd.daemon.http import HttpServer
 from llmd.daemon.reload import Reloader
+from llmd.daemon.reporter import Reporter
 from llmd.daemon.shutdown import Shutdown
+from llmd.daemon.systemd import Systemd
 from llmd.engine.engine import Engine
-from llmd.errors import SchemaError
+from llmd.errors import SchemaError, StoreError
 from llmd.models.library import Library
 from llmd.store import migrate
 from llmd.store.db import Database
@@ -41,22 +44,28 @@ def serve(config_path: Path) -> int:
     """
     # A signal that comes while the parts are made waits until they can be undone.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    systemd = Systemd()
     settings = config.load(config_path)
     logs.configure(settings.log)
     log.info("llmd %s starts with %s", __version__, config_path)
     db = open_database(settings.store.url)
     services = build(settings, db)
     access = create_access(services, settings.server)
-    server = HttpServer(create_app(services, access, settings.server), settings.server)
+    app = create_app(services, access, settings.server)
+    server = HttpServer(app, settings.server, systemd.sockets())
+    reporter = Reporter(systemd, services.engine.status, lambda: _is_alive(server, services))
 
     def apply(new: Config) -> None:
         logs.configure(new.log)
         access.allow_hosts(new.server.allowed_hosts)
         services.admission.set_limits(new.server.max_streams, new.server.max_queue)
         server.set_deadlines(new.server)
+        services.selector.start_missing()
 
     reloader = Reloader(config_path, settings, apply)
-    shutdown = Shutdown(services.admission, lambda: reloader.config.server.drain_s)
+    shutdown = Shutdown(
+        services.admission, lambda: reloader.config.server.drain_s, on_begin=reporter.stop
+    )
     signal.signal(signal.SIGTERM, shutdown.on_signal)
     signal.signal(signal.SIGINT, shutdown.on_signal)
     signal.signal(signal.SIGUSR2, shutdown.on_drained)
@@ -65,6 +74,7 @@ def serve(config_path: Path) -> int:
     services.selector.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     log.info("listening on %s", ", ".join(server.urls))
+    reporter.start()
     try:
         server.run()
     finally:
@@ -100,7 +110,7 @@ def build(settings: Config, db: Database) -> Services:
     hasher = Hasher(settings.auth.argon2)
     engine = Engine(settings.engine, settings.cache)
     admission = Admission(settings.server.max_streams, settings.server.max_queue)
-    library = Library(Path(settings.models.dir))
+    library = Library(Path(settings.models.dir), Path(settings.models.packaged_dir))
     return Services(
         gate=Gate(keys, hasher, settings=settings.auth),
         answers=Answers(
@@ -116,6 +126,17 @@ def build(settings: Config, db: Database) -> Services:
         sessions=sessions,
         settings=chosen,
     )
+
+
+def _is_alive(server: HttpServer, services: Services) -> bool:
+    """Tell whether the daemon itself works; hung in the database it does not come back from here.
+
+    The engine has its own watch, and a database that fails is told to those who ask for it: to
+    start the daemon again would mend neither.
+    """
+    with contextlib.suppress(StoreError):
+        services.settings.selection()
+    return server.is_responsive()
 
 
 def _warn_without_keys(keys: Keys) -> None:

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 CANCEL_WITHIN_S = 5.0
 """For answers that were cut off: to tell their clients and keep what there is of them."""
 
+END_WITHIN_S = 15.0
+"""For what comes after the answers: the server's threads, the worker, the database."""
+
 
 class Shutdown:
     """Drain on the first SIGTERM or SIGINT, end at once on the second."""
@@ -27,10 +30,13 @@ class Shutdown:
         admission: Admission,
         drain_s: Callable[[], float],
         *,
+        on_begin: Callable[[float], None] = lambda _within_s: None,
         end: Callable[[int], NoReturn] = os._exit,
     ) -> None:
+        """`on_begin` is told how many seconds the whole may take."""
         self._admission = admission
         self._drain_s = drain_s
+        self._on_begin = on_begin
         self._end = end
         self._begun = False
 
@@ -50,6 +56,7 @@ class Shutdown:
 
     def _drain(self) -> None:
         limit_s = self._drain_s()
+        self._on_begin(limit_s + CANCEL_WITHIN_S + END_WITHIN_S)
         self._admission.drain()
         num_active = self._admission.num_active
         log.info("going down: %d answers are being made, %g s for them", num_active, limit_s)

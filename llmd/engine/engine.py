@@ -73,9 +73,9 @@ class Engine:
         return current.model.name if current else None
 
     def start(self, model: Model) -> None:
-        """Begin to load the first model and return at once."""
+        """Begin to load the first model and return at once. Does nothing when there is one."""
         with self._lock:
-            if not self._closed:
+            if not self._closed and self._current is None and self._loading is None:
                 self._current = self._supervise(model)
 
     def start_without(self, reason: str) -> None:

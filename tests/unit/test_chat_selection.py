@@ -161,3 +161,14 @@ def test_a_switch_that_fails_leaves_the_old_selection(service: Service) -> None:
     with pytest.raises(Conflict):
         select(service, "new.gguf", None)
     assert service.settings.selection() == Selection()
+
+
+def test_a_reload_starts_a_model_only_where_there_was_none(service: Service) -> None:
+    """A file that came after the start serves from then on."""
+    service.engine.name = None
+    service.selector.start_missing()
+    [model] = service.engine.started_with
+    assert model.name == "tiny.gguf"
+    service.engine.name = "tiny.gguf"
+    service.selector.start_missing()
+    assert len(service.engine.started_with) == 1

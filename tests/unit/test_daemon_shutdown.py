@@ -22,7 +22,10 @@ class Down:
         self.admission = Admission(2, 2)
         self.drain_s = 3600.0
         self.drained: list[int] = []
-        self.shutdown = Shutdown(self.admission, lambda: self.drain_s, end=sys.exit)
+        self.announced: list[float] = []
+        self.shutdown = Shutdown(
+            self.admission, lambda: self.drain_s, on_begin=self.announced.append, end=sys.exit
+        )
 
     def terminate(self) -> None:
         """Come as SIGTERM."""
@@ -45,6 +48,8 @@ def test_an_idle_daemon_ends_at_once(down: Down) -> None:
     down.terminate()
     until(lambda: down.drained)
     assert not down.admission.expired
+    [within_s] = down.announced
+    assert within_s > down.drain_s
 
 
 def test_running_answers_get_their_time_and_new_ones_none(down: Down) -> None:
