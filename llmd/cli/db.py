@@ -66,6 +66,23 @@ def check(ctx: click.Context, installation: Installation, *, as_json: bool) -> N
         ctx.exit(EXIT_FAILED)
 
 
+@db_group.command("revision", cls=Command, cannot="tell the revision of the database")
+@json_option
+@pass_installation
+def revision(installation: Installation, *, as_json: bool) -> None:
+    """Print the revision of the database's schema, or "none" where there is no database yet.
+
+    It may be newer than this version of llmd: nothing is opened for writing.
+    """
+    from llmd.store import migrate
+
+    present, wanted = migrate.current(installation.config.store.url), migrate.head()
+    if as_json:
+        print_json({"revision": present, "wanted": wanted})
+    else:
+        click.echo(present or "none")
+
+
 @db_group.command("backup", cls=Command, cannot="back the database up")
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
