@@ -1,7 +1,8 @@
-"""What the tests of the store and of the daemon's upper parts share."""
+"""The fixtures that more than one file of unit tests needs."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ import pytest
 
 from llmd.store import migrate
 from llmd.store.db import Database
+from tests.fake_daemon import FakeDaemon
+from tests.gate import House
+from tests.http_server import Running
 from tests.service import Service, empty_database
+from tests.workers import Supervise
 
 MakeService = Callable[..., Service]
 
@@ -53,3 +58,47 @@ def make_service(tmp_path: Path, blank_database: bytes) -> Iterator[MakeService]
 def service(make_service: MakeService) -> Service:
     """Give a service with two streams and a queue of two."""
     return make_service()
+
+
+@pytest.fixture
+def house() -> House:
+    """Return an empty house."""
+    return House()
+
+
+@pytest.fixture
+def daemon() -> Iterator[FakeDaemon]:
+    """Give a fake daemon that listens."""
+    server = FakeDaemon()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def config(tmp_path: Path, daemon: FakeDaemon) -> Path:
+    """Give a configuration of that daemon, with the admin's key beside it."""
+    file = tmp_path / "llmd.toml"
+    file.write_text(f'[server]\nlisten = ["0.0.0.0:{daemon.server_port}"]\n')
+    (tmp_path / "admin.key").write_text("llmd_admin\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    """Give an HTTP server on a real socket, one for all tests of a file."""
+    made = Running()
+    yield made
+    made.forget_clients()
+    made.stop()
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Supervise]:
+    """Give a maker of supervisors, and stop them all."""
+    supervise = Supervise(tmp_path)
+    yield supervise
+    supervise.stop()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
+
+from llmd.models.gguf import GgufHeader, read_header
 
 Entry = tuple[str, int, bytes]
 
@@ -98,3 +101,13 @@ def having(*changed: Entry) -> list[Entry]:
     """Return the entries of a right file with these in place of their like, or added."""
     keys = {entry[0] for entry in changed}
     return [entry for entry in ENTRIES if entry[0] not in keys] + list(changed)
+
+
+GOOD = build()
+
+
+def read(folder: Path, content: bytes) -> GgufHeader:
+    """Return the header of a file with this content."""
+    file = folder / "m.gguf"
+    file.write_bytes(content)
+    return read_header(file)

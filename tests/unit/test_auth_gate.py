@@ -1,131 +1,15 @@
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import Callable
-
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmd.auth.gate import Caller, Gate
-from llmd.auth.secret import Hasher, digest, make
-from llmd.config import Auth
-from llmd.errors import StoreUnavailable, TooManyFailures, Unauthorized
+from llmd.auth.gate import Caller
+from llmd.auth.secret import digest, make
+from llmd.errors import StoreUnavailable, Unauthorized
+from tests.gate import HOME, House, Row
 
-HOME = "192.0.2.1"
-AWAY = "198.51.100.9"
 SEED_KEY = "abcdefghij0123456789"
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    hash: str
-    name: str = "alice"
-    role: str = "user"
-    expires_at: int | None = None
-    revoked_at: int | None = None
-
-
-class FakeKeys:
-    """Keep rows in memory, and count who asks for them."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
-        self.digests: dict[str, str] = {}
-        self.calls: list[str] = []
-        self.is_read_only = False
-        # Where threads wait for each other when each asks for its first row.
-        self.barrier: threading.Barrier | None = None
-        self.waited: set[int] = set()
-
-    def by_id(self, key_id: str, /) -> Row | None:
-        self.calls.append("by_id")
-        if self.barrier is not None and threading.get_ident() not in self.waited:
-            self.waited.add(threading.get_ident())
-            self.barrier.wait()
-        return self.rows.get(key_id)
-
-    def by_digest(self, key_digest: str, /) -> Row | None:
-        self.calls.append("by_digest")
-        return self.rows.get(self.digests.get(key_digest, ""))
-
-    def touch(self, key_id: str, now: int, /) -> None:
-        self.calls.append(f"touch {key_id} {now}")
-        self._write()
-
-    def rehash(self, key_id: str, hashed: str, /) -> None:
-        self.calls.append("rehash")
-        self._write()
-        self.change(key_id, hash=hashed)
-
-    def change(self, key_id: str, **changes: object) -> None:
-        self.rows[key_id] = msgspec.structs.replace(self.rows[key_id], **changes)
-
-    def _write(self) -> None:
-        if self.is_read_only:
-            message = "attempt to write a readonly database"
-            raise StoreUnavailable(message)
-
-
-class CountingHasher(Hasher):
-    """Count the costly checks."""
-
-    num_verified = 0
-
-    def verify(self, hashed: str, text: str) -> bool:
-        self.num_verified += 1
-        return super().verify(hashed, text)
-
-
-class House:
-    """Hold a gate, its clocks and the keys behind it."""
-
-    def __init__(self, parameters: str = "cheapest") -> None:
-        self.keys = FakeKeys()
-        self.hasher = CountingHasher(parameters)
-        self.time_s = 1000.0
-        self.gate = Gate(
-            self.keys,
-            self.hasher,
-            settings=Auth(cache_ttl_s=600),
-            clock=lambda: self.time_s,
-            now=lambda: 1_800_000_000 + self.time_s,
-        )
-
-    def add(self, **changes: object) -> tuple[str, str]:
-        """Store a new key; return its id and text."""
-        key = make()
-        self.keys.rows[key.id] = Row(id=key.id, hash=Hasher("cheapest").hash(key.text))
-        self.keys.change(key.id, **changes)
-        return key.id, key.text
-
-    def guess(self, key_id: str) -> str:
-        """Return a key of the right form for `key_id` with a wrong secret."""
-        return make(FixedId(key_id)).text
-
-    def refused(self, presented: str | None, address: str = HOME) -> type[Exception]:
-        """Return the error with which the gate refuses."""
-        with pytest.raises((Unauthorized, TooManyFailures)) as caught:
-            self.gate.check(presented, address)
-        return type(caught.value)
-
-
-class FixedId:
-    """Choose the letters of an id first, then any."""
-
-    def __init__(self, key_id: str) -> None:
-        self.letters = iter(key_id)
-
-    def choice(self, seq: str, /) -> str:
-        return next(self.letters, None) or random.choice(seq)
-
-
-@pytest.fixture
-def house() -> House:
-    """Return an empty house."""
-    return House()
 
 
 def test_valid_key_names_its_caller(house: House) -> None:
@@ -251,60 +135,6 @@ def test_other_secret_under_the_same_id_ends_the_cached_key(house: House) -> Non
     assert house.refused(text) is Unauthorized
 
 
-def test_repeated_wrong_key_is_refused_from_memory(house: House) -> None:
-    """A client that goes on with one wrong key costs one lookup a minute and never waits."""
-    wrong = house.guess(house.add()[0])
-    assert {house.refused(wrong) for _ in range(100)} == {Unauthorized}
-    assert house.keys.calls == ["by_id"]
-    assert house.hasher.num_verified == 1
-    house.time_s += 60
-    assert house.refused(wrong) is Unauthorized
-    assert house.hasher.num_verified == 2
-
-
-def test_unknown_id_costs_no_argon2(house: House) -> None:
-    """Keys that nobody made are refused by their id alone, and their sender waits after ten."""
-    results = [house.refused(make().text) for _ in range(200)]
-    assert results == [Unauthorized] * 10 + [TooManyFailures] * 190
-    assert len(house.keys.calls) == 10
-    assert house.hasher.num_verified == 0
-
-
-def test_guesses_at_one_key_wait_wherever_they_come_from(house: House) -> None:
-    """Five wrong secrets for one key in a minute, from five addresses, are all that is tried."""
-    key_id, _ = house.add()
-    results = [house.refused(house.guess(key_id), f"192.0.2.{n}") for n in range(50)]
-    assert results == [Unauthorized] * 5 + [TooManyFailures] * 45
-    assert house.hasher.num_verified == 5
-    house.time_s += 60
-    assert house.refused(house.guess(key_id), AWAY) is Unauthorized
-
-
-def test_flood_does_not_touch_a_caller_who_is_in(house: House) -> None:
-    """Through 20,000 wrong keys from its own address and for its own id, a key in use works."""
-    key_id, text = house.add()
-    house.gate.check(text, HOME)
-    other = make().text
-    for number in range(20_000):
-        house.refused(house.guess(key_id) if number < 30 else other)
-        house.time_s += 0.01
-        if number % 100 == 0:
-            assert house.gate.check(text, HOME).id == key_id
-            other = make().text
-    assert house.hasher.num_verified < 30
-
-
-def test_key_not_yet_known_waits_where_others_guessed(house: House) -> None:
-    """An address that guessed too often waits with good keys too, and is told for how long."""
-    _, text = house.add()
-    for _ in range(10):
-        house.refused(make().text)
-    with pytest.raises(TooManyFailures) as caught:
-        house.gate.check(text, HOME)
-    assert caught.value.retry_after_s == 60
-    assert house.gate.check(text, AWAY) == house.gate.check(text, HOME)
-
-
 def test_use_is_noted_once_a_minute(house: House) -> None:
     """The last use is written at most each 60 seconds."""
     key_id, text = house.add()
@@ -351,43 +181,6 @@ def test_store_that_cannot_be_read_lets_nobody_in(house: House) -> None:
     house.keys.by_id = fail  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable):
         house.gate.check(text, HOME)
-
-
-def run_together(house: House, count: int, work: Callable[[], None]) -> None:
-    """Run `work` in so many threads that all have missed the caches before one goes on."""
-    house.keys.barrier = threading.Barrier(count)
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def test_key_that_comes_many_times_at_once_is_verified_once(house: House) -> None:
-    """Of requests that come together with one new key, the first pays Argon2 for all."""
-    key_id, text = house.add()
-    callers: list[str] = []
-    run_together(house, 16, lambda: callers.append(house.gate.check(text, HOME).id))
-    assert callers == [key_id] * 16
-    assert house.hasher.num_verified == 1
-
-
-def test_wrong_key_that_comes_many_times_at_once_is_verified_once(house: House) -> None:
-    """Of requests that come together with one wrong key, the first pays for all and counts."""
-    wrong = house.guess(house.add()[0])
-    results: list[type[Exception]] = []
-    run_together(house, 16, lambda: results.append(house.refused(wrong)))
-    assert results == [Unauthorized] * 16
-    assert house.hasher.num_verified == 1
-
-
-def test_guesses_that_come_at_once_are_counted_one_by_one(house: House) -> None:
-    """Twenty guesses at one moment cost no more Argon2 than twenty in a row."""
-    key_id, _ = house.add()
-    results: list[type[Exception]] = []
-    run_together(house, 20, lambda: results.append(house.refused(house.guess(key_id))))
-    assert results.count(TooManyFailures) == 15
-    assert house.hasher.num_verified == 5
 
 
 def test_keys_are_not_kept_in_memory(house: House) -> None:

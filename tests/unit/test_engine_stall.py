@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,14 +16,6 @@ from llmd.engine.watch import Watch
 from llmd.errors import EngineDied, EngineFailed
 from tests.fakes import wait_until
 from tests.workers import LIMIT_S, WATCH, Supervise, is_alive, read_delta, read_done, submit
-
-
-@pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[Supervise]:
-    """Give a maker of supervisors, and stop them all."""
-    supervise = Supervise(tmp_path)
-    yield supervise
-    supervise.stop()
 
 
 def test_worker_that_hangs_in_a_request_is_killed_and_replaced(supervise: Supervise) -> None:
