@@ -138,9 +138,20 @@ def _run(url: str, scripts: Path | None, *, is_sqlite: bool) -> None:
     try:
         with driver_errors(), engine.begin() as tx:
             command.upgrade(alembic_config(tx, scripts=scripts), "head")
-            if is_sqlite and tx.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
-                raise SchemaError("the upgrade would lose references between rows: not done")
+            if is_sqlite:
+                _check_references(tx)
+    except SchemaError as error:
+        # That the schema is another is no news while it is being changed: which part it was is.
+        if not isinstance(error.__cause__, DBAPIError):
+            raise
+        cause = error.__cause__.orig
+        raise SchemaError(f"the upgrade failed and changed nothing: {cause}") from error
     except (CommandError, DBAPIError) as error:
         raise SchemaError(f"the upgrade failed and changed nothing: {error}") from error
     finally:
         engine.dispose()
+
+
+def _check_references(tx: Tx) -> None:
+    if tx.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+        raise SchemaError("the upgrade would lose references between rows: not done")
