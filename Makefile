@@ -10,10 +10,12 @@ bin := .venv/bin
 scripts = $(wildcard $(dev)/*.sh .ci/run)
 # Where the end-to-end tests find a real model; LLMD_TEST_MODEL=/path/to/a.gguf names another.
 with_model = LLMD_TEST_MODEL="$${LLMD_TEST_MODEL:-$$($(dev)/model.sh --path)}"
+# The releases that packages are built for: make deb DIST=bookworm
+DIST ?= bookworm trixie
 # More words for pytest: make unit ARGS="-k store -x"
 ARGS ?=
 
-.PHONY: help prereqs venv engine model setup run test unit e2e cov check fmt lock clean
+.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test cov check fmt lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +45,13 @@ unit: venv ## the tests that need no model: seconds
 
 e2e: setup ## the tests of the real daemon with a real model
 	$(with_model) $(bin)/python -m pytest -m e2e $(ARGS)
+
+deb: setup ## Debian packages for DIST (bookworm, trixie; both when not given) into dist/, as root
+	@$(dev)/prereqs.sh deb
+	@for dist in $(DIST); do $(dev)/deb.sh "$$dist"; done
+
+deb-test: deb ## boot Debian with these packages, offline: install, upgrade, kill, remove; as root
+	LLMD_DEB_SUITES="$(DIST)" $(bin)/python -m pytest tests/deb $(ARGS)
 
 cov: setup ## every test with its branches counted, in the daemon and its worker too; 90 % or fail
 	$(bin)/coverage erase

@@ -3,8 +3,7 @@
 #
 #   deb.sh SUITE [FOLDER]   from the files that git knows; to dist/SUITE unless told otherwise
 #
-# Does nothing when the packages there were built from just the same. LLMD_WITHOUT_MIGRATION=0002
-# leaves a revision of the database out and makes an older version of it: for testing upgrades.
+# Does nothing when the packages there were built from just the same.
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
@@ -29,12 +28,11 @@ dev=packaging/dev
 base="$("$dev/root.sh" build "$suite")"
 engine="$(readlink -f "$venv/engine")" || die "no llama.cpp libraries yet: run make engine"
 model="$("$dev/model.sh" --path)"
-without="${LLMD_WITHOUT_MIGRATION:-}"
 
 # What is built from: the files that git knows, as they are now.
 sources() { git ls-files -z --cached --others --exclude-standard -- . ':!tests' ':!bench' ':!.ci'; }
 state="$(
-  { printf '%s\n' "$base" "$engine" "$without"
+  { printf '%s\n' "$base" "$engine"
     sources | xargs -0 sha256sum 2>/dev/null; } | sha256sum | cut -d' ' -f1
 )"
 if [ "$(cat "$out/.state" 2>/dev/null)" = "$state" ]; then
@@ -91,10 +89,6 @@ prepare() {
     [ ! -L "$file" ] || ln -sf "$(readlink "$file")" "$build/inputs/engine/${file##*/}"
   done
   cp "$model" "$build/inputs/"
-  if [ -n "$without" ]; then
-    rm "$build"/migrations/versions/"$without"_*.py
-    sed -i '1s/(\([^)]*\))/(\1~before)/' "$build/debian/changelog"
-  fi
   # Each release has a package of its own: the name of its version says which.
   sed -i "1s/(\([^)]*\)) [a-z]*;/(\1~$release) $suite;/" "$build/debian/changelog"
   chown -R root:root "$build"

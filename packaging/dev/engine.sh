@@ -4,6 +4,7 @@
 #
 #   engine.sh          build if need be, then link
 #   engine.sh --path   print the folder, built or not
+#   engine.sh --native build for this processor alone, to compare with, and print that folder
 #
 # The folder's name tells what went into it, so that another version, other flags or another
 # compiler never find the wrong build, and a build is never changed once it has its name.
@@ -33,6 +34,12 @@ flags=(
   '-DCMAKE_INSTALL_RPATH=$ORIGIN'
   -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
 )
+
+if [ "${1:-}" = --native ]; then
+  flags=("${flags[@]/-DGGML_NATIVE=OFF/-DGGML_NATIVE=ON}")
+  flags=("${flags[@]/-DGGML_CPU_ALL_VARIANTS=ON/-DGGML_CPU_ALL_VARIANTS=OFF}")
+  flags=("${flags[@]/-DGGML_BACKEND_DL=ON/-DGGML_BACKEND_DL=OFF}")
+fi
 
 pin="$(requirement llama-cpp-python "$root/requirements/run.txt")"
 version="$(sed -n 's/^llama-cpp-python==\([^ ]*\).*/\1/p' <<<"$pin")"
@@ -158,4 +165,8 @@ if [ ! -d "$engine" ]; then
     build
   fi
 fi
-link
+if [ "${1:-}" = --native ]; then
+  printf '%s\n' "$engine"
+else
+  link
+fi

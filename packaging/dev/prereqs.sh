@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Check what must be there before anything can be made: Python with venv, a C and C++ compiler, make.
 # CMake and ninja are not among them: they come with the locked build requirements.
+#
+#   prereqs.sh       for all but packages
+#   prereqs.sh deb   for building Debian packages and booting machines to test them
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
 
+purpose="${1:-all but packages}"
 python="${PYTHON:-python3}"
 missing=()
 
@@ -12,6 +16,10 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 look() {
   missing=()
+  if [ "$purpose" = deb ]; then
+    look_deb
+    return
+  fi
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     missing+=(python3)
   fi
@@ -24,6 +32,16 @@ look() {
   have strip || missing+=(binutils)
   have make || missing+=(make)
   have flock || missing+=(util-linux)
+}
+
+look_deb() {
+  have mmdebstrap || missing+=(mmdebstrap)
+  have systemd-nspawn || missing+=(systemd-container)
+  have dpkg-deb || missing+=(dpkg)
+  have ip || missing+=(iproute2)
+  have qemu-x86_64-static || missing+=(qemu-user-static)
+  have curl || missing+=(curl)
+  have pgrep || missing+=(procps)
 }
 
 look

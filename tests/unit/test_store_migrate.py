@@ -150,7 +150,7 @@ def test_a_failing_revision_changes_nothing(url: str, tmp_path: Path, scripts: P
     before = schema(tmp_path / "llmd.db")
     broken = NEXT.replace("UPDATE sessions", "UPDATE nowhere")
     (scripts / "versions" / "0002_color.py").write_text(broken)
-    with pytest.raises(SchemaError, match="changed nothing: .*no such table: nowhere"):
+    with pytest.raises(SchemaError, match=r"changed nothing: .*no such table: nowhere"):
         migrate.upgrade(url, now=0, scripts=scripts)
     assert schema(tmp_path / "llmd.db") == before
     assert migrate.current(url) == "0001"

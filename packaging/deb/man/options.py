@@ -1,6 +1,6 @@
 """Print the manual page llmd.toml(5), made from the commented file that has every option.
 
-    options.py FILE VERSION
+options.py FILE VERSION
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ llmd.toml \\- configuration of the LLM server
 .br
 .I /etc/llmd/credentials/*.toml
 .SH DESCRIPTION
-The files are TOML and are read in this order, those of a folder in the order of their names; a later
-value takes the place of an earlier one. Every option may be left out. The files in
+The files are TOML and are read in this order, those of a folder in the order of their names; a
+later value takes the place of an earlier one. Every option may be left out. The files in
 .I credentials
 may be readable for root alone: systemd hands them to the daemon.
 .PP

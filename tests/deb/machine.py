@@ -1,0 +1,192 @@
+"""A Debian that is booted with its own systemd, offline, in namespaces of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+ROOT_SH = Path(__file__).parents[2] / "packaging/dev/root.sh"
+
+EMULATOR = "/usr/bin/qemu-x86_64-static"
+
+_BOOT_S = 60.0
+_BOOT = """
+set -e
+mount -t tmpfs tmpfs {work}
+mkdir {work}/root {work}/upper {work}/lower
+mount -t overlay overlay -o lowerdir={base},upperdir={work}/upper,workdir={work}/lower {work}/root
+echo $$ > {cgroup}/cgroup.procs
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+exec systemd-nspawn --quiet --directory={work}/root --machine={name} --boot --register=no \\
+  --keep-unit --private-network --link-journal=no --console=pipe --bind-ro={debs}:/opt/debs \\
+  --bind-ro={emulator}:/opt/emulator \\
+  --capability=CAP_BPF,CAP_PERFMON --system-call-filter=bpf
+"""
+
+
+class Failed(AssertionError):
+    """A command in the machine ended with another status than it should."""
+
+
+class Machine:
+    """One boot of a release, gone without a trace when it is closed.
+
+    A network of its own: `lan` is the address at which another namespace reaches it.
+    """
+
+    lan = "10.77.0.1"
+
+    def __init__(self, suite: str, work: Path, debs: Path) -> None:
+        """Boot, and wait until everything is started."""
+        self.suite = suite
+        base = subprocess.run(
+            [ROOT_SH, "test", suite], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        self._cgroup = _cgroups() / f"llmd-{suite}-{os.getpid()}"
+        self._cgroup.mkdir()
+        script = _BOOT.format(
+            work=work,
+            base=base,
+            cgroup=self._cgroup,
+            name=f"llmd-{suite}",
+            debs=debs,
+            emulator=EMULATOR,
+        )
+        self._log = (work.parent / f"{work.name}.log").open("w+")
+        self._process = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._client: subprocess.Popen[bytes] | None = None
+        self._init = self._wait_booted()
+
+    def run(self, command: str, *, status: int | None = 0, timeout_s: float = 120) -> str:
+        """Run a shell command as root, and return what it wrote on both streams, in one."""
+        return self._run(["nsenter", "-t", str(self._init), "-a"], command, status, timeout_s)
+
+    def from_lan(self, command: str, *, status: int | None = 0, timeout_s: float = 120) -> str:
+        """Run a shell command of the host in another network that has a cable to the machine."""
+        if self._client is None:
+            self._lay_cable()
+        assert self._client is not None
+        return self._run(["nsenter", "-t", str(self._client.pid), "-n"], command, status, timeout_s)
+
+    def ask(self, path: str, body: object = None, *, key: str) -> dict[str, object]:
+        """Send a request to llmd from the LAN, and return what it answers."""
+        data = "" if body is None else f"-d '{json.dumps(body)}'"
+        out = self.from_lan(
+            f"curl -sS -m 60 -H 'Authorization: Bearer {key}' {data} http://{self.lan}:5000{path}"
+        )
+        answer: dict[str, object] = json.loads(out)
+        return answer
+
+    def admin_key(self) -> str:
+        """Return the key that the first installation made."""
+        return self.run("cat /etc/llmd/admin.key").strip()
+
+    def is_known(self, key: str) -> bool:
+        """Tell whether llmd answers this key."""
+        return self.ask("/auth", key=key)["auth"] is True
+
+    def journal(self, *options: str) -> str:
+        """Return what the unit has logged."""
+        return self.run(f"journalctl -u llmd --no-pager -q {' '.join(options)}")
+
+    def close(self) -> None:
+        """Switch off."""
+        if self._client is not None:
+            self._client.kill()
+            self._client.wait()
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            (self._cgroup / "cgroup.kill").write_text("1")
+            self._process.wait(30)
+        self._log.close()
+        for folder, _, _ in sorted(os.walk(self._cgroup), reverse=True):
+            Path(folder).rmdir()
+
+    def _run(self, way: list[str], command: str, status: int | None, timeout_s: float) -> str:
+        environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "DEBIAN_FRONTEND": "noninteractive",
+            "HOME": "/root",
+        }
+        done = subprocess.run(
+            [*way, "sh", "-c", command],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            timeout=timeout_s,
+        )
+        if status is not None and done.returncode != status:
+            raise Failed(f"{command!r} ended with {done.returncode}, not {status}:\n{done.stdout}")
+        return done.stdout
+
+    def _wait_booted(self) -> int:
+        deadline = time.monotonic() + _BOOT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            found = subprocess.run(
+                ["pgrep", "-P", str(self._process.pid)], check=False, capture_output=True, text=True
+            )
+            if found.stdout.strip():
+                init = int(found.stdout.split()[0])
+                state = subprocess.run(
+                    ["nsenter", "-t", str(init), "-a", "systemctl", "is-system-running", "--wait"],
+                    check=False,
+                    capture_output=True,
+                    text=True,
+                )
+                if state.stdout.strip() in {"running", "degraded"}:
+                    return init
+            time.sleep(0.2)
+        self._log.seek(0)
+        said = self._log.read()
+        self.close()
+        raise AssertionError(f"{self.suite} did not boot:\n{said[-4000:]}")
+
+    def _lay_cable(self) -> None:
+        self._client = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        pid = self._client.pid
+        ours = Path("/proc/self/ns/net").readlink()
+        while Path(f"/proc/{pid}/ns/net").readlink() == ours:
+            time.sleep(0.01)
+        here, there = (["nsenter", "-t", str(of), "-n"] for of in (pid, self._init))
+        for way, command in (
+            (here, f"ip link add wire type veth peer name lan netns {self._init}"),
+            (here, "ip address add 10.77.0.2/24 dev wire"),
+            (here, "ip link set wire up"),
+            (there, f"ip address add {self.lan}/24 dev lan"),
+            (there, "ip link set lan up"),
+        ):
+            subprocess.run([*way, *command.split()], check=True)
+
+
+def why_not() -> str | None:
+    """Say what is missing for booting machines, or return None."""
+    if os.geteuid() != 0:
+        return "booting a Debian needs root: run this with sudo"
+    for program in ("systemd-nspawn", "mmdebstrap", "nsenter", "ip", "curl", EMULATOR):
+        if shutil.which(program) is None:
+            return f"there is no {program}: packaging/dev/prereqs.sh deb installs it"
+    return None
+
+
+def _cgroups() -> Path:
+    """Return where cgroups of version 2 are, alone or beside those of version 1."""
+    both = Path("/sys/fs/cgroup/unified")
+    return both if both.exists() else Path("/sys/fs/cgroup")

@@ -1,0 +1,55 @@
+"""A later version of a package: the same one with another migration and a higher number."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+GOOD = "op.add_column('keys', sa.Column('note', sa.Text(), nullable=True))"
+BROKEN = "op.execute('UPDATE keys SET no_such_column = 1')"
+
+FIRST = 9001
+"""The revision that the first of the added migrations makes."""
+
+_MIGRATION = '''"""Add what a later version needs."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{before}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    {step}
+
+
+def downgrade() -> None:
+    op.drop_column("keys", "note")
+'''
+
+
+def make_next(deb: Path, folder: Path, version: str, *steps: str) -> Path:
+    """Write such a package into `folder`, and return it. `steps` are what its migrations do."""
+    tree = folder / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
+    control, preinst = tree / "DEBIAN/control", tree / "DEBIAN/preinst"
+    lines = control.read_text().splitlines()
+    [before] = [line.removeprefix("Version: ") for line in lines if line.startswith("Version: ")]
+    control.write_text(control.read_text().replace(before, version))
+    [versions] = tree.glob("usr/lib/llmd/lib/python3.*/site-packages/llmd/migrations/versions")
+    revisions = sorted(file.name[:4] for file in versions.glob("[0-9]*.py"))
+    added = [str(number) for number in range(FIRST, FIRST + len(steps))]
+    for before_it, revision, step in zip([revisions[-1], *added], added, steps, strict=False):
+        text = _MIGRATION.format(before=before_it, revision=revision, step=step)
+        (versions / f"{revision}_later.py").write_text(text)
+    text = preinst.read_text().replace(before, version)
+    known = f'" {" ".join(revisions)} "'
+    assert known in text
+    preinst.write_text(text.replace(known, f'" {" ".join([*revisions, *added])} "'))
+    made = folder / f"llmd_{version}.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", "-Znone", tree, made], check=True)
+    subprocess.run(["rm", "-rf", tree], check=True)
+    return made

@@ -1,0 +1,134 @@
+"""The packages on a fresh, offline Debian: installed, asked from the LAN, and what guards it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.deb.machine import Machine
+
+PARIS = {"prompt": "What is the capital of France? Answer in one word.", "temperature": 0}
+
+
+def test_it_answers_the_lan_after_one_command(installed: Machine) -> None:
+    """With the key that the installation made; it starts with the machine from now on."""
+    assert installed.run("systemctl is-active llmd").strip() == "active"
+    assert installed.run("systemctl is-enabled llmd").strip() == "enabled"
+    answer = installed.ask("/answer", PARIS, key=installed.admin_key())
+    assert "Paris" in str(answer["result"])
+
+
+def test_the_journal_tells_the_start_and_has_nothing_to_complain_of(installed: Machine) -> None:
+    """Which CPU code was chosen is among it."""
+    journal = installed.journal("-o cat")
+    assert "is ready" in journal
+    assert re.search(r"CPU code \w+", journal)
+    assert installed.journal("-p warning") == ""
+    assert "Traceback" not in journal
+
+
+def test_files_are_closed_to_others(installed: Machine) -> None:
+    """Owner and mode of what the package made."""
+    paths = "/etc/llmd /etc/llmd/llmd.toml /etc/llmd/admin.key /etc/llmd/credentials "
+    paths += "/var/lib/llmd /var/lib/llmd/llmd.db /var/cache/llmd"
+    assert installed.run(f"stat -c '%a %U:%G %n' {paths}").splitlines() == [
+        "750 root:llmd /etc/llmd",
+        "640 root:llmd /etc/llmd/llmd.toml",
+        "600 root:root /etc/llmd/admin.key",
+        "700 root:root /etc/llmd/credentials",
+        "750 llmd:llmd /var/lib/llmd",
+        "600 llmd:llmd /var/lib/llmd/llmd.db",
+        "750 llmd:llmd /var/cache/llmd",
+    ]
+    assert installed.run("dpkg -V llmd llmd-model-smollm2") == ""
+
+
+def test_the_unit_is_among_the_tightest(installed: Machine) -> None:
+    """By systemd's own measure, and it has no words for a mistake in it."""
+    exposure = installed.run("systemd-analyze security llmd --no-pager | tail -n 2")
+    match = re.search(r"exposure level for llmd\.service: ([0-9.]+)", exposure)
+    assert match
+    assert float(match[1]) <= 1.5
+    assert "llmd.service" not in installed.run(
+        "systemd-analyze verify llmd.service 2>&1 | grep -v 'man '; true"
+    )
+
+
+def test_nothing_is_open_to_the_daemon_but_its_own_folders(installed: Machine) -> None:
+    """A program in its place, under all that the unit sets, tries to get out."""
+    probe = Path(__file__).with_name("probe.py").read_text()
+    installed.run(f"cat > /usr/local/lib/probe.py <<'PROBE'\n{probe}\nPROBE")
+    installed.run("echo secret > /srv/other && chmod 600 /srv/other")
+    unit = "/run/systemd/system/llmd-probe.service"
+    start = "/usr/bin/python3 /usr/local/lib/probe.py"
+    installed.run(
+        f"sed -e 's/^Type=.*/Type=oneshot/' -e 's!^ExecStart=.*!ExecStart={start}!' "
+        f"-e '/^Watchdog/d' -e '/^Restart/d' /lib/systemd/system/llmd.service > {unit}"
+    )
+    installed.run("systemctl daemon-reload && systemctl start llmd-probe")
+    said = installed.run("journalctl -u llmd-probe -o cat -q --no-pager | grep ^probe")
+    assert said.splitlines() == ["probe is done"]
+
+
+def test_commands_work_for_root_without_a_key_in_hand(installed: Machine) -> None:
+    """The admin's key is found where the installation put it."""
+    status = installed.run("llmd status")
+    assert re.search(r"threads +\d+, \w+", status)
+    assert "Paris" in installed.run("llmd ask --temperature 0 '" + str(PARIS["prompt"]) + "'")
+    assert installed.run("llmd model remove SmolLM2-135M-Instruct.Q4_1.gguf 2>&1", status=1)
+    assert "llmd" in installed.run(
+        "bash -c '. /usr/share/bash-completion/completions/llmd && complete -p llmd'"
+    )
+
+
+def test_a_wrong_configuration_is_refused_and_the_old_one_stays(installed: Machine) -> None:
+    """The reload fails where it was asked for, with file and option."""
+    installed.run("printf '[server]\\nmax_streams = 0\\n' > /etc/llmd/conf.d/bad.toml")
+    installed.run("systemctl reload llmd", status=1)
+    assert "/etc/llmd/conf.d/bad.toml: server.max_streams" in installed.journal("-o cat -n 20")
+    assert installed.is_known(installed.admin_key())
+    installed.run("rm /etc/llmd/conf.d/bad.toml && systemctl reload llmd")
+
+
+def test_a_setting_that_only_root_may_read_reaches_the_daemon(installed: Machine) -> None:
+    """Those in credentials: systemd hands copies over."""
+    installed.run(
+        'umask 077; printf \'[server]\\nlisten = ["0.0.0.0:5000", "0.0.0.0:5001"]\\n\''
+        " > /etc/llmd/credentials/secret.toml; systemctl restart llmd"
+    )
+    installed.from_lan(f"curl -sSf http://{installed.lan}:5001/livez")
+    installed.run("rm /etc/llmd/credentials/secret.toml; systemctl restart llmd")
+    installed.from_lan(f"curl -sSf http://{installed.lan}:5001/livez", status=7)
+
+
+def test_nginx_before_it_speaks_tls_and_streams(installed: Machine) -> None:
+    """With the configuration of the documentation as it is."""
+    site = "/etc/nginx/sites-available/llmd"
+    certificate, key = (
+        rf"$(sed -n 's/^ *{name} \(.*\);/\1/p' {site})"
+        for name in ("ssl_certificate", "ssl_certificate_key")
+    )
+    installed.run(
+        f"zcat -f /usr/share/doc/llmd/nginx.conf* > {site};"
+        " rm -f /etc/nginx/sites-enabled/*;"
+        " ln -s ../sites-available/llmd /etc/nginx/sites-enabled/llmd;"
+        f" mkdir -p $(dirname {certificate}) $(dirname {key});"
+        " openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=llmd -days 2"
+        f" -out {certificate} -keyout {key} 2>/dev/null;"
+        " nginx -t && systemctl restart nginx"
+    )
+    lines = installed.from_lan(
+        f"curl -sSkN -m 60 -H 'Authorization: Bearer {installed.admin_key()}'"
+        f' -d \'{{"prompt": "Hi", "stream": true, "max_tokens": 8}}\''
+        f" https://{installed.lan}/answer"
+    ).splitlines()
+    assert sum(line.startswith("data:") for line in lines) > 2
+
+
+def test_the_socket_unit_keeps_the_port_while_llmd_starts_again(installed: Machine) -> None:
+    """Off at first; a request that comes while llmd is down waits for its answer."""
+    assert installed.run("systemctl is-enabled llmd.socket", status=1).strip() == "disabled"
+    installed.run("systemctl stop llmd && systemctl start llmd.socket")
+    assert installed.is_known(installed.admin_key())
+    assert "llmd.socket" in installed.run("systemctl show -P TriggeredBy llmd")
+    installed.run("systemctl stop llmd.socket && systemctl restart llmd")
