@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TextIO
 
 from llmd.config import Log
+from llmd.journal import Journal
 
 # The id of the request that the running code works for; empty outside of requests.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -53,8 +54,10 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     May be called again, with other settings.
     """
     stream = sys.stderr if stream is None else stream
-    handler = _Handler(stream)
-    handler.setFormatter(_formatter(log.format, stream))
+    formatter = _formatter(log.format, stream)
+    native = isinstance(formatter, _Journal) and _is_journal(stream)
+    handler = _JournalHandler(stream, Journal()) if native else _Handler(stream)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
@@ -112,6 +115,40 @@ def _escaped(match: re.Match[str]) -> str:
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Mark the handler that `configure` made, so that it replaces no other."""
+
+
+class _JournalHandler(_Handler):
+    """Send entries with fields; what the journal does not take so goes to it as lines."""
+
+    def __init__(self, stream: TextIO, journal: Journal) -> None:
+        super().__init__(stream)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record."""
+        try:
+            sent = self._journal.send(_fields(record))
+        except Exception:  # noqa: BLE001 - a message that cannot be made must not end its caller
+            self.handleError(record)
+            return
+        if not sent:
+            super().emit(record)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, str]:
+    """Return a record as the journal keeps it: all its lines in one message, and its fields."""
+    lines = _Formatter().lines(record)
+    fields = {
+        "MESSAGE": "\n".join([f"{record.name}: {lines[0]}", *lines[1:]]),
+        "PRIORITY": str(_priority(record.levelno)),
+        "SYSLOG_IDENTIFIER": "llmd",
+        "LLMD_LOGGER": record.name,
+    }
+    if request := request_id.get():
+        fields["LLMD_REQUEST"] = escape(request)
+    for name, value in getattr(record, "fields", {}).items():
+        fields[f"LLMD_{name.upper()}"] = escape(str(value))
+    return fields
 
 
 def _formatter(form: str, stream: TextIO) -> logging.Formatter:

@@ -27,6 +27,14 @@ def test_the_journal_tells_the_start_and_has_nothing_to_complain_of(installed: M
     assert "Traceback" not in journal
 
 
+def test_the_journal_is_searched_by_fields(installed: Machine) -> None:
+    """One request by its status, one by the id that its client was told."""
+    key = installed.admin_key()
+    installed.ask("/auth", key=key)
+    assert "GET /auth 200" in installed.journal("-o cat LLMD_STATUS=200 LLMD_PATH=/auth")
+    assert installed.journal("LLMD_STATUS=500") == ""
+
+
 def test_files_are_closed_to_others(installed: Machine) -> None:
     """Owner and mode of what the package made."""
     paths = "/etc/llmd /etc/llmd/llmd.toml /etc/llmd/admin.key /etc/llmd/credentials "
