@@ -15,10 +15,10 @@ DIST ?= bookworm trixie
 # More words for pytest: make unit ARGS="-k store -x"
 ARGS ?=
 
-.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test cov check fmt lock clean
+.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test bench-variants cov check fmt lock clean
 
 help: ## tell what there is
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 prereqs: ## see that Python, a compiler and make are there; install them where that is allowed
 	@$(dev)/prereqs.sh
@@ -37,7 +37,7 @@ setup: engine model ## all of the above
 run: setup ## start a daemon on 127.0.0.1:5000 (LLMD_PORT) with its data in var/, ask it something
 	@exec $(dev)/run.sh
 
-test: setup ## every test
+test: setup ## every test but those of the packages (deb-test)
 	$(with_model) $(bin)/python -m pytest $(ARGS)
 
 unit: venv ## the tests that need no model: seconds
@@ -52,6 +52,10 @@ deb: setup ## Debian packages for DIST (bookworm, trixie; both when not given) i
 
 deb-test: deb ## boot Debian with these packages, offline: install, upgrade, kill, remove; as root
 	LLMD_DEB_SUITES="$(DIST)" $(bin)/python -m pytest tests/deb $(ARGS)
+
+bench-variants: setup ## compare the CPU code that is shipped with a build for this processor (ten minutes at first)
+	@native="$$($(dev)/engine.sh --native | tee /dev/stderr | tail -n 1)"; \
+	  $(bin)/python bench/variants.py "$$($(dev)/model.sh --path)" "$$(readlink -f .venv/engine)" "$$native"
 
 cov: setup ## every test with its branches counted, in the daemon and its worker too; 90 % or fail
 	$(bin)/coverage erase
