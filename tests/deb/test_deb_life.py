@@ -137,12 +137,13 @@ def test_a_migration_that_fails_leaves_the_database_to_the_version_before(
 
 def test_removal_keeps_what_is_the_users_and_purge_takes_it(installed: Machine) -> None:
     """Installed again in between, all is there."""
+    ask(installed, "before-the-removal")
     installed.run("apt-get remove -y llmd")
     installed.run("systemctl is-active llmd", status=3)
     installed.run("test -e /var/lib/llmd/llmd.db && test -e /etc/llmd/llmd.toml")
     installed.run("test ! -e /usr/lib/llmd")
     installed.run("apt-get install -y /opt/debs/next.deb")
-    assert "s0" in sessions(installed)
+    assert "before-the-removal" in sessions(installed)
     ask(installed, "after-the-removal")
     installed.run("apt-get purge -y llmd")
     installed.run("test ! -e /var/lib/llmd && test ! -e /etc/llmd && test ! -e /var/cache/llmd")
