@@ -53,7 +53,11 @@ class FakeWorker:
     def run(self) -> None:
         start = receive_command(self._sock)
         assert isinstance(start, Start), "the first command was another"
-        variants = [name for name in ("best", "good", "plain") if name not in start.avoid_variants]
+        variants = [
+            name
+            for name in ("best", "better", "good", "fair", "plain")
+            if name not in start.avoid_variants
+        ]
         self._variant = variants[0]
         send_events(self._sock, [Loading(0.4, self._variant)])
         self._load(Path(start.model_path).read_text())

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.25
 _LOOK_LATER_S = 2.0
+_CLOSE_S = 12.0
 EXTEND_S = 30.0
 """How much time each look at a model that loads asks for. The engine bounds how often that is."""
 
@@ -47,6 +48,12 @@ class Reporter:
         """Say that the daemon goes down, which may take so long. What comes later is not told."""
         self._ended.set()
         self._systemd.tell("STOPPING=1", "STATUS=going down", extend(within_s))
+
+    def close(self) -> None:
+        """Wait for the last look, which uses what is closed next."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
         while not self._ended.wait(self._pause_s()):

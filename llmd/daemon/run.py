@@ -21,7 +21,7 @@ from llmd.daemon.http import HttpServer
 from llmd.daemon.reload import Reloader
 from llmd.daemon.reporter import Reporter
 from llmd.daemon.shutdown import Shutdown
-from llmd.daemon.systemd import Systemd
+from llmd.daemon.systemd import Systemd, extend
 from llmd.engine.engine import Engine
 from llmd.errors import SchemaError, StoreError
 from llmd.models.library import Library
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}
 
+_OPEN_S = 1800.0
+
 
 def serve(config_path: Path) -> int:
     """Run the daemon until SIGTERM or SIGINT, and return its exit code.
@@ -48,6 +50,8 @@ def serve(config_path: Path) -> int:
     settings = config.load(config_path)
     logs.configure(settings.log)
     log.info("llmd %s starts with %s", __version__, config_path)
+    # A big database is upgraded and looked through for minutes.
+    systemd.tell("STATUS=opening the database", extend(_OPEN_S))
     db = open_database(settings.store.url)
     services = build(settings, db)
     access = create_access(services, settings.server)
@@ -78,6 +82,7 @@ def serve(config_path: Path) -> int:
     try:
         server.run()
     finally:
+        reporter.close()
         services.engine.close()
         server.close()
         db.close()

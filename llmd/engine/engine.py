@@ -207,5 +207,6 @@ class Engine:
             num_threads_batch=settings.threads_batch,
             kv_type=settings.kv_type,
             max_state_bytes=self._cache.ram_bytes,
+            avoid_variants=self._current.avoided_variants if self._current else [],
         )
         return Supervisor(model, start, settings, self._watch)

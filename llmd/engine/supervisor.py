@@ -8,10 +8,8 @@ import select
 import threading
 import time
 
-import msgspec
-
 from llmd import config
-from llmd.engine.deaths import DEATHS_WITHIN_S, MAX_DEATHS, Deaths
+from llmd.engine.deaths import DEATHS_WITHIN_S, MAX_DEATHS, Deaths, avoiding
 from llmd.engine.generation import Generation
 from llmd.engine.model import Model, State
 from llmd.engine.pace import Pace
@@ -168,21 +166,21 @@ class Supervisor:
             self._serve(process)
             how = process.close()
             self._process = None
-            if process.died_of_illegal_instruction:
-                self._avoid_variant()
-            self._bury(how)
+            self._bury(how, counts=not (process.died_of_illegal_instruction and self._avoid()))
 
-    def _avoid_variant(self) -> None:
-        """Let the next worker take other CPU code.
+    @property
+    def avoided_variants(self) -> list[str]:
+        """CPU code that has died on this processor."""
+        return self._start.avoid_variants
 
-        llama.cpp asks what the processor can do, not what its system or hypervisor lets it do.
-        """
-        avoided = self._start.avoid_variants
-        if self._cpu_variant and self._cpu_variant not in avoided:
-            log.error("CPU code %s cannot run here: going on without it", self._cpu_variant)
-            self._start = msgspec.structs.replace(
-                self._start, avoid_variants=[*avoided, self._cpu_variant]
-            )
+    def _avoid(self) -> bool:
+        """Let the next worker take other CPU code; False when that changes nothing."""
+        start = avoiding(self._start, self._cpu_variant)
+        if start is None:
+            return False
+        log.error("CPU code %s cannot run here: going on without it", self._cpu_variant)
+        self._start = start
+        return True
 
     def _wait_to_spawn(self, error: OSError) -> None:
         """Wait for processes or descriptors to be had again: that is no fault of the model."""
@@ -263,13 +261,16 @@ class Supervisor:
             info.num_threads,
         )
 
-    def _bury(self, how: str) -> None:
-        """Tell everyone that the worker is gone, and decide whether to start another."""
+    def _bury(self, how: str, *, counts: bool = True) -> None:
+        """Tell everyone that the worker is gone, and decide whether to start another.
+
+        A death that `counts` is one of those that may not be too many.
+        """
         with self._changed:
             generations = list(self._generations.values())
             self._generations.clear()
             if self.state in (State.LOADING, State.READY):
-                if self._deaths.add():
+                if counts and self._deaths.add():
                     minutes = f"{DEATHS_WITHIN_S / 60:g} minutes"
                     message = f"the worker died {MAX_DEATHS} times within {minutes} ({how})"
                     self._set(State.FAILED, f"{message}: load the model again, or another")

@@ -94,7 +94,7 @@ def hand_over(path: Path, like: Path) -> None:
     """Give `path` the owner of `like` when root made it, so that the daemon can open it."""
     if os.geteuid() == 0:
         owner = like.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def create_file(path: Path) -> None:

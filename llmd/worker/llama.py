@@ -200,8 +200,8 @@ def _load_library(folder: Path, avoid: list[str]) -> tuple[Any, str]:
     """
     if not (folder / "libllama.so").exists():
         raise EngineFailed(
-            f"no llama.cpp libraries in {folder}: build them ('make engine') "
-            "or set [engine] library_dir"
+            f"no llama.cpp libraries in {folder}: install llmd again ('make engine' "
+            "in a checkout), or set [engine] library_dir"
         )
     check_processor()
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
