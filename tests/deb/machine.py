@@ -15,17 +15,56 @@ ROOT_SH = Path(__file__).parents[2] / "packaging/dev/root.sh"
 EMULATOR = "/usr/bin/qemu-x86_64-static"
 
 _BOOT_S = 60.0
-_BOOT = """
+_LAY_ROOT = """
 set -e
 mount -t tmpfs tmpfs {work}
 mkdir {work}/root {work}/upper {work}/lower
 mount -t overlay overlay -o lowerdir={base},upperdir={work}/upper,workdir={work}/lower {work}/root
 echo $$ > {cgroup}/cgroup.procs
+"""
+_BY_NSPAWN = """
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 exec systemd-nspawn --quiet --directory={work}/root --machine={name} --boot --register=no \\
   --keep-unit --private-network --link-journal=no --console=pipe --bind-ro={debs}:/opt/debs \\
   --bind-ro={emulator}:/opt/emulator \\
   --capability=CAP_BPF,CAP_PERFMON --system-call-filter=bpf
+"""
+# What util-linux alone can do. The root is shared, else no credentials reach a unit.
+_BY_UNSHARE = """
+exec unshare --mount --propagation private --pid --fork --kill-child --uts --ipc --cgroup --net \\
+  sh -c 'set -e
+ip link set lo up
+cd {work}/root
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=755 tmpfs dev
+mkdir dev/shm dev/pts
+mount -t tmpfs tmpfs dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
+for device in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "tty 5 0"; do
+  set -- $device
+  mknod -m 666 dev/$1 c $2 $3
+done
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+ln -s fd/0 dev/stdin
+ln -s fd/1 dev/stdout
+ln -s fd/2 dev/stderr
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mkdir -p opt/debs
+touch opt/emulator
+mount --bind {debs} opt/debs
+mount --bind {emulator} opt/emulator
+hostname {name}
+mkdir -p .old
+pivot_root . .old
+umount -l /.old
+mount --make-rshared /
+exec env -i container=llmd PATH=/usr/sbin:/usr/bin:/sbin:/bin setpriv \\
+  --bounding-set -sys_module,-sys_time,-sys_rawio,-syslog,-sys_boot /lib/systemd/systemd'
 """
 
 
@@ -35,6 +74,8 @@ class Failed(AssertionError):
 
 class Machine:
     """One boot of a release, gone without a trace when it is closed.
+
+    By systemd-nspawn; by unshare where there is none, or LLMD_BOOT=unshare is set.
 
     A network of its own: `lan` is the address at which another namespace reaches it.
     """
@@ -49,7 +90,8 @@ class Machine:
         ).stdout.strip()
         self._cgroup = _cgroups() / f"llmd-{suite}-{os.getpid()}"
         self._cgroup.mkdir()
-        script = _BOOT.format(
+        by_nspawn = shutil.which("systemd-nspawn") and os.environ.get("LLMD_BOOT") != "unshare"
+        script = (_LAY_ROOT + (_BY_NSPAWN if by_nspawn else _BY_UNSHARE)).format(
             work=work,
             base=base,
             cgroup=self._cgroup,
@@ -66,6 +108,7 @@ class Machine:
             start_new_session=True,
         )
         self._client: subprocess.Popen[bytes] | None = None
+        self._init = 0
         self._init = self._wait_booted()
 
     def run(self, command: str, *, status: int | None = 0, timeout_s: float = 120) -> str:
@@ -105,8 +148,11 @@ class Machine:
         if self._client is not None:
             self._client.kill()
             self._client.wait()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        if self._init:
+            # systemd's signal for switching off.
+            os.kill(self._init, signal.SIGRTMIN + 4)
+        else:
+            self._process.terminate()
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
@@ -180,7 +226,7 @@ def why_not() -> str | None:
     """Say what is missing for booting machines, or return None."""
     if os.geteuid() != 0:
         return "booting a Debian needs root: run this with sudo"
-    for program in ("systemd-nspawn", "mmdebstrap", "nsenter", "ip", "curl", EMULATOR):
+    for program in ("mmdebstrap", "nsenter", "ip", "curl", EMULATOR):
         if shutil.which(program) is None:
             return f"there is no {program}: packaging/dev/prereqs.sh deb installs it"
     return None
