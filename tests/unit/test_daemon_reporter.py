@@ -12,6 +12,7 @@ from llmd.daemon.reporter import Reporter
 from llmd.daemon.systemd import Systemd
 from llmd.engine.engine import EngineStatus
 from llmd.engine.protocol import ModelInfo
+from tests.fake_engine import INFO
 from tests.service import until
 
 LOADING = EngineStatus(
@@ -27,16 +28,6 @@ LOADING = EngineStatus(
     num_cached_tokens=0,
     num_completion_tokens=0,
     tokens_per_s=0.0,
-)
-INFO = ModelInfo(
-    architecture="llama",
-    num_parameters=1,
-    num_context_tokens=64,
-    max_sequences=2,
-    num_threads=2,
-    num_threads_batch=2,
-    cpu_variant="haswell",
-    has_chat_template=True,
 )
 
 
@@ -94,7 +85,7 @@ def test_ready_is_told_once_and_only_when_the_model_serves(reported: Reported) -
     told = reported.manager.told
     until(lambda: told.count("WATCHDOG=1") > 3)
     assert told.count("READY=1") == 1
-    assert "STATUS=serving a.gguf with CPU code haswell on 2 threads" in told
+    assert "STATUS=serving a.gguf with CPU code x64 on 2 threads" in told
 
 
 def test_a_daemon_without_a_model_is_ready_to_be_given_one(reported: Reported) -> None:
