@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def debs(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder with the packages, and the next ones: one whose migration works, one not."""
     folder = tmp_path_factory.mktemp(f"debs-{suite}")
     for deb in (DIST / suite).glob("*.deb"):
-        os.link(deb, folder / deb.name)
+        shutil.copy2(deb, folder / deb.name)
     [package] = folder.glob("llmd_*_amd64.deb")
     make_next(package, folder, "0.2.0-1", GOOD).rename(folder / "next.deb")
     make_next(package, folder, "0.3.0-1", GOOD, BROKEN).rename(folder / "broken.deb")
