@@ -7,10 +7,18 @@ import sys
 import threading
 import time
 
+import pytest
+
 from tests.deb.machine import Machine
 from tests.deb.next import FIRST
 
 SESSIONS = 100
+
+
+@pytest.fixture(autouse=True)
+def fresh(installed: Machine) -> None:
+    """Let no start of the tests before count for the limit of starts."""
+    installed.run("systemctl reset-failed llmd", status=None)
 
 
 def ask(machine: Machine, session: str) -> None:
@@ -54,11 +62,11 @@ def test_a_daemon_that_hangs_is_ended_by_the_watchdog(installed: Machine) -> Non
     """With a short time for it, for the test."""
     installed.run(
         "mkdir -p /run/systemd/system/llmd.service.d &&"
-        " printf '[Service]\\nWatchdogSec=3\\n' > /run/systemd/system/llmd.service.d/test.conf &&"
+        " printf '[Service]\\nWatchdogSec=5\\n' > /run/systemd/system/llmd.service.d/test.conf &&"
         " systemctl daemon-reload && systemctl restart llmd"
     )
     pid = main_pid(installed)
-    time.sleep(7)
+    time.sleep(11)
     assert main_pid(installed) == pid
     installed.run(f"kill -STOP {pid}")
     wait_for_another(installed, pid)
