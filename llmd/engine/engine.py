@@ -14,7 +14,7 @@ import msgspec
 from llmd import config
 from llmd.engine.generation import Generation
 from llmd.engine.model import Model, State
-from llmd.engine.protocol import ModelInfo, Prompt, Sampling, Start, Submit
+from llmd.engine.protocol import Constraint, ModelInfo, Prompt, Query, Sampling, Start, Submit
 from llmd.engine.supervisor import Supervisor
 from llmd.engine.watch import WATCH, Watch
 from llmd.errors import Conflict, EngineFailed, ModelInvalid
@@ -33,6 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     max_context_tokens: int | None
     stop: list[str]
+    constraint: Constraint | None = None
+    num_logprobs: int | None = None
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,21 +127,17 @@ class Engine:
 
     def submit(self, request: Request) -> Generation:
         """Begin to generate. Raise `EngineLoading` or `EngineFailed`."""
-        submit = Submit(
-            id=next(_request_ids),
-            owner=request.owner,
-            session=request.session,
-            prompt=request.prompt,
-            num_turns=request.num_turns,
-            sampling=request.sampling,
-            max_tokens=request.max_tokens,
-            max_context_tokens=request.max_context_tokens,
-            stop=request.stop,
-        )
+        return self._send(Submit(id=next(_request_ids), **msgspec.structs.asdict(request)))
+
+    def ask(self, query: Query) -> Generation:
+        """Begin to answer a query, whose id is set here. Raise as `submit` does."""
+        return self._send(msgspec.structs.replace(query, id=next(_request_ids)))
+
+    def _send(self, command: Submit | Query) -> Generation:
         while True:
             supervisor = self._supervisor()
             try:
-                return supervisor.submit(submit)
+                return supervisor.submit(command)
             except EngineFailed:
                 # It may have retired just now, for another model.
                 if supervisor is self._current:

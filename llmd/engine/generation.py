@@ -5,10 +5,10 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 
-from llmd.engine.protocol import Delta, Done, Refused, Started
+from llmd.engine.protocol import Answered, Done, Progress, Refused
 from llmd.errors import EngineDied, InvalidField, LlmdError, PromptTooLong
 
-GenerationEvent = Started | Delta | Done
+GenerationEvent = Progress | Done | Answered
 
 
 class Generation:
@@ -27,10 +27,12 @@ class Generation:
         self._events.put(event)
 
     def next(self, timeout_s: float) -> GenerationEvent | None:
-        """Return the next event, or None when none comes in time. `Done` is the last.
+        """Return the next event, or None when none comes in time.
+
+        `Done` is the last of a request, and one of `Answered` all that a query brings.
 
         Raise `PromptTooLong` or `InvalidField` when the worker refuses the request, and
-        `EngineDied` when it ends before its time.
+        `EngineDied` when the worker ends before its time.
         """
         try:
             event = self._events.get(timeout=timeout_s)
@@ -52,4 +54,4 @@ def _refusal(event: Refused) -> LlmdError:
         error = PromptTooLong(event.num_prompt_tokens, event.num_context_tokens)
         error.message = event.message
         return error
-    return InvalidField(event.message, param="prompt")
+    return InvalidField(event.message, param=event.param)

@@ -15,19 +15,20 @@ from llmd.engine.model import Model, State
 from llmd.engine.pace import Pace
 from llmd.engine.process import WorkerProcess
 from llmd.engine.protocol import (
+    Answered,
     Beat,
     Cancel,
     Command,
-    Delta,
     Done,
     Event,
     Forget,
     LoadFailed,
     Loading,
     ModelInfo,
+    Progress,
+    Query,
     Refused,
     Start,
-    Started,
     Submit,
     receive_events,
     send_command,
@@ -87,8 +88,8 @@ class Supervisor:
         if self.state is not State.READY:
             raise EngineFailed(self.reason, retry_after_s=30)
 
-    def submit(self, request: Submit) -> Generation:
-        """Pass a request on. Raise `EngineLoading` or `EngineFailed`."""
+    def submit(self, request: Submit | Query) -> Generation:
+        """Pass a request or a query on. Raise `EngineLoading` or `EngineFailed`."""
         with self._changed:
             self.check_ready()
             if not self._generations:
@@ -220,13 +221,8 @@ class Supervisor:
         return silent_s > max(self._settings.stall_s, limit_s)
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Started | Delta):
+        if isinstance(event, Progress | Done | Refused | Answered):
             self._put(event)
-        elif isinstance(event, Done | Refused):
-            self._put(event)
-            with self._changed:
-                self._generations.pop(event.id, None)
-                self._changed.notify_all()
         elif isinstance(event, Beat):
             self.beat = event
             self.rate.add(time.monotonic(), event.num_completion_tokens)
@@ -241,10 +237,14 @@ class Supervisor:
         else:
             self._on_ready(event)
 
-    def _put(self, event: Started | Delta | Done | Refused) -> None:
+    def _put(self, event: Progress | Done | Refused | Answered) -> None:
         generation = self._generations.get(event.id)
         if generation is not None:
             generation.put(event)
+        if not isinstance(event, Progress):
+            with self._changed:
+                self._generations.pop(event.id, None)
+                self._changed.notify_all()
 
     def _on_ready(self, info: ModelInfo) -> None:
         self.info = info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmd.engine.protocol import Part, Prompt, Submit, TextPrompt
+from llmd.engine.protocol import Part, Prompt, Submit, TextPrompt, TokenPrompt
 from llmd.errors import InvalidField, PromptTooLong
 from llmd.worker.backend import Backend
 
@@ -54,12 +54,14 @@ def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
 
     This runs in the thread that decodes: a megabyte would hold all others up for seconds.
     """
+    if isinstance(prompt, TokenPrompt):
+        return
     texts = (
         [part.text for part in prompt.parts if part.turn < 0]
         if isinstance(prompt, TextPrompt)
         else [message.content for message in prompt.messages if message.turn < 0]
     )
-    longest = max(texts, key=len)
+    longest = max(texts, key=len, default="")
     num_chars = max(MIN_CHECKED_CHARS, CHARS_A_TOKEN * num_context)
     if len(longest) > num_chars:
         num_tokens = len(backend.tokenize([Part(text=longest[:num_chars])]))
@@ -69,6 +71,8 @@ def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
 
 def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> list[int]:
     """Return the tokens of a prompt without its first `num_dropped` turns."""
+    if isinstance(prompt, TokenPrompt):
+        return prompt.tokens
     if isinstance(prompt, TextPrompt):
         parts = [part for part in prompt.parts if not 0 <= part.turn < num_dropped]
     else:

@@ -1,4 +1,4 @@
-"""llama.cpp as a `Backend`: the only file that imports llama_cpp.
+"""llama.cpp with one model loaded: the only file that imports llama_cpp.
 
 The bindings are llama-cpp-python's, the libraries our own build of the llama.cpp tree inside
 its source distribution, with a variant of the CPU code for each kind of x86-64.
@@ -13,176 +13,52 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmd.engine.protocol import Message, ModelInfo, Part, Sampling, Start
+from llmd.engine.protocol import Start
 from llmd.errors import EngineFailed, InvalidField, ModelInvalid
-from llmd.worker.batch import Batch
 from llmd.worker.chat_template import ChatTemplate
 from llmd.worker.native import ShortCalls
-from llmd.worker.sampler import LlamaSampler
 from llmd.worker.threads import num_usable_cores
 from llmd.worker.variants import check_processor, load_best
 from llmd.worker.vocabulary import Vocabulary
-
-_NUM_WARM_UP = 32
-"""Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
 
 _LOG_WARN = 3
 _LOG_ERROR = 4
 
 
-class LlamaBackend:
-    """One model in this process, with one context. Free only by the end of the process."""
+class LoadedModel:
+    """The weights and the vocabulary of one model. Free only by the end of the process."""
 
     def __init__(self, start: Start, on_progress: Callable[[float, str], None]) -> None:
         """Load the model. Raise `EngineFailed` or `ModelInvalid` with what is wrong.
 
         `on_progress` is told which part is loaded, 0 to 1, and the variant of the CPU code.
         """
-        self._lib, self.cpu_variant = _load_library(Path(start.library_dir), start.avoid_variants)
-        lib = self._lib
+        self.lib, self.cpu_variant = _load_library(Path(start.library_dir), start.avoid_variants)
         # Should it die from here on, the next worker is told what to avoid.
         on_progress(0.0, self.cpu_variant)
-        self._model = _load_model(
-            lib, start.model_path, lambda done: on_progress(done, self.cpu_variant)
+        self.model = _load_model(
+            self.lib, start.model_path, lambda done: on_progress(done, self.cpu_variant)
         )
-        self._short = ShortCalls(lib)
-        self._vocabulary = Vocabulary(lib, self._short, self._model)
+        self.short = ShortCalls(self.lib)
+        self.vocabulary = Vocabulary(self.lib, self.short, self.model)
         num_cores = num_usable_cores()
-        self._num_threads = start.num_threads or num_cores
-        self._num_threads_batch = start.num_threads_batch or num_cores
-        self._ctx = self._make_context(start)
-        self._memory = lib.llama_get_memory(self._ctx)
-        self.max_sequences = start.max_sequences
-        self.max_batch_tokens = start.max_batch_tokens
-        self.num_context_tokens = int(lib.llama_n_ctx_seq(self._ctx))
-        self._batch = Batch(start.max_batch_tokens)
-        self._native_batch = lib.llama_batch(**self._batch.pointers())
-        self._template = self._read_template()
-        self._warm_up()
-
-    def _make_context(self, start: Start) -> Any:
-        lib = self._lib
-        params = lib.llama_context_default_params()
-        num_trained = int(lib.llama_model_n_ctx_train(self._model))
-        # Beyond the length it was trained on, a model writes noise: no KV memory for that.
-        params.n_ctx = min(start.num_context_tokens, num_trained * start.max_sequences)
-        params.n_batch = params.n_ubatch = start.max_batch_tokens
-        params.n_seq_max = start.max_sequences
-        params.n_outputs_max = start.max_sequences
-        params.n_threads = self._num_threads
-        params.n_threads_batch = self._num_threads_batch
-        params.type_k = params.type_v = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}[
-            start.kv_type
-        ]
-        # With one KV stream for all, every token's attention walks the cells of all sequences.
-        params.kv_unified = False
-        params.no_perf = True
-        context = lib.llama_init_from_model(self._model, params)
-        if not context:
-            raise EngineFailed(
-                f"no memory for a context of {params.n_ctx} tokens: make [engine] context smaller"
-            )
-        return context
+        self.num_threads = start.num_threads or num_cores
+        self.num_threads_batch = start.num_threads_batch or num_cores
+        self.num_trained_tokens = int(self.lib.llama_model_n_ctx_train(self.model))
+        self.template = self._read_template()
 
     @property
-    def info(self) -> ModelInfo:
-        """What the daemon wants to know of the model."""
+    def architecture(self) -> str:
+        """Name of the kind of model, such as ``llama``."""
         buffer = ctypes.create_string_buffer(128)
-        self._lib.llama_model_meta_val_str(self._model, b"general.architecture", buffer, 128)
-        return ModelInfo(
-            architecture=buffer.value.decode("utf-8", "replace"),
-            num_parameters=int(self._lib.llama_model_n_params(self._model)),
-            num_context_tokens=self.num_context_tokens,
-            max_sequences=self.max_sequences,
-            num_threads=self._num_threads,
-            num_threads_batch=self._num_threads_batch,
-            cpu_variant=self.cpu_variant,
-            has_chat_template=self._template is not None,
-        )
-
-    # Text
-
-    def tokenize(self, parts: list[Part]) -> list[int]:
-        """Return the tokens of the joined text; only literal parts can give special tokens."""
-        return self._vocabulary.tokenize(parts)
-
-    def piece(self, token: int) -> bytes:
-        """Return the bytes that a token stands for; none for a special token."""
-        return self._vocabulary.piece(token)
-
-    def is_end(self, token: int) -> bool:
-        """Tell whether the model ends its answer with this token."""
-        return self._vocabulary.is_end(token)
-
-    def render(self, messages: list[Message]) -> list[Part]:
-        """Return the text of the model's own chat template, ready for the answer."""
-        if self._template is None:
-            raise InvalidField(
-                "the model has no chat template that can be used: "
-                "use a profile with a template of its own"
-            )
-        return self._template.render(messages, self._vocabulary.special)
-
-    # Steps
-
-    def sampler(self, sampling: Sampling, recent: list[int]) -> LlamaSampler:
-        """Return a new sampler whose repeat window begins with the `recent` tokens."""
-        num_vocab = self._vocabulary.num_tokens
-        return LlamaSampler(self._lib, self._short, self._ctx, num_vocab, sampling, recent)
-
-    def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
-        """Put a token into the next batch. With `output` its logits are wanted."""
-        self._batch.add(token, position, slot, output=output)
-
-    def decode(self) -> None:
-        """Run the batch and empty it. Raise `EngineFailed` when llama.cpp cannot go on."""
-        self._native_batch.n_tokens = self._batch.num_tokens
-        self._batch.num_tokens = 0
-        # CDLL, not PyDLL: it runs for long and must leave the GIL to the reader thread.
-        code = self._lib.llama_decode(self._ctx, self._native_batch)
-        if code != 0:
-            raise EngineFailed(f"llama_decode failed with code {code}")
-
-    def truncate(self, slot: int, num_tokens: int) -> int:
-        """Keep at most the first `num_tokens` of a slot's KV; return how many it kept."""
-        if self._short.memory_seq_rm(self._memory, slot, num_tokens, -1):
-            return num_tokens
-        # A recurrent model has no earlier state to go back to.
-        self._short.memory_seq_rm(self._memory, slot, -1, -1)
-        return 0
-
-    def save(self, slot: int) -> bytes:
-        """Return the slot's KV as bytes."""
-        size = int(self._lib.llama_state_seq_get_size(self._ctx, slot))
-        buffer = (ctypes.c_uint8 * size)()
-        written = int(self._lib.llama_state_seq_get_data(self._ctx, buffer, size, slot))
-        return bytes(memoryview(buffer)[:written])
-
-    def load(self, slot: int, state: bytes) -> bool:
-        """Put KV bytes from `save` into a slot; False when they do not fit."""
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        return bool(self._lib.llama_state_seq_set_data(self._ctx, buffer, len(state), slot))
-
-    def _warm_up(self) -> None:
-        """Read a prompt and generate, so that the first answer does not wait for page faults.
-
-        Both ways to multiply are tried, many rows and one: CPU code that this processor cannot run
-        dies here, and not under somebody's answer.
-        """
-        num_tokens = min(_NUM_WARM_UP, self.max_batch_tokens)
-        for position in range(num_tokens):
-            is_last = position == num_tokens - 1
-            self.add(max(self._vocabulary.bos, 0), position, 0, output=is_last)
-        self.decode()
-        self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
-        self.decode()
-        self.truncate(0, 0)
+        self.lib.llama_model_meta_val_str(self.model, b"general.architecture", buffer, 128)
+        return buffer.value.decode("utf-8", "replace")
 
     def _read_template(self) -> ChatTemplate | None:
-        source = self._lib.llama_model_chat_template(self._model, None)
+        source = self.lib.llama_model_chat_template(self.model, None)
         if source is None:
             return None
-        vocabulary = self._vocabulary
+        vocabulary = self.vocabulary
         try:
             return ChatTemplate(
                 source.decode("utf-8", "replace"), bos=vocabulary.bos_text, eos=vocabulary.eos_text

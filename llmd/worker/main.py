@@ -29,7 +29,7 @@ from llmd.engine.protocol import (
     send_events,
 )
 from llmd.errors import LlmdError, ModelInvalid, PromptTooLong
-from llmd.worker.llama import LlamaBackend
+from llmd.worker.context import load_backend
 from llmd.worker.scheduler import Scheduler
 
 _PR_SET_PDEATHSIG = 1
@@ -48,7 +48,7 @@ class Worker:
         self._sock = sock
         self._events: list[Event] = []
         self._progress = -1
-        backend = LlamaBackend(start, self._on_progress)
+        backend = load_backend(start, self._on_progress)
         self._scheduler = Scheduler(
             backend,
             self._events.append,

@@ -123,7 +123,7 @@ class Daemon:
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """Give a worker that serves, and end it by closing its socket."""
-    monkeypatch.setattr(main, "LlamaBackend", LoadedBackend)
+    monkeypatch.setattr(main, "load_backend", LoadedBackend)
     LoadedBackend.gate.set()
     daemon = Daemon()
     yield daemon

@@ -1,0 +1,78 @@
+"""Frames: a length (4 bytes, big-endian) and that many bytes of msgpack.
+
+The daemon sends one command a frame, the worker a list of events a frame: all that one step
+brought.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import msgspec
+
+from llmd.engine.protocol.commands import Command
+from llmd.engine.protocol.events import Event
+
+_LENGTH = struct.Struct(">I")
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""Far above any real frame: a length beyond it means that the stream is out of step."""
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_events: msgspec.msgpack.Decoder[list[Event]] = msgspec.msgpack.Decoder(list[Event])
+
+
+def send_command(sock: socket.socket, command: Command) -> None:
+    """Send one command. Raise OSError when the worker is gone."""
+    _send(sock, _encoder.encode(command))
+
+
+def send_events(sock: socket.socket, events: list[Event]) -> None:
+    """Send the events of a step. Raise OSError when the daemon is gone."""
+    _send(sock, _encoder.encode(events))
+
+
+def receive_command(sock: socket.socket) -> Command | None:
+    """Wait for a command; None when the daemon is gone."""
+    frame = _receive(sock)
+    return None if frame is None else _commands.decode(frame)
+
+
+def receive_events(sock: socket.socket) -> list[Event] | None:
+    """Wait for the events of a step; None when the worker is gone, or out of its mind."""
+    frame = _receive(sock)
+    try:
+        return None if frame is None else _events.decode(frame)
+    except msgspec.DecodeError:
+        return None
+
+
+def _send(sock: socket.socket, payload: bytes) -> None:
+    sock.sendall(_LENGTH.pack(len(payload)) + payload)
+
+
+def _receive(sock: socket.socket) -> bytes | None:
+    head = _receive_exactly(sock, _LENGTH.size)
+    if head is None:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if length > MAX_FRAME_BYTES:
+        return None
+    return _receive_exactly(sock, length)
+
+
+def _receive_exactly(sock: socket.socket, num_bytes: int) -> bytes | None:
+    """Return that many bytes; None when the other side closed first, even within a frame."""
+    chunks: list[bytes] = []
+    while num_bytes:
+        try:
+            chunk = sock.recv(min(num_bytes, 1 << 20))
+        except ConnectionError:
+            return None
+        if not chunk:
+            return None
+        chunks.append(chunk)
+        num_bytes -= len(chunk)
+    return b"".join(chunks)

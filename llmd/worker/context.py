@@ -1,0 +1,156 @@
+"""The context of a model as a `Backend`: what one step takes, computes and gives."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from llmd.engine.protocol import Message, ModelInfo, Part, Sampling, Start
+from llmd.errors import EngineFailed, InvalidField
+from llmd.worker.batch import Batch
+from llmd.worker.llama import LoadedModel
+from llmd.worker.sampler import LlamaSampler
+
+_NUM_WARM_UP = 32
+"""Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
+
+
+class LlamaBackend:
+    """The context in which a model generates. Free only by the end of the process."""
+
+    def __init__(self, loaded: LoadedModel, start: Start) -> None:
+        """Make the context and warm it up. Raise `EngineFailed` when there is no memory for it."""
+        self._loaded = loaded
+        self._lib, self._short = loaded.lib, loaded.short
+        self._vocabulary = loaded.vocabulary
+        self._template = loaded.template
+        self._ctx = self._make_context(start)
+        self._memory = self._lib.llama_get_memory(self._ctx)
+        self.max_sequences = start.max_sequences
+        self.max_batch_tokens = start.max_batch_tokens
+        self.num_context_tokens = int(self._lib.llama_n_ctx_seq(self._ctx))
+        self._batch = Batch(start.max_batch_tokens)
+        self._native_batch = self._lib.llama_batch(**self._batch.pointers())
+        self._warm_up()
+
+    def _make_context(self, start: Start) -> Any:
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        num_trained = self._loaded.num_trained_tokens
+        # Beyond the length it was trained on, a model writes noise: no KV memory for that.
+        params.n_ctx = min(start.num_context_tokens, num_trained * start.max_sequences)
+        params.n_batch = params.n_ubatch = start.max_batch_tokens
+        params.n_seq_max = start.max_sequences
+        params.n_outputs_max = start.max_sequences
+        params.n_threads = self._loaded.num_threads
+        params.n_threads_batch = self._loaded.num_threads_batch
+        params.type_k = params.type_v = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}[
+            start.kv_type
+        ]
+        # With one KV stream for all, every token's attention walks the cells of all sequences.
+        params.kv_unified = False
+        params.no_perf = True
+        context = lib.llama_init_from_model(self._loaded.model, params)
+        if not context:
+            raise EngineFailed(
+                f"no memory for a context of {params.n_ctx} tokens: make [engine] context smaller"
+            )
+        return context
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the daemon wants to know of the model."""
+        return ModelInfo(
+            architecture=self._loaded.architecture,
+            num_parameters=int(self._lib.llama_model_n_params(self._loaded.model)),
+            num_context_tokens=self.num_context_tokens,
+            max_sequences=self.max_sequences,
+            num_threads=self._loaded.num_threads,
+            num_threads_batch=self._loaded.num_threads_batch,
+            cpu_variant=self._loaded.cpu_variant,
+            has_chat_template=self._template is not None,
+        )
+
+    # Text
+
+    def tokenize(self, parts: list[Part]) -> list[int]:
+        """Return the tokens of the joined text; only literal parts can give special tokens."""
+        return self._vocabulary.tokenize(parts)
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token stands for; none for a special token."""
+        return self._vocabulary.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether the model ends its answer with this token."""
+        return self._vocabulary.is_end(token)
+
+    def render(self, messages: list[Message]) -> list[Part]:
+        """Return the text of the model's own chat template, ready for the answer."""
+        if self._template is None:
+            raise InvalidField(
+                "the model has no chat template that can be used: "
+                "use a profile with a template of its own"
+            )
+        return self._template.render(messages, self._vocabulary.special)
+
+    # Steps
+
+    def sampler(self, sampling: Sampling, recent: list[int]) -> LlamaSampler:
+        """Return a new sampler whose repeat window begins with the `recent` tokens."""
+        num_vocab = self._vocabulary.num_tokens
+        return LlamaSampler(self._lib, self._short, self._ctx, num_vocab, sampling, recent)
+
+    def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
+        """Put a token into the next batch. With `output` its logits are wanted."""
+        self._batch.add(token, position, slot, output=output)
+
+    def decode(self) -> None:
+        """Run the batch and empty it. Raise `EngineFailed` when llama.cpp cannot go on."""
+        self._native_batch.n_tokens = self._batch.num_tokens
+        self._batch.num_tokens = 0
+        # CDLL, not PyDLL: it runs for long and must leave the GIL to the reader thread.
+        code = self._lib.llama_decode(self._ctx, self._native_batch)
+        if code != 0:
+            raise EngineFailed(f"llama_decode failed with code {code}")
+
+    def truncate(self, slot: int, num_tokens: int) -> int:
+        """Keep at most the first `num_tokens` of a slot's KV; return how many it kept."""
+        if self._short.memory_seq_rm(self._memory, slot, num_tokens, -1):
+            return num_tokens
+        # A recurrent model has no earlier state to go back to.
+        self._short.memory_seq_rm(self._memory, slot, -1, -1)
+        return 0
+
+    def save(self, slot: int) -> bytes:
+        """Return the slot's KV as bytes."""
+        size = int(self._lib.llama_state_seq_get_size(self._ctx, slot))
+        buffer = (ctypes.c_uint8 * size)()
+        written = int(self._lib.llama_state_seq_get_data(self._ctx, buffer, size, slot))
+        return bytes(memoryview(buffer)[:written])
+
+    def load(self, slot: int, state: bytes) -> bool:
+        """Put KV bytes from `save` into a slot; False when they do not fit."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        return bool(self._lib.llama_state_seq_set_data(self._ctx, buffer, len(state), slot))
+
+    def _warm_up(self) -> None:
+        """Read a prompt and generate, so that the first answer does not wait for page faults.
+
+        Both ways to multiply are tried, many rows and one: CPU code that this processor cannot run
+        dies here, and not under somebody's answer.
+        """
+        num_tokens = min(_NUM_WARM_UP, self.max_batch_tokens)
+        for position in range(num_tokens):
+            is_last = position == num_tokens - 1
+            self.add(max(self._vocabulary.bos, 0), position, 0, output=is_last)
+        self.decode()
+        self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
+        self.decode()
+        self.truncate(0, 0)
+
+
+def load_backend(start: Start, on_progress: Callable[[float, str], None]) -> LlamaBackend:
+    """Load a model and make its context. Raise and tell of progress as `LoadedModel` does."""
+    return LlamaBackend(LoadedModel(start, on_progress), start)
