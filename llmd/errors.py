@@ -17,6 +17,7 @@ LlmdError
 │   ├── UnknownModel
 │   ├── UnknownProfile
 │   ├── UnknownSession
+│   ├── UnknownResponse
 │   └── UnknownKey
 ├── Conflict                 right in itself, wrong in the present state
 ├── Unavailable              later, perhaps: carries ``retry_after_s``
@@ -158,6 +159,10 @@ class UnknownProfile(NotFound):
 
 class UnknownSession(NotFound):
     """The key has no session with this id."""
+
+
+class UnknownResponse(NotFound):
+    """The key has no response with this id."""
 
 
 class UnknownKey(NotFound):

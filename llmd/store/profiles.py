@@ -44,6 +44,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     top_k: Annotated[int, Meta(ge=0, le=100_000)] = 40
     min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
     repeat_penalty: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     seed: Annotated[int, Meta(ge=0, le=2**32 - 2)] | None = None
     stop: Annotated[tuple[_Stop, ...], Meta(max_length=8)] = ()
 
@@ -54,7 +56,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for field, text in texts.items():
             if text is not None and not is_storable(text):
                 raise ValueError(f"{field} must hold neither NUL nor half of a surrogate pair")
-        for field in ("temperature", "top_p", "min_p", "repeat_penalty"):
+        for field in _FLOATS:
             if not math.isfinite(getattr(self, field)):
                 raise ValueError(f"{field} must be a finite number")
         for field in ("human_label", "ai_label"):
@@ -68,6 +70,16 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError("template must contain {input} exactly once")
             if self.template.count("{chat_history}") > 1:
                 raise ValueError("template must contain {chat_history} at most once")
+
+
+_FLOATS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 
 
 class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """A user's message with its answer, and what made it. `profile` may be empty, at revision 0."""
+    """A user's message with its answer, and what made it. `profile` may be empty, at revision 0.
+
+    `messages` is a JSON list of all that was said, where the two texts do not tell it.
+    """
 
     user: str
     assistant: str
@@ -46,6 +49,7 @@ class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str = "stop"
     seed: int | None = None
     created_at: int
+    messages: str | None = None
 
 
 class Turn(NewTurn, frozen=True, kw_only=True):
@@ -79,19 +83,21 @@ def _session(row: Row[Any]) -> Session:
     )
 
 
-def _turn(row: Row[Any]) -> Turn:
+def turn_of(row: Row[Any]) -> Turn:
+    """Return a row of `turns` as a turn."""
     fields = row._asdict()
     del fields["session_pk"]
     return Turn(**fields)
 
 
-def _find(tx: Tx, key_id: str, name: str) -> Row[Any] | None:
+def find(tx: Tx, key_id: str, name: str) -> Row[Any] | None:
+    """Return the row of a key's session, within `tx`."""
     query = select(_sessions).where(_sessions.c.key_id == key_id, _sessions.c.id == name)
     return tx.execute(query).one_or_none()
 
 
 def _get(tx: Tx, key_id: str, value: object) -> Row[Any]:
-    row = _find(tx, key_id, session_id(value))
+    row = find(tx, key_id, session_id(value))
     if row is None:
         raise UnknownSession("this key has no session with this id", param="session_id")
     return row
@@ -100,7 +106,7 @@ def _get(tx: Tx, key_id: str, value: object) -> Row[Any]:
 def create(tx: Tx, key_id: str, value: object, *, name: str, now: int) -> int:
     """Make an empty session within `tx` and return its internal number, or raise Conflict."""
     external = session_id(value)
-    if _find(tx, key_id, external) is not None:
+    if find(tx, key_id, external) is not None:
         raise Conflict("this key has a session with this id already", param="session_id")
     values = {"key_id": key_id, "id": external, "name": name, "num_turns": 0}
     made = insert(_sessions).values(**values, created_at=now, updated_at=now)
@@ -113,7 +119,7 @@ def append(tx: Tx, key_id: str, value: object, turn: NewTurn, *, must_exist: boo
     for param, text in (("prompt", turn.user), ("answer", turn.assistant)):
         if not is_storable(text.replace("\x00", "")):
             raise InvalidField(f"{param} must not hold half of a surrogate pair", param=param)
-    row = _get(tx, key_id, value) if must_exist else _find(tx, key_id, session_id(value))
+    row = _get(tx, key_id, value) if must_exist else find(tx, key_id, session_id(value))
     if row is None:
         pk, num_turns = (
             create(tx, key_id, value, name=turn.user[:NAME_CHARS], now=turn.created_at),
@@ -142,7 +148,7 @@ class Sessions:
         query = query.order_by(_sessions.c.pk).limit(page_size(limit))
         with self._db.read() as tx:
             if after is not None:
-                place = _find(tx, key_id, session_id(after))
+                place = find(tx, key_id, session_id(after))
                 if place is None:
                     raise InvalidField("after must be the id of a session", param="after")
                 query = query.where(_sessions.c.pk > place.pk)
@@ -166,7 +172,7 @@ class Sessions:
         with self._db.read() as tx:
             pk = _get(tx, key_id, external_id).pk
             wanted = query.where(_turns.c.session_pk == pk, _turns.c.seq > after_seq)
-            return [_turn(row) for row in tx.execute(wanted)]
+            return [turn_of(row) for row in tx.execute(wanted)]
 
     def history(
         self,
@@ -179,13 +185,13 @@ class Sessions:
         An unknown session has none: (0, []).
         """
         with self._db.read() as tx:
-            row = _find(tx, key_id, session_id(external_id))
+            row = find(tx, key_id, session_id(external_id))
             if row is None:
                 return 0, []
             first = row.num_turns - num_turns
             last = select(_turns).where(_turns.c.session_pk == row.pk, _turns.c.seq > first)
             return row.num_turns, [
-                _turn(found) for found in tx.execute(last.order_by(_turns.c.seq))
+                turn_of(found) for found in tx.execute(last.order_by(_turns.c.seq))
             ]
 
     def append(

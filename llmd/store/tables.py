@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -107,6 +108,24 @@ turns = Table(
     Column("finish_reason", String(32), nullable=False),
     Column("seed", BigInteger),
     Column("created_at", BigInteger, nullable=False),
+    # JSON, where the two texts do not tell all that was said, such as calls of tools.
+    Column("messages", Text),
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("session_pk", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["session_pk", "seq"],
+        ["turns.session_pk", "turns.seq"],
+        name="fk_responses_session_pk_seq_turns",
+        ondelete="CASCADE",
+    ),
+    UniqueConstraint("session_pk", "seq", name="uq_responses_session_pk_seq"),
 )
 
 audit = Table(

@@ -247,7 +247,7 @@ def test_a_damaged_page_is_found_or_refused(db: Database, path: Path, place: int
 def test_a_lost_reference_is_a_problem(db: Database, path: Path) -> None:
     """`check` finds a turn whose session is gone, which the integrity check alone does not."""
     with closing(sqlite3.connect(path)) as other, other:
-        turn = "(99,1,'u','a','p',1,'m',0,0,0,'stop',NULL,0)"
+        turn = "(99,1,'u','a','p',1,'m',0,0,0,'stop',NULL,0,NULL)"
         other.execute(f"INSERT INTO turns VALUES {turn}")
     assert db.check() == db.check(full=False) == ["turns: row 1 refers to a missing sessions"]
 
