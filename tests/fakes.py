@@ -7,9 +7,12 @@ import time
 import zlib
 from collections.abc import Callable
 
-from llmd.engine.protocol import Message, Part, Sampling
+from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
 from llmd.errors import InvalidField
+from llmd.worker.backend import Matcher
+from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.prefix import common_prefix
+from llmd.worker.syntax import choose
 
 END = 256
 """The token that ends an answer, spelled ``<end>``; all others are bytes."""
@@ -42,6 +45,8 @@ class FakeSampler:
     def __init__(self, backend: FakeBackend) -> None:
         self._backend = backend
         self.is_closed = False
+        self.logprob: TokenLogprob | None = None
+        self.is_complete = False
 
     def sample(self, output: int) -> int:
         assert not self.is_closed, "a closed sampler was asked"
@@ -79,11 +84,13 @@ class FakeBackend:
         """Of each decode: how many tokens of each slot."""
         self.samplers: list[FakeSampler] = []
         self.num_tokenized = 0
+        self.num_vocabulary = END + 1
+        self.syntax = choose(None, knows_tools=False)
         self._batch: list[tuple[int, bool, int]] = []
 
     # Text
 
-    def tokenize(self, parts: list[Part]) -> list[int]:
+    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
         self.num_tokenized += 1
         tokens: list[int] = []
         for part in parts:
@@ -93,7 +100,8 @@ class FakeBackend:
                 tokens += piece.encode()
         return tokens
 
-    def render(self, messages: list[Message]) -> list[Part]:
+    def render(self, prompt: ChatPrompt) -> list[Part]:
+        messages = prompt.messages
         if any(message.content == "refuse me" for message in messages):
             raise InvalidField("the model's chat template refuses this")
         parts: list[Part] = []
@@ -101,15 +109,20 @@ class FakeBackend:
             parts += [Part(text=f"{message.role}:", literal=True), Part(text=message.content)]
         return [*parts, Part(text="assistant:", literal=True)]
 
-    def piece(self, token: int) -> bytes:
-        return b"" if token == END else bytes([token])
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        if token == END:
+            return SPELLING.encode() if special else b""
+        return bytes([token])
 
     def is_end(self, token: int) -> bool:
         return token == END
 
     # Steps
 
-    def sampler(self, sampling: Sampling, recent: list[int]) -> FakeSampler:
+    def compile(self, request: Submit, *, is_thinking: bool) -> Matcher | None:
+        return None
+
+    def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> FakeSampler:
         self.samplers.append(FakeSampler(self))
         return self.samplers[-1]
 
@@ -153,6 +166,9 @@ class FakeBackend:
         # A load that fails may have written a part.
         self.resident[slot] = tokens if self.loads else tokens[:1]
         return self.loads
+
+    def make_embedder(self) -> EmbeddingBackend:
+        raise InvalidField("this fake makes no vectors")
 
     @property
     def num_open_samplers(self) -> int:

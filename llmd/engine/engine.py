@@ -57,10 +57,19 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Engine:
     """Pass requests to the current model; load another beside it and change over."""
 
-    def __init__(self, settings: config.Engine, cache: config.Cache, watch: Watch = WATCH) -> None:
+    def __init__(
+        self,
+        settings: config.Engine,
+        cache: config.Cache,
+        watch: Watch = WATCH,
+        *,
+        embeds_only: bool = False,
+    ) -> None:
+        """Make an engine without model; with `embeds_only` its models make nothing but vectors."""
         self._settings = settings
         self._cache = cache
         self._watch = watch
+        self._embeds_only = embeds_only
         self._current: Supervisor | None = None
         self._loading: Supervisor | None = None
         self._retiring: list[Supervisor] = []
@@ -206,5 +215,6 @@ class Engine:
             kv_type=settings.kv_type,
             max_state_bytes=self._cache.ram_bytes,
             avoid_variants=self._current.avoided_variants if self._current else [],
+            embeds_only=self._embeds_only,
         )
         return Supervisor(model, start, settings, self._watch)

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from llmd.engine.protocol import Message, Part, Sampling
+from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
+from llmd.worker.embedding_backend import EmbeddingBackend
+from llmd.worker.syntax import Syntax
 
 
 class Sampler(Protocol):
     """Choose the tokens of one sequence: holds its random state and its repeat window."""
 
+    logprob: TokenLogprob | None
+    """Of the token chosen last, if the request asks for it."""
+
     def sample(self, output: int) -> int:
-        """Return the token chosen from row `output` of the last decode."""
+        """Return the token chosen from row `output` of the last decode.
+
+        Raise `InvalidField` when the grammar of the answer cannot be followed further.
+        """
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the grammar of the answer allows nothing more."""
 
     def close(self) -> None:
         """Free the native memory. Idempotent."""
+
+
+class Matcher(Protocol):
+    """Where an answer is in the grammar that bounds it."""
+
+    def mask(self) -> Any:
+        """Return for each token whether it may come next. Raise `InvalidField` when none may."""
+
+    def accept(self, token: int) -> None:
+        """Go on by a token. Raise `InvalidField` when the grammar becomes too complex."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing but the end can follow."""
 
 
 class Backend(Protocol):
@@ -25,23 +51,35 @@ class Backend(Protocol):
     max_sequences: int
     max_batch_tokens: int
     """Tokens that one decode takes."""
+    num_vocabulary: int
+    syntax: Syntax
+    """How the model writes tool calls and thoughts."""
 
-    def tokenize(self, parts: list[Part]) -> list[int]:
-        """Return the tokens of the joined text; only literal parts can give special tokens."""
+    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+        """Return the tokens of a text; only literal parts can give special tokens.
 
-    def render(self, messages: list[Message]) -> list[Part]:
+        A prompt begins with the model's first token, if it has one.
+        """
+
+    def render(self, prompt: ChatPrompt) -> list[Part]:
         """Return the text of the model's own chat template, ready for the answer.
 
         Raise `InvalidField` when the template refuses the messages or takes too long.
         """
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes that a token stands for; none for a special token."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes that a token stands for; of a special token only when asked so."""
 
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its answer with this token."""
 
-    def sampler(self, sampling: Sampling, recent: list[int]) -> Sampler:
+    def compile(self, request: Submit, *, is_thinking: bool) -> Matcher | None:
+        """Return what bounds the answer, if anything does. The one method for any thread.
+
+        Raise `InvalidField` when the grammar, schema or tools of the request cannot be kept.
+        """
+
+    def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> Sampler:
         """Return a new sampler whose repeat window begins with the `recent` tokens."""
 
     def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
@@ -58,3 +96,6 @@ class Backend(Protocol):
 
     def load(self, slot: int, state: bytes) -> bool:
         """Put KV bytes from `save` into a slot; False when they do not fit."""
+
+    def make_embedder(self) -> EmbeddingBackend:
+        """Return what makes vectors by the same model. Raise as making a context does."""

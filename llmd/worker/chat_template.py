@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +10,16 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
+import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llmd.engine.protocol import Message, Part
+from llmd.engine.protocol import ChatPrompt, Message, Part, Tool, Tools
 from llmd.errors import InvalidField
 from llmd.worker.limits import TimeOut, limited
+from llmd.worker.tool_prompt import generic, template_messages, template_tools
 
 MAX_RENDER_S = 1.0
 MAX_RENDER_BYTES = 256 * 1024 * 1024
@@ -62,15 +65,24 @@ class ChatTemplate:
         # Within limits too: Jinja2 works out constant expressions when it compiles.
         with _refused("cannot be read"):
             self._template = env.from_string(source)
+        self.knows_tools = self._writes_tools()
 
-    def render(self, messages: list[Message], special: list[str]) -> list[Part]:
+    def render(self, prompt: ChatPrompt, special: list[str]) -> list[Part]:
         """Return the prompt in parts: the template's words literal, the messages' not.
 
         `special` are the spellings of special tokens, needed where a template changes the
         messages so much that they cannot be told from its own words. Raise `InvalidField`
         when the template refuses the messages, runs too long or writes too much.
         """
-        plain = self._text([message.content for message in messages], messages)
+        messages = prompt.messages
+        if not self.knows_tools:
+            messages = generic(messages, prompt.tools)
+        # What is not marked could spell a special token.
+        messages = [_without_special(message, special) for message in messages]
+        values = _defused(_variables(prompt.variables), special)
+        if prompt.tools is not None and self.knows_tools:
+            values["tools"] = _defused(template_tools(prompt.tools), special)
+        plain = self._text([message.content for message in messages], messages, values)
         for contents in (
             [message.content for message in messages],
             [message.content.strip() for message in messages],
@@ -80,27 +92,82 @@ class ChatTemplate:
             defused = [_defuse(text, special) for text in contents]
             marked = [f"<{nonce}[{text}]{nonce}>" for text in defused]
             originals = dict(zip(defused, contents, strict=True))
-            parts = _split(self._text(marked, messages), nonce, originals)
+            parts = _split(self._text(marked, messages, values), nonce, originals)
             if parts is not None and "".join(part.text for part in parts) == plain:
                 return parts
         defused = [_defuse(message.content, special) for message in messages]
-        return [Part(text=self._text(defused, messages), literal=True)]
+        return [Part(text=self._text(defused, messages, values), literal=True)]
 
-    def _text(self, contents: list[str], messages: list[Message]) -> str:
+    def _text(self, contents: list[str], messages: list[Message], values: dict[str, Any]) -> str:
         """Render once, within the limits."""
-        values = [
-            {"role": message.role, "content": content}
+        filled = [
+            msgspec.structs.replace(message, content=content)
             for message, content in zip(messages, contents, strict=True)
         ]
+        given = {**values, "messages": template_messages(filled), "add_generation_prompt": True}
         chunks: list[str] = []
         num_chars = 0
         with _refused("refuses this"):
-            for chunk in self._template.generate(messages=values, add_generation_prompt=True):
+            for chunk in self._template.generate(given):
                 chunks.append(chunk)
                 num_chars += len(chunk)
                 if num_chars > MAX_OUTPUT_CHARS:
                     raise InvalidField("the model's chat template writes too much")
         return "".join(chunks)
+
+    def _writes_tools(self) -> bool:
+        """Try whether the template tells the model of tools."""
+        probe = Tools(tools=[Tool(name=_PROBE, parameters='{"type": "object", "properties": {}}')])
+        messages = [Message(role="user", content="?")]
+        try:
+            text = self._text(["?"], messages, {"tools": template_tools(probe)})
+        except InvalidField:
+            return False
+        return _PROBE in text
+
+
+_PROBE = "probe_of_tools"
+
+
+def _variables(text: str) -> dict[str, Any]:
+    """Return the values that a request adds for the template, but none of its own names."""
+    values = json.loads(text)
+    return {name: value for name, value in values.items() if name not in _OWN}
+
+
+_OWN = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
+
+
+def _without_special(message: Message, special: list[str]) -> Message:
+    """Return the message with special tokens broken where its text is not marked."""
+    if not message.calls and not message.name and not message.call_id:
+        return message
+    calls = [
+        msgspec.structs.replace(
+            call,
+            name=_defuse(call.name, special),
+            arguments=_defuse(call.arguments, special),
+            id=_defuse(call.id, special),
+        )
+        for call in message.calls
+    ]
+    return msgspec.structs.replace(
+        message,
+        calls=calls,
+        name=_defuse(message.name, special),
+        call_id=_defuse(message.call_id, special),
+    )
+
+
+def _defused(value: Any, special: list[str]) -> Any:
+    """Return a JSON value with the special tokens in all its strings broken."""
+    if isinstance(value, str):
+        return _defuse(value, special)
+    if isinstance(value, list):
+        return [_defused(item, special) for item in value]
+    if isinstance(value, dict):
+        return {_defuse(name, special): _defused(item, special) for name, item in value.items()}
+    return value
 
 
 @contextmanager

@@ -6,9 +6,12 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from llmd.engine.protocol import Message, ModelInfo, Part, Sampling, Start
+from llmd.engine.protocol import ChatPrompt, ModelInfo, Part, Start, Submit
 from llmd.errors import EngineFailed, InvalidField
+from llmd.worker.backend import Matcher
 from llmd.worker.batch import Batch
+from llmd.worker.constraint import Grammars
+from llmd.worker.embedding_context import EmbeddingContext
 from llmd.worker.llama import LoadedModel
 from llmd.worker.sampler import LlamaSampler
 
@@ -22,9 +25,13 @@ class LlamaBackend:
     def __init__(self, loaded: LoadedModel, start: Start) -> None:
         """Make the context and warm it up. Raise `EngineFailed` when there is no memory for it."""
         self._loaded = loaded
+        self._start = start
         self._lib, self._short = loaded.lib, loaded.short
         self._vocabulary = loaded.vocabulary
         self._template = loaded.template
+        self.syntax = loaded.syntax
+        self.num_vocabulary = loaded.vocabulary.num_tokens
+        self._grammars = Grammars(loaded.vocabulary)
         self._ctx = self._make_context(start)
         self._memory = self._lib.llama_get_memory(self._ctx)
         self.max_sequences = start.max_sequences
@@ -70,37 +77,53 @@ class LlamaBackend:
             num_threads_batch=self._loaded.num_threads_batch,
             cpu_variant=self._loaded.cpu_variant,
             has_chat_template=self._template is not None,
+            num_vocabulary=self.num_vocabulary,
+            num_embedding=int(self._lib.llama_model_n_embd(self._loaded.model)),
+            num_trained_tokens=self._loaded.num_trained_tokens,
+            size_bytes=int(self._lib.llama_model_size(self._loaded.model)),
         )
 
     # Text
 
-    def tokenize(self, parts: list[Part]) -> list[int]:
-        """Return the tokens of the joined text; only literal parts can give special tokens."""
-        return self._vocabulary.tokenize(parts)
+    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+        """Return the tokens of a text; only literal parts can give special tokens."""
+        return self._vocabulary.tokenize(parts, begin=begin)
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes that a token stands for; none for a special token."""
-        return self._vocabulary.piece(token)
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes that a token stands for; of a special token only when asked so."""
+        return self._vocabulary.spelling(token) if special else self._vocabulary.piece(token)
 
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its answer with this token."""
         return self._vocabulary.is_end(token)
 
-    def render(self, messages: list[Message]) -> list[Part]:
+    def render(self, prompt: ChatPrompt) -> list[Part]:
         """Return the text of the model's own chat template, ready for the answer."""
         if self._template is None:
             raise InvalidField(
                 "the model has no chat template that can be used: "
                 "use a profile with a template of its own"
             )
-        return self._template.render(messages, self._vocabulary.special)
+        return self._template.render(prompt, self._vocabulary.special)
 
     # Steps
 
-    def sampler(self, sampling: Sampling, recent: list[int]) -> LlamaSampler:
+    def compile(self, request: Submit, *, is_thinking: bool) -> Matcher | None:
+        """Return what bounds the answer, if anything does. The one method for any thread."""
+        return self._grammars.of_request(request, self.syntax, is_thinking=is_thinking)
+
+    def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> LlamaSampler:
         """Return a new sampler whose repeat window begins with the `recent` tokens."""
-        num_vocab = self._vocabulary.num_tokens
-        return LlamaSampler(self._lib, self._short, self._ctx, num_vocab, sampling, recent)
+        return LlamaSampler(
+            self._lib,
+            self._short,
+            self._ctx,
+            self._vocabulary,
+            request.sampling,
+            recent,
+            matcher=matcher,
+            num_logprobs=request.num_logprobs,
+        )
 
     def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
         """Put a token into the next batch. With `output` its logits are wanted."""
@@ -134,6 +157,10 @@ class LlamaBackend:
         """Put KV bytes from `save` into a slot; False when they do not fit."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         return bool(self._lib.llama_state_seq_set_data(self._ctx, buffer, len(state), slot))
+
+    def make_embedder(self) -> EmbeddingContext:
+        """Return a context that makes vectors by the same model."""
+        return EmbeddingContext(self._loaded, self._start)
 
     def _warm_up(self) -> None:
         """Read a prompt and generate, so that the first answer does not wait for page faults.

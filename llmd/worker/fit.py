@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import msgspec
+
 from llmd.engine.protocol import Part, Prompt, Submit, TextPrompt, TokenPrompt
 from llmd.errors import InvalidField, PromptTooLong
 from llmd.worker.backend import Backend
@@ -12,12 +16,23 @@ TURN_BLOCK = 2
 CHARS_A_TOKEN = 16
 """More than a token of any ordinary text has."""
 
+TAIL_CHARS = 64
+
 MIN_CHECKED_CHARS = 4096
 """A shorter text is tokenised as a whole at once."""
 
 
-def fit(backend: Backend, request: Submit) -> tuple[list[int], int]:
-    """Return the prompt's tokens and how many old turns they hold.
+@dataclass(frozen=True)
+class Fitted:
+    """The tokens of a prompt, how many old turns they hold, and the end of its text."""
+
+    tokens: list[int]
+    num_turns: int
+    tail: str = ""
+
+
+def fit(backend: Backend, request: Submit) -> Fitted:
+    """Return what of a prompt goes to the model.
 
     A quarter of the context, or `max_tokens` if that is less, is kept for the answer as long
     as there are turns to leave out. Raise `PromptTooLong` when even without any it is too long,
@@ -28,25 +43,25 @@ def fit(backend: Backend, request: Submit) -> tuple[list[int], int]:
     )
     _check_length(backend, request.prompt, num_context)
     room = num_context - max(1, min(request.max_tokens, num_context // 4))
-    tokens = _tokens(backend, request.prompt, 0)
+    tokens, tail = _tokens(backend, request.prompt, 0)
     if not tokens:
         raise InvalidField("the prompt has no text: give at least a word", param="prompt")
     if len(tokens) <= room:
-        return tokens, request.num_turns
+        return Fitted(tokens, request.num_turns, tail)
     # The fewest blocks to leave out, by bisection: tokenising takes long for long prompts.
     low, high = 1, -(-request.num_turns // TURN_BLOCK)
     while low < high:
         middle = (low + high) // 2
-        if len(_tokens(backend, request.prompt, middle * TURN_BLOCK)) <= room:
+        if len(_tokens(backend, request.prompt, middle * TURN_BLOCK)[0]) <= room:
             high = middle
         else:
             low = middle + 1
     num_dropped = min(high * TURN_BLOCK, request.num_turns)
     if num_dropped:
-        tokens = _tokens(backend, request.prompt, num_dropped)
+        tokens, tail = _tokens(backend, request.prompt, num_dropped)
     if len(tokens) >= num_context:
         raise PromptTooLong(len(tokens), num_context)
-    return tokens, request.num_turns - num_dropped
+    return Fitted(tokens, request.num_turns - num_dropped, tail)
 
 
 def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
@@ -69,14 +84,19 @@ def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
             raise PromptTooLong(num_tokens, num_context, is_exact=False)
 
 
-def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> list[int]:
-    """Return the tokens of a prompt without its first `num_dropped` turns."""
+def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> tuple[list[int], str]:
+    """Return the tokens and the end of a prompt without its first `num_dropped` turns."""
     if isinstance(prompt, TokenPrompt):
-        return prompt.tokens
+        unknown = [token for token in prompt.tokens if token >= backend.num_vocabulary]
+        if unknown:
+            raise InvalidField(
+                f"the model has no token {unknown[0]}: its last is {backend.num_vocabulary - 1}",
+                param="prompt",
+            )
+        return prompt.tokens, ""
     if isinstance(prompt, TextPrompt):
         parts = [part for part in prompt.parts if not 0 <= part.turn < num_dropped]
     else:
-        parts = backend.render(
-            [message for message in prompt.messages if not 0 <= message.turn < num_dropped]
-        )
-    return backend.tokenize(parts)
+        kept = [message for message in prompt.messages if not 0 <= message.turn < num_dropped]
+        parts = backend.render(msgspec.structs.replace(prompt, messages=kept))
+    return backend.tokenize(parts), parts[-1].text[-TAIL_CHARS:] if parts else ""

@@ -17,6 +17,7 @@ from llmd.engine.protocol import Start
 from llmd.errors import EngineFailed, InvalidField, ModelInvalid
 from llmd.worker.chat_template import ChatTemplate
 from llmd.worker.native import ShortCalls
+from llmd.worker.syntax import choose
 from llmd.worker.threads import num_usable_cores
 from llmd.worker.variants import check_processor, load_best
 from llmd.worker.vocabulary import Vocabulary
@@ -45,7 +46,11 @@ class LoadedModel:
         self.num_threads = start.num_threads or num_cores
         self.num_threads_batch = start.num_threads_batch or num_cores
         self.num_trained_tokens = int(self.lib.llama_model_n_ctx_train(self.model))
-        self.template = self._read_template()
+        source = self._template_source()
+        self.template = self._read_template(source)
+        self.syntax = choose(
+            source, knows_tools=self.template is not None and self.template.knows_tools
+        )
 
     @property
     def architecture(self) -> str:
@@ -54,15 +59,16 @@ class LoadedModel:
         self.lib.llama_model_meta_val_str(self.model, b"general.architecture", buffer, 128)
         return buffer.value.decode("utf-8", "replace")
 
-    def _read_template(self) -> ChatTemplate | None:
+    def _template_source(self) -> str | None:
         source = self.lib.llama_model_chat_template(self.model, None)
+        return None if source is None else str(source.decode("utf-8", "replace"))
+
+    def _read_template(self, source: str | None) -> ChatTemplate | None:
         if source is None:
             return None
         vocabulary = self.vocabulary
         try:
-            return ChatTemplate(
-                source.decode("utf-8", "replace"), bos=vocabulary.bos_text, eos=vocabulary.eos_text
-            )
+            return ChatTemplate(source, bos=vocabulary.bos_text, eos=vocabulary.eos_text)
         except InvalidField as error:
             # Profiles with a template of their own do without it.
             sys.stderr.write(f"{error.message}\n")

@@ -16,21 +16,19 @@ import time
 from pathlib import Path
 
 from llmd.engine.protocol import (
-    Cancel,
     Command,
     Event,
-    Forget,
     LoadFailed,
     Loading,
-    Refused,
     Start,
-    Submit,
     receive_command,
     send_events,
 )
-from llmd.errors import LlmdError, ModelInvalid, PromptTooLong
+from llmd.errors import LlmdError, ModelInvalid
+from llmd.worker.compiler import Compiled
 from llmd.worker.context import load_backend
-from llmd.worker.scheduler import Scheduler
+from llmd.worker.desk import Desk, EmbeddingDesk
+from llmd.worker.embedding_context import load_embedder
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 500
@@ -41,22 +39,30 @@ OBEY_S = 0.02
 
 
 class Worker:
-    """Feed the scheduler from the daemon's commands and send its events back."""
+    """Feed the desk from the daemon's commands and send its events back."""
 
     def __init__(self, sock: socket.socket, start: Start) -> None:
         """Load the model. Raise `EngineFailed` or `ModelInvalid`."""
         self._sock = sock
         self._events: list[Event] = []
         self._progress = -1
-        backend = load_backend(start, self._on_progress)
-        self._scheduler = Scheduler(
-            backend,
-            self._events.append,
-            max_state_bytes=start.max_state_bytes,
-            clock=time.monotonic,
-        )
-        self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
-        send_events(sock, [backend.info])
+        self._inbox: queue.SimpleQueue[Command | Compiled | None] = queue.SimpleQueue()
+        self._desk: Desk | EmbeddingDesk
+        if start.embeds_only:
+            embedder = load_embedder(start, self._on_progress)
+            info = embedder.info
+            self._desk = EmbeddingDesk(embedder, self._events.append, time.monotonic)
+        else:
+            backend = load_backend(start, self._on_progress)
+            info = backend.info
+            self._desk = Desk(
+                backend,
+                self._events.append,
+                self._inbox.put,
+                max_state_bytes=start.max_state_bytes,
+                clock=time.monotonic,
+            )
+        send_events(sock, [info])
 
     def run(self) -> None:
         """Serve until the daemon closes its end. Every decode is made in this thread.
@@ -67,15 +73,15 @@ class Worker:
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         while True:
             began = time.monotonic()
-            while not self._scheduler.has_work or (
+            while not self._desk.has_work or (
                 not self._inbox.empty() and time.monotonic() - began < OBEY_S
             ):
                 command = self._inbox.get()
                 if command is None:
                     return
-                self._obey(command)
+                self._desk.obey(command)
                 self._flush()
-            self._scheduler.step()
+            self._desk.step()
             self._flush()
 
     def _read(self) -> None:
@@ -85,29 +91,6 @@ class Worker:
         finally:
             # Whatever ended it: a worker that hears nothing must end too.
             self._inbox.put(None)
-
-    def _obey(self, command: Command) -> None:
-        if isinstance(command, Submit):
-            self._submit(command)
-        elif isinstance(command, Cancel):
-            self._scheduler.cancel(command.id)
-        elif isinstance(command, Forget):
-            self._scheduler.forget(command.owner, command.session)
-
-    def _submit(self, request: Submit) -> None:
-        try:
-            self._scheduler.submit(request)
-        except PromptTooLong as error:
-            self._events.append(
-                Refused(
-                    id=request.id,
-                    message=error.message,
-                    num_prompt_tokens=error.num_prompt_tokens,
-                    num_context_tokens=error.num_context_tokens,
-                )
-            )
-        except LlmdError as error:
-            self._events.append(Refused(id=request.id, message=error.message))
 
     def _flush(self) -> None:
         if self._events:

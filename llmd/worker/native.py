@@ -22,6 +22,7 @@ class ShortCalls:
             bound.restype = getattr(lib, name).restype
             return bound
 
+        self.get_logits_ith = bind("llama_get_logits_ith")
         self.memory_seq_rm = bind("llama_memory_seq_rm")
         self.sampler_free = bind("llama_sampler_free")
         self.sampler_sample = bind("llama_sampler_sample")

@@ -8,12 +8,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from llmd.engine.protocol import Beat, Delta, Event, FinishReason, Started, Submit
-from llmd.worker.backend import Backend
+from llmd.engine.protocol import (
+    Beat,
+    ChatPrompt,
+    Event,
+    FinishReason,
+    Progress,
+    Refused,
+    Started,
+    Submit,
+)
+from llmd.errors import InvalidField
+from llmd.worker.backend import Backend, Matcher, Sampler
 from llmd.worker.fit import fit
+from llmd.worker.output import OutputParser
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot, Slots
 from llmd.worker.states import States
+from llmd.worker.stream import AnswerStream
 
 
 class Scheduler:
@@ -48,19 +60,43 @@ class Scheduler:
         return bool(self._waiting or self._running)
 
     def submit(self, request: Submit) -> None:
-        """Queue a request. Raise `InvalidField` or `PromptTooLong` when it cannot be served."""
+        """Prepare and queue a request, with what bounds its answer. Raise as these do."""
+        sequence = self.prepare(request)
+        matcher = self._backend.compile(request, is_thinking=sequence.is_thinking)
+        self.enqueue(sequence, matcher)
+
+    def prepare(self, request: Submit) -> Sequence:
+        """Return a request's sequence. Raise `InvalidField` or `PromptTooLong` if it cannot be."""
         submitted_at = self._clock()
-        tokens, num_turns = fit(self._backend, request)
+        fitted = fit(self._backend, request)
         num_context = self._backend.num_context_tokens
-        self._waiting.append(
-            Sequence(
-                request,
-                tokens,
-                num_turns,
-                min(num_context, request.max_context_tokens or num_context),
-                self._backend.sampler(request.sampling, tokens),
-                submitted_at,
-            )
+        is_thinking = isinstance(request.prompt, ChatPrompt) and self._backend.syntax.opens_thought(
+            fitted.tail
+        )
+        return Sequence(
+            request,
+            fitted.tokens,
+            fitted.num_turns,
+            min(num_context, request.max_context_tokens or num_context),
+            AnswerStream(request.id, request.stop, self._parser(request, is_thinking=is_thinking)),
+            submitted_at,
+            is_thinking,
+        )
+
+    def enqueue(self, sequence: Sequence, matcher: Matcher | None) -> None:
+        """Queue a sequence; `matcher` bounds its answer."""
+        sequence.sampler = self._backend.sampler(sequence.request, sequence.tokens, matcher)
+        self._waiting.append(sequence)
+
+    def _parser(self, request: Submit, *, is_thinking: bool) -> OutputParser | None:
+        """Return what tells thoughts and tool calls from text, where there can be any."""
+        prompt, syntax = request.prompt, self._backend.syntax
+        if not isinstance(prompt, ChatPrompt):
+            return None
+        if prompt.tools is None and not syntax.thinks:
+            return None
+        return OutputParser(
+            syntax, request_id=request.id, tools=prompt.tools, is_thinking=is_thinking
         )
 
     def cancel(self, request_id: int) -> None:
@@ -68,7 +104,7 @@ class Scheduler:
         for sequence in (*self._waiting, *self._running):
             if sequence.request.id == request_id:
                 self._finish(sequence, "cancelled")
-                self._beat(0.0, 0)
+                self.beat(0.0, 0)
                 return
 
     def forget(self, owner: str, session: str | None) -> None:
@@ -92,11 +128,11 @@ class Scheduler:
         self._backend.decode()
         for sequence, row in outputs:
             self._take(sequence, row)
-        self._beat(self._clock() - began, num_tokens)
+        self.beat(self._clock() - began, num_tokens)
         if not self.has_work and self._slots.num_free != self._backend.max_sequences:
             raise RuntimeError("a slot was lost")
 
-    def _beat(self, step_s: float, num_tokens: int) -> None:
+    def beat(self, step_s: float, num_tokens: int) -> None:
         """Tell where the scheduler is; a `step_s` of 0 is no step."""
         self._emit(
             Beat(
@@ -164,31 +200,56 @@ class Scheduler:
         if sequence.status is Status.PREFILL:
             sequence.status = Status.DECODE
             sequence.decoded_at = self._clock()
-        token = sequence.sampler.sample(row)
+        sampler = _sampler_of(sequence)
+        try:
+            token = sampler.sample(row)
+        except InvalidField as error:
+            self._leave(sequence)
+            self._emit(Refused(id=sequence.request.id, message=error.message, param=_param(error)))
+            return
         if self._backend.is_end(token):
             self._finish(sequence, "stop")
             return
         sequence.tokens.append(token)
         self._num_completion_tokens += 1
-        self._send(sequence, sequence.text.push(self._backend.piece(token)))
-        if sequence.text.stopped:
+        stream = sequence.stream
+        piece = self._backend.piece(token, special=stream.shows_special)
+        self._send(stream.push(piece, sampler.logprob))
+        if stream.stopped or sampler.is_complete:
             self._finish(sequence, "stop")
         elif sequence.is_full:
             self._finish(sequence, "length")
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        """End a sequence, whatever its state: the only place that does."""
+        """End a sequence, whatever its state."""
+        stream = sequence.stream
         if reason != "cancelled":
-            self._send(sequence, sequence.text.finish())
+            self._send(stream.finish())
+        if reason == "stop" and stream.has_calls:
+            reason = "tool_calls"
+        self._leave(sequence)
+        self._emit(sequence.done(reason, self._clock()))
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Take a sequence out of wherever it is: the only place that does."""
         if sequence.status is Status.WAITING:
             self._waiting.remove(sequence)
         else:
             slot = self._running.pop(sequence)
             self._slots.release(slot, sequence.tokens[: sequence.num_computed])
-        sequence.sampler.close()
+        _sampler_of(sequence).close()
         sequence.status = Status.FINISHED
-        self._emit(sequence.done(reason, self._clock()))
 
-    def _send(self, sequence: Sequence, text: str) -> None:
-        if text:
-            self._emit(Delta(sequence.request.id, text))
+    def _send(self, events: list[Progress]) -> None:
+        for event in events:
+            self._emit(event)
+
+
+def _sampler_of(sequence: Sequence) -> Sampler:
+    sampler = sequence.sampler
+    assert sampler is not None, "a sequence was queued without its sampler"  # noqa: S101
+    return sampler
+
+
+def _param(error: InvalidField) -> str:
+    return error.param or "prompt"

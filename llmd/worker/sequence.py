@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from llmd.engine.protocol import Done, FinishReason, Submit
 from llmd.worker.backend import Sampler
-from llmd.worker.text import TextStream
+from llmd.worker.stream import AnswerStream
 
 
 class Status(enum.Enum):
@@ -31,9 +31,12 @@ class Sequence:
     tokens: list[int]
     num_turns: int
     num_context_tokens: int
-    sampler: Sampler
+    stream: AnswerStream
     submitted_at: float
-    text: TextStream = field(init=False)
+    is_thinking: bool = False
+    """The prompt ends within a thought of the model."""
+    sampler: Sampler | None = None
+    """Made when nothing can refuse the request any more: it holds native memory."""
     num_prompt_tokens: int = field(init=False)
     status: Status = Status.WAITING
     num_computed: int = 0
@@ -43,7 +46,6 @@ class Sequence:
     decoded_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.text = TextStream(self.request.stop)
         self.num_prompt_tokens = len(self.tokens)
 
     @property

@@ -50,7 +50,7 @@ class Slots:
         At least one token is left to compute, for its logits. Raise LookupError when no slot
         is free: ask `num_free` before.
         """
-        slot = self._choose(owner, tokens)
+        slot = self._choose(owner, session, tokens)
         usable = tokens[:-1]
         num_cached = common_prefix(slot.tokens, usable) if slot.owner == owner else 0
         num_saved, state = self._states.find(owner, usable)
@@ -95,11 +95,19 @@ class Slots:
         self._backend.truncate(slot.index, 0)
         slot.owner, slot.session, slot.tokens, slot.forgotten = "", "", [], False
 
-    def _choose(self, owner: str, tokens: list[int]) -> Slot:
-        """Return the free slot that `tokens` continue, else the one longest unused."""
+    def _choose(self, owner: str, session: str, tokens: list[int]) -> Slot:
+        """Return the free slot that `tokens` continue, else the one longest unused.
+
+        A session's own slot comes first, even if most of it will be lost: what others have in
+        theirs is worth more to them.
+        """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             raise LookupError("no slot is free")
+        for slot in free:
+            is_own = session and (slot.owner, slot.session) == (owner, session)
+            if is_own and common_prefix(slot.tokens, tokens):
+                return slot
         best = max(free, key=lambda slot: self._num_continued(slot, owner, tokens))
         if self._num_continued(best, owner, tokens) > 0:
             return best

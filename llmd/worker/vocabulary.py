@@ -26,6 +26,7 @@ class Vocabulary:
         self._vocab = lib.llama_model_get_vocab(model)
         self.num_tokens = int(lib.llama_vocab_n_tokens(self._vocab))
         self._pieces: dict[int, bytes] = {}
+        self._spellings: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(1024)
         bos, eos = lib.llama_vocab_bos(self._vocab), lib.llama_vocab_eos(self._vocab)
         self._adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
@@ -40,23 +41,41 @@ class Vocabulary:
         self._special_pattern = re.compile(f"({trie_pattern(list(self._special))})")
         # llama.cpp reads these even where special tokens are not asked for.
         markers = self._spelled(lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        self._marker_ids = markers
         self._markers = {text for text in markers if _MARKER.fullmatch(text)}
         self.special = sorted({*self._special, *self._markers}, key=lambda text: (-len(text), text))
 
-    def tokenize(self, parts: list[Part]) -> list[int]:
+    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
         """Return the tokens of the joined text; only literal parts can give special tokens.
 
         Between special tokens the text is tokenised as a whole, whoever its parts are from, as
-        the model was trained to read it.
+        the model was trained to read it. A prompt begins with the model's first token, if it has
+        one. Any thread may call it.
         """
         tokens = [
             token
             for piece in self._cut(parts)
             for token in ([piece] if isinstance(piece, int) else self._tokenize(piece))
         ]
-        if self._adds_bos and tokens[:1] != [self.bos]:
+        if begin and self._adds_bos and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Return the tokens of a text with all that the model wants around it, as to embed it.
+
+        BERT's kind wants one behind it, too. Any thread may call it.
+        """
+        lib, vocab = self._lib, self._vocab
+        tokens = self.tokenize([Part(text=text)], begin=False)
+        if lib.llama_vocab_type(vocab) == lib.LLAMA_VOCAB_TYPE_WPM:
+            around = self.bos, lib.llama_vocab_sep(vocab)
+        else:
+            around = (
+                self.bos if self._adds_bos else -1,
+                lib.llama_vocab_eos(vocab) if lib.llama_vocab_get_add_eos(vocab) else -1,
+            )
+        return [token for token in (around[0], *tokens, around[1]) if token >= 0]
 
     def _cut(self, parts: list[Part]) -> list[int | str]:
         """Cut the text at special tokens, and within what only looks like one: ids and texts."""
@@ -114,16 +133,41 @@ class Vocabulary:
             piece = self._pieces[token] = self._read_piece(token, special=False)
         return piece
 
-    def _read_piece(self, token: int, *, special: bool) -> bytes:
-        size = len(self._buffer)
-        count = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, size, 0, special)
-        return self._buffer.raw[: max(count, 0)]
+    def spelling(self, token: int) -> bytes:
+        """Return the bytes that a token is written as, a special one too."""
+        piece = self._spellings.get(token)
+        if piece is None:
+            piece = self._spellings[token] = self._read_piece(token, special=True)
+        return piece
+
+    def all_spellings(self) -> list[bytes]:
+        """Return how each token is written, by its id. Any thread may call it."""
+        buffer = ctypes.create_string_buffer(1024)
+        return [
+            self._read_piece(token, special=True, buffer=buffer) for token in range(self.num_tokens)
+        ]
+
+    def _read_piece(self, token: int, *, special: bool, buffer: Any = None) -> bytes:
+        buffer = self._buffer if buffer is None else buffer
+        size = len(buffer)
+        count = self._lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+        return bytes(buffer.raw[: max(count, 0)])
 
     def _spelling(self, token: int) -> str:
         """Return how a token is written, a special one too; nothing for one that is not there."""
         if token < 0:
             return ""
         return self._read_piece(token, special=True).decode("utf-8", "replace")
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The tokens that no ordinary text gives, by their spelling."""
+        return self._special | {text: self._marker_ids[text] for text in self._markers}
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """All tokens by which the model ends its answer."""
+        return [token for token in range(self.num_tokens) if self.is_end(token)]
 
     def _spelled(self, attributes: int) -> dict[str, int]:
         """Return the tokens that have one of the attributes, by how they are written."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.engine.protocol import Message, Part
+from llmd.engine.protocol import ChatPrompt, Message, Part
 from llmd.errors import InvalidField
 from llmd.worker import chat_template
 from llmd.worker.chat_template import ChatTemplate
@@ -23,7 +23,7 @@ SPECIAL = ["<|im_start|>", "<|im_end|>"]
 
 def _render(source: str, *contents: str) -> list[Part]:
     messages = [Message(role="user", content=content) for content in contents]
-    return ChatTemplate(source, bos="<s>", eos="</s>").render(messages, SPECIAL)
+    return ChatTemplate(source, bos="<s>", eos="</s>").render(ChatPrompt(messages), SPECIAL)
 
 
 def _text(parts: list[Part]) -> str:

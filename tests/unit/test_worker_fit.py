@@ -61,7 +61,8 @@ def test_fewest_blocks_of_old_turns_are_left_out_that_leave_room(
         assert least <= caught.value.num_prompt_tokens <= size + 1
         assert caught.value.num_context_tokens == context
         return
-    tokens, num_kept = fit(backend, request)
+    fitted = fit(backend, request)
+    tokens, num_kept = fitted.tokens, fitted.num_turns
     num_dropped = len(lengths) - num_kept
     assert tokens == _without(prompt, num_dropped)
     assert len(tokens) < context
@@ -78,7 +79,8 @@ def test_fewest_blocks_of_old_turns_are_left_out_that_leave_room(
 def test_prompt_that_fits_is_tokenised_once() -> None:
     """The usual case costs one pass over the text."""
     backend = FakeBackend()
-    assert fit(backend, _request(_text([3, 3, 3], 5), 3, 16)) == (list(b"HaaabbbcccQQQQQ"), 3)
+    fitted = fit(backend, _request(_text([3, 3, 3], 5), 3, 16))
+    assert (fitted.tokens, fitted.num_turns) == (list(b"HaaabbbcccQQQQQ"), 3)
     assert backend.num_tokenized == 1
 
 
@@ -90,9 +92,9 @@ def test_chat_prompt_loses_old_messages_by_their_turns() -> None:
         messages.append(Message(role="assistant", content=str(turn), turn=turn))
     messages.append(Message(role="user", content="why?"))
     backend = FakeBackend(num_context_tokens=100)
-    tokens, num_turns = fit(backend, _request(ChatPrompt(messages), 3, 10))
-    assert num_turns == 1
-    assert bytes(tokens) == (b"system:be kinduser:" + b"u" * 20 + b"assistant:2user:why?assistant:")
+    fitted = fit(backend, _request(ChatPrompt(messages), 3, 10))
+    assert fitted.num_turns == 1
+    assert bytes(fitted.tokens) == (b"system:be kinduser:" + b"u" * 20 + b"assistant:2user:why?assistant:")
 
 
 def test_prompt_without_a_token_is_refused() -> None:
@@ -107,7 +109,7 @@ def test_far_too_long_a_text_is_refused_from_its_beginning() -> None:
     seen: list[int] = []
     tokenize = backend.tokenize
 
-    def counting(parts: list[Part]) -> list[int]:
+    def counting(parts: list[Part], *, begin: bool = True) -> list[int]:
         seen.append(sum(len(part.text) for part in parts))
         return tokenize(parts)
 

@@ -91,9 +91,20 @@ def test_slot_with_much_to_lose_is_not_cut_for_a_short_beginning() -> None:
     """A prompt that shares less than half of a slot's tokens leaves it for its own session."""
     house = House()
     kept, _ = house.run("ann", [1, *LONG])
-    other, _ = house.run("ann", [1, 2])
+    other, _ = house.run("ann", [1, 2], session="2")
     assert other is not kept
     assert house.run("ann", [1, *LONG, 5])[1] == len(LONG) + 1
+
+
+def test_session_goes_on_in_its_own_slot_even_if_most_of_it_is_lost() -> None:
+    """A conversation that was cut short leaves alone what other conversations have warm."""
+    house = House()
+    other, _ = house.run("ann", [9, 2], session="2")
+    own, _ = house.run("ann", [1, *LONG], session="1")
+    again, num_cached = house.run("ann", [1, 3], session="1")
+    assert again is own
+    assert num_cached == 1
+    assert other.tokens == [9, 2]
 
 
 def test_evicted_state_is_saved_and_comes_back_in_any_slot() -> None:

@@ -1,0 +1,238 @@
+"""Bound an answer to text and well-formed tool calls, by a grammar for the library llguidance.
+
+Its language is Lark with additions: ``%json {…}`` is a value by a schema, ``<[1,4-6]>`` one of
+these tokens, and a rule with ``[lazy]`` ends as early as it can. No text matches a special token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from llmd.engine.protocol import Tool, Tools
+from llmd.worker.syntax import ARGUMENTS_MARKER, Form, Syntax
+from llmd.worker.tool_schema import parameters_of, properties_of, types_of
+
+_JSON_FORM = {
+    # One line: free white space is where a small model loses its way.
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    # What cannot be kept is refused, not left out.
+    "lenient": False,
+    "coerce_one_of": False,
+}
+
+_TERMINALS = [r"TEXT: /(.|\n)+/", r"ANY: /(.|\n)*/", r"NAME: /[^<>\n]+/"]
+
+_NEWLINE = r'"\n"'
+
+_SEPARATORS = {Form.NAMED: "", Form.BARE: '"; "'}
+"""What stands between two calls, where it is no line end."""
+
+_LISTED = {"type", "properties", "required", "additionalProperties"}
+_REMARKS = {"title", "description", "default", "examples", "$schema", "$id", "$comment"}
+_DEFINITIONS = {"$defs", "definitions"}
+
+
+def tool_grammar(
+    tools: Tools,
+    syntax: Syntax,
+    *,
+    special: Mapping[str, int],
+    is_thinking: bool = False,
+    strict: bool = True,
+) -> str:
+    """Return a grammar for an answer that may call tools, or must (`Tools.required`).
+
+    Text may come before the calls, nothing after them. `special` are the model's special tokens
+    by their spelling. `is_thinking`: the prompt ends within a thought, which comes to its end
+    first. Without `strict` arguments are any objects, for schemas that the library cannot keep.
+    Raise `InvalidField` for a schema that is no JSON object.
+    """
+    return _Grammar(tools, syntax, special, strict=strict).text(is_thinking=is_thinking)
+
+
+class _Grammar:
+    """The rules that become one grammar, a line each."""
+
+    def __init__(
+        self, tools: Tools, syntax: Syntax, special: Mapping[str, int], *, strict: bool
+    ) -> None:
+        self._tools = tools
+        self._syntax = syntax
+        self._special = special
+        self._strict = strict
+        self._rules = ["%llguidance {}", *_TERMINALS]
+
+    def text(self, *, is_thinking: bool) -> str:
+        self._add("body", self._body())
+        self._add("start", self._start(is_thinking=is_thinking))
+        return "\n".join([*self._rules, ""])
+
+    def _add(self, name: str, body: str) -> str:
+        self._rules.append(f"{name}: {body}")
+        return name.partition("[")[0]
+
+    def _marker(self, spelling: str) -> str:
+        token = self._special.get(spelling)
+        return _literal(spelling) if token is None else f"<[{token}]>"
+
+    # The answer as a whole
+
+    def _start(self, *, is_thinking: bool) -> str:
+        opening, closing = self._syntax.thought_open, self._syntax.thought_close
+        if self._tools.required:
+            calls = self._add("calls", self._calls())
+            if not is_thinking:
+                return calls
+            # No other special tokens: among them are those that end the answer.
+            end = self._up_to("end_of_thought", closing, but=None)
+            return f'{end} ("\\n" | "\\n\\n")? {calls}'
+        answer = self._add("answer", self._answer())
+        if not self._syntax.thinks:
+            return answer
+        end = self._up_to("end_of_thought", closing, but=[closing])
+        thought = self._add("thought", f"{self._free([closing])} TEXT? | {end} {answer}")
+        return thought if is_thinking else f"{answer} | {self._marker(opening)} {thought}"
+
+    def _answer(self) -> str:
+        """Return text, or text and calls."""
+        syntax = self._syntax
+        but = [syntax.call_open, syntax.thought_open]
+        marker = self._up_to("text_and_marker", syntax.call_open, but=but)
+        text = f"{self._free(but)} TEXT?"
+        if syntax.form is not Form.BARE:
+            return f"{text} | {marker} {self._calls(is_begun=True)}"
+        # What begins so is a call; other objects are text.
+        begin = self._add("begin[lazy]", r'/\s*\{\s*"name"\s*:\s*"/')
+        calls = self._add("calls", self._calls())
+        return f"{text} | {marker} {calls} | {begin} {self._calls(is_begun=True)}"
+
+    def _free(self, but: list[str] | None) -> str:
+        """Return text that ends with a special token, none of `but`; or nothing."""
+        if but is None:
+            return ""
+        ids = {token for spelling, token in self._special.items() if spelling not in but}
+        return f"(TEXT? <[{_ranges(ids)}]>)*" if ids else ""
+
+    def _up_to(self, name: str, marker: str, *, but: list[str] | None) -> str:
+        """Return text with a marker at its end."""
+        if marker in self._special:
+            return f"{self._free(but)} TEXT? {self._marker(marker)}"
+        return f"{self._free(but)} {self._add(f'{name}[lazy]', f'ANY {_literal(marker)}')}"
+
+    # Calls
+
+    def _calls(self, *, is_begun: bool = False) -> str:
+        """Return one call, or some. With `is_begun` the first one's marker was there already."""
+        form = self._syntax.form
+        call = f"{self._call_begin} body"
+        calls = "body" if is_begun else call
+        if not self._tools.parallel or form is Form.ARRAY:
+            return calls
+        return f"{calls} ({_SEPARATORS.get(form, _NEWLINE)} {call})*"
+
+    @property
+    def _call_begin(self) -> str:
+        if self._syntax.form is Form.BARE:
+            return _literal('{"name": "')
+        return self._marker(self._syntax.call_open)
+
+    def _body(self) -> str:
+        """Return a call behind its marker."""
+        form = self._syntax.form
+        inner = self._any_of("inner", self._function if form is Form.XML else self._object)
+        if form is Form.ARRAY:
+            more = f'(", " {inner})*' if self._tools.parallel else ""
+            return f'" "? "[" {inner} {more} "]"'
+        if form in {Form.NAMED, Form.BARE}:
+            return inner
+        return f'"\\n" {inner} "\\n" {self._marker(self._syntax.call_close)}'
+
+    def _any_of(self, name: str, make: Callable[[str, Tool], str]) -> str:
+        rules = [
+            self._add(f"{name}_{index}", make(str(index), tool))
+            for index, tool in enumerate(self._tools.tools)
+        ]
+        return self._add(name, " | ".join(rules))
+
+    def _object(self, index: str, tool: Tool) -> str:
+        """Return a call as JSON, or what there is of it in the other forms."""
+        schema = parameters_of(tool) if self._strict else {}
+        arguments = self._json(f"arguments_{index}", {**schema, "type": "object"})
+        form = self._syntax.form
+        if form is Form.NAMED:
+            return f"{_literal(tool.name)} {self._marker(ARGUMENTS_MARKER)} {arguments}"
+        name = json.dumps(tool.name, ensure_ascii=False)
+        begin = name[1:] if form is Form.BARE else f'{{"name": {name}'
+        head = f'{begin}, "{self._syntax.arguments}": '
+        return f'{_literal(head)} {arguments} "}}"'
+
+    def _json(self, name: str, schema: dict[str, Any]) -> str:
+        form = {"x-guidance": _JSON_FORM}
+        return self._add(name, f"%json {json.dumps({**schema, **form}, ensure_ascii=False)}")
+
+    # Calls of the form XML
+
+    def _function(self, index: str, tool: Tool) -> str:
+        schema = parameters_of(tool)
+        listed = self._strict and "properties" in schema
+        if listed and schema.keys() <= _LISTED | _REMARKS | _DEFINITIONS:
+            parameters = self._parameters(index, schema)
+        else:
+            parameters = f'("<parameter=" NAME ">\\n" {self._raw_value()} "\\n")*'
+        return f'{_literal(f"<function={tool.name}>")} "\\n" {parameters} "</function>"'
+
+    def _parameters(self, index: str, schema: dict[str, Any]) -> str:
+        """Return all parameters in the order of the schema, those that are not required or not."""
+        required = schema.get("required")
+        required = required if isinstance(required, list) else []
+        properties = properties_of(schema)
+        definitions = {word: schema[word] for word in _DEFINITIONS & schema.keys()}
+        parameters: list[str] = []
+        for number, (name, given) in enumerate(properties.items()):
+            inner = given if isinstance(given, dict) else {}
+            value = self._value(f"value_{index}_{number}", {**definitions, **inner})
+            parameter = f'{_literal(f"<parameter={name}>")} "\\n" {value} "\\n"'
+            parameters.append(parameter if name in required else f"({parameter})?")
+        return " ".join(parameters)
+
+    def _value(self, name: str, schema: dict[str, Any]) -> str:
+        """Return a parameter's value with the end of the parameter.
+
+        A string is written as it is, anything else as JSON. Of what a schema says of strings
+        only a choice is kept.
+        """
+        choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        if "string" not in types_of(schema):
+            return f'{self._json(name, schema)} "\\n</parameter>"'
+        if not isinstance(choices, list):
+            return self._raw_value()
+        texts = [
+            choice if isinstance(choice, str) else json.dumps(choice, ensure_ascii=False)
+            for choice in choices
+        ]
+        return self._add(name, " | ".join(_literal(f"{text}\n</parameter>") for text in texts))
+
+    def _raw_value(self) -> str:
+        rule = 'raw_value[lazy]: ANY "</parameter>"'
+        if rule not in self._rules:
+            self._rules.append(rule)
+        return "raw_value"
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _ranges(ids: Iterable[int]) -> str:
+    """Write token ids as the grammar does: ``1,4-6``."""
+    runs: list[list[int]] = []
+    for token in sorted(ids):
+        if runs and runs[-1][1] == token - 1:
+            runs[-1][1] = token
+        else:
+            runs.append([token, token])
+    return ",".join(f"{first}-{last}" if first < last else f"{first}" for first, last in runs)

@@ -1,0 +1,63 @@
+"""What the JSON schema of a tool's parameters says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llmd.engine.protocol import Tool
+from llmd.errors import InvalidField
+
+
+def parameters_of(tool: Tool) -> dict[str, Any]:
+    """Return a tool's schema. Raise `InvalidField` when it is no JSON object."""
+    try:
+        schema = json.loads(tool.parameters)
+    except (ValueError, RecursionError):
+        schema = None
+    if not isinstance(schema, dict):
+        raise InvalidField(
+            f"the parameters of the tool {tool.name} are no JSON object", param="tools"
+        )
+    return schema
+
+
+def properties_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schemas of an object's properties by name: none where the schema names none."""
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def types_of(schema: Any) -> set[str]:
+    """Return the JSON types that a schema admits, as far as it says so; none if it does not."""
+    if not isinstance(schema, dict):
+        return set()
+    declared = schema.get("type")
+    if isinstance(declared, str):
+        return {declared}
+    if isinstance(declared, list):
+        return {name for name in declared if isinstance(name, str)}
+    if isinstance(schema.get("enum"), list):
+        return {type_of(value) for value in schema["enum"]}
+    if "const" in schema:
+        return {type_of(schema["const"])}
+    for word in ("anyOf", "oneOf"):
+        if isinstance(schema.get(word), list):
+            each = [types_of(choice) for choice in schema[word]]
+            return set().union(*each) if all(each) else set()
+    return set()
+
+
+def type_of(value: Any) -> str:
+    """Return the JSON type of a value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    for kind, name in _TYPES.items():
+        if isinstance(value, kind):
+            return name
+    return "object"
+
+
+_TYPES = {int: "integer", float: "number", str: "string", list: "array"}

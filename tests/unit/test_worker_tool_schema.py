@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmd.engine.protocol import Tool
+from llmd.errors import InvalidField
+from llmd.worker.tool_schema import parameters_of, properties_of, type_of, types_of
+
+
+def test_schema_of_a_tool_is_read_from_its_text() -> None:
+    """Parameters are JSON text; their properties are found where there are any."""
+    schema = parameters_of(Tool(name="f", parameters='{"properties": {"a": {"type": "null"}}}'))
+    assert properties_of(schema) == {"a": {"type": "null"}}
+    assert properties_of(parameters_of(Tool(name="f"))) == {}
+    assert properties_of({"properties": 5}) == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "true", "{", "[" * 100_000])
+def test_parameters_that_are_no_object_are_refused(text: str) -> None:
+    """What is no JSON object is named with its tool, as the caller's mistake."""
+    with pytest.raises(InvalidField, match="the tool f ") as error:
+        parameters_of(Tool(name="f", parameters=text))
+    assert error.value.param == "tools"
+
+
+@pytest.mark.parametrize(
+    ("schema", "types"),
+    [
+        ({"type": "string", "enum": [1]}, {"string"}),
+        ({"type": ["string", "null"]}, {"string", "null"}),
+        ({"type": ["string", 5]}, {"string"}),
+        ({"enum": ["a", None, 1, 1.5, True, [], {}]}, {
+            "string", "null", "integer", "number", "boolean", "array", "object",
+        }),
+        ({"const": True}, {"boolean"}),
+        ({"anyOf": [{"type": "string"}, {"const": None}]}, {"string", "null"}),
+        ({"oneOf": [{"type": "string"}, {"$ref": "#/$defs/a"}]}, set()),
+        ({"anyOf": []}, set()),
+        ({"type": 5}, set()),
+        ({}, set()),
+        (True, set()),
+    ],
+)  # fmt: skip
+def test_types_are_those_that_a_schema_declares(schema: Any, types: set[str]) -> None:
+    """A type, a choice of values or a choice of schemas says it; anything else leaves it open."""
+    assert types_of(schema) == types
+
+
+def test_truth_is_no_number() -> None:
+    """Python counts True as 1, JSON does not."""
+    assert type_of(True) == "boolean"
+    assert type_of(1) == "integer"
