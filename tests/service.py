@@ -13,12 +13,20 @@ import msgspec
 from falcon import testing
 
 from llmd import config
-from llmd.api.app import Services, create_access, create_app
+from llmd.api.app import create_access, create_app
+from llmd.api.services import Services
 from llmd.auth.gate import Gate
 from llmd.auth.secret import Hasher
 from llmd.chat.admission import Admission
 from llmd.chat.answers import Answers
+from llmd.chat.completions import Completions
+from llmd.chat.embeddings import Embeddings
 from llmd.chat.key_issue import KeyIssuer
+from llmd.chat.model_ids import ModelIds
+from llmd.chat.queries import Queries
+from llmd.chat.responses import Responses
+from llmd.chat.retries import Retries
+from llmd.chat.run import Runs
 from llmd.chat.selection import Selector
 from llmd.errors import StoreFull
 from llmd.models.library import Library
@@ -26,6 +34,7 @@ from llmd.store import migrate
 from llmd.store.db import Database, Tx
 from llmd.store.keys import Key, Keys, Role
 from llmd.store.profiles import Profile, Profiles
+from llmd.store.responses import Responses as ResponseStore
 from llmd.store.sessions import Sessions
 from llmd.store.settings import Settings
 from tests.fake_engine import FakeEngine
@@ -119,18 +128,25 @@ class Service:
         self.library = Library(self.models)
         hasher = Hasher("cheapest")
         self.issuer = KeyIssuer(self.keys, hasher)
+        self.model_ids = ModelIds(self.engine, self.profiles, self.settings, self.library)
+        self.runs = Runs(self.engine, self.admission)
         self.answers = Answers(
-            self.engine,
-            self.admission,
-            self.profiles,
-            self.sessions,
-            self.settings,
-            log_prompts=log_prompts,
+            self.runs, self.model_ids, self.sessions, log_prompts=log_prompts
+        )
+        self.completions = Completions(self.runs, self.model_ids, log_prompts=log_prompts)
+        self.responses = Responses(
+            self.runs, self.model_ids, ResponseStore(self.db), self.engine, log_prompts=log_prompts
         )
         self.selector = self.make_selector()
         self.services = Services(
             gate=Gate(self.keys, hasher, settings=config.Auth(argon2="cheapest")),
             answers=self.answers,
+            completions=self.completions,
+            responses=self.responses,
+            embeddings=Embeddings(self.engine, None, self.admission),
+            queries=Queries(self.engine),
+            retries=Retries(),
+            models=self.model_ids,
             selector=self.selector,
             issuer=self.issuer,
             engine=self.engine,

@@ -12,7 +12,7 @@ import falcon
 
 from llmd import logs
 from llmd.auth.gate import Caller, Gate
-from llmd.chat.request import Usage
+from llmd.chat.usage import Usage
 from llmd.errors import Forbidden, Unauthorized
 
 
@@ -115,6 +115,7 @@ class AccessMiddleware:
         params: dict[str, Any],
     ) -> None:
         """Check the key: called for every route that there is, before its method."""
+        req.context["is_openai"] = getattr(resource, "is_openai", False)
         if req.method == "OPTIONS":
             return
         needed = self._table.get(type(resource), {}).get(req.method, Access.USER)

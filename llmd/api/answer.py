@@ -5,14 +5,41 @@ from __future__ import annotations
 import falcon
 
 from llmd.api import body
-from llmd.api.access import caller_of, is_gone, log_of
+from llmd.api.access import Access, caller_of, is_gone
+from llmd.api.operation import Operation
 from llmd.api.reply import send
-from llmd.api.stream import EventStream
+from llmd.api.stream import AnswerForm, send_stream, take_whole
 from llmd.chat.answers import Answers
-from llmd.chat.request import AnswerRequest
+from llmd.chat.request import AnswerRequest, AnswerResult
+from llmd.errors import Conflict, PromptTooLong, StoreFull, UnknownProfile, UnknownSession
 from llmd.store.sessions import Sessions
 
 MAX_LISTED = 1000
+
+ANSWER = {
+    "POST": Operation(
+        summary="Answer a prompt",
+        description=(
+            "Requests of one session run one after another. "
+            "The answer comes after its turn is on disk."
+        ),
+        access=Access.USER,
+        body=AnswerRequest,
+        reply=AnswerResult,
+        stream=(
+            'Events `token` with `{"text": "…"}`, then one `done` with the very body of a whole '
+            "answer, or one `error` with an error body. Lines that begin with `:` keep the "
+            "connection open."
+        ),
+        errors=(PromptTooLong, UnknownProfile, UnknownSession, Conflict, StoreFull),
+    ),
+    "GET": Operation(
+        summary="List one's sessions, from id to name",
+        description="`GET /sessions` tells more of them.",
+        access=Access.USER,
+        reply=dict[str, str],
+    ),
+}
 
 
 class AnswerResource:
@@ -26,23 +53,12 @@ class AnswerResource:
         """Answer at once as a whole, or as a stream when asked so."""
         request = body.read(req, AnswerRequest)
         request.check()
-        log = log_of(req)
         answer = self._answers.start(caller_of(req).id, request, lambda: is_gone(req))
         if request.stream:
-            log.is_streaming = True
-            resp.content_type = "text/event-stream; charset=utf-8"
-            resp.set_header("Cache-Control", "no-store")
-            # nginx would hold the tokens back until its buffer is full.
-            resp.set_header("X-Accel-Buffering", "no")
-            resp.stream = EventStream(answer, log)
-            return
-        try:
-            for _ in answer:
-                pass
-        finally:
-            answer.close()
-            log.add_usage(answer.usage)
-        send(resp, answer.result)
+            send_stream(req, resp, answer, AnswerForm(answer))
+        else:
+            take_whole(req, answer)
+            send(resp, answer.result)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the caller's sessions as the seed did: id → name."""

@@ -1,98 +1,64 @@
-"""The table of routes, each with the access that it needs."""
+"""The table of routes, each with what can be done there and who may."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import falcon
 
 from llmd import config
 from llmd.api import errors
-from llmd.api.access import Access, AccessMiddleware, AccessTable
-from llmd.api.answer import AnswerResource
-from llmd.api.health import HealthResource, LivezResource, StatusResource
-from llmd.api.keys import AuthKeyResource, AuthResource, KeyResource, KeysResource
-from llmd.api.models import ModelResource, ModelsResource
-from llmd.api.profiles import ProfileResource, ProfilesResource
-from llmd.api.sessions import SessionResource, SessionsResource
-from llmd.auth.gate import Gate
-from llmd.chat.admission import Admission
-from llmd.chat.answers import Answers
-from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.selection import Selector
-from llmd.engine.engine import Engine
-from llmd.models.library import Library
-from llmd.store.keys import Keys
-from llmd.store.profiles import Profiles
-from llmd.store.sessions import Sessions
-from llmd.store.settings import Settings
+from llmd.api.access import AccessMiddleware, AccessTable
+from llmd.api.answer import ANSWER, AnswerResource
+from llmd.api.docs import with_docs
+from llmd.api.health import HEALTH, LIVEZ, STATUS, HealthResource, LivezResource, StatusResource
+from llmd.api.keys import (
+    AUTH,
+    AUTH_KEY,
+    KEY,
+    KEYS,
+    AuthKeyResource,
+    AuthResource,
+    KeyResource,
+    KeysResource,
+)
+from llmd.api.models import MODEL, MODELS, ModelResource, ModelsResource
+from llmd.api.openai.routes import openai_routes
+from llmd.api.operation import Route
+from llmd.api.profiles import PROFILE, PROFILES, ProfileResource, ProfilesResource
+from llmd.api.services import Services
+from llmd.api.sessions import SESSION, SESSIONS, SessionResource, SessionsResource
 
 App = falcon.App[falcon.Request, falcon.Response]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Services:
-    """What the routes work with, made by the daemon."""
-
-    gate: Gate
-    answers: Answers
-    selector: Selector
-    issuer: KeyIssuer
-    engine: Engine
-    admission: Admission
-    library: Library
-    keys: Keys
-    profiles: Profiles
-    sessions: Sessions
-    settings: Settings
-
-
-@dataclass(frozen=True)
-class Route:
-    """A path, what answers there, and who may use each method."""
-
-    path: str
-    resource: object
-    access: dict[str, Access]
 
 
 def routes(services: Services) -> list[Route]:
     """Return every route of llmd."""
     s = services
-    user, admin, everyone = Access.USER, Access.ADMIN, {"GET": Access.OPEN}
-    return [
-        Route("/livez", LivezResource(), everyone),
-        Route("/health", HealthResource(s.engine, s.admission), everyone),
-        Route(
-            "/status",
-            StatusResource(s.engine, s.admission, s.sessions, s.settings),
-            {"GET": user},
-        ),
-        Route("/answer", AnswerResource(s.answers, s.sessions), {"GET": user, "POST": user}),
-        Route("/models", ModelsResource(s.library), {"GET": user}),
-        Route("/models/model", ModelResource(s.selector), {"POST": admin}),
-        Route("/auth", AuthResource(), {"GET": user}),
-        Route("/auth/key", AuthKeyResource(s.issuer), {"POST": admin}),
-        Route("/keys", KeysResource(s.keys), {"GET": admin}),
-        Route(
-            "/keys/{key_id}",
-            KeyResource(s.keys, s.engine),
-            {"GET": admin, "PATCH": admin, "DELETE": admin},
-        ),
-        Route("/sessions", SessionsResource(s.sessions), {"GET": user}),
+    status = StatusResource(s.engine, s.admission, s.sessions, s.settings)
+    table = [
+        Route("/answer", AnswerResource(s.answers, s.sessions), ANSWER, tag="Answers"),
+        *openai_routes(s),
+        Route("/sessions", SessionsResource(s.sessions), SESSIONS, tag="Sessions"),
         Route(
             "/sessions/{session_id}",
             SessionResource(s.sessions, s.engine),
-            {"GET": user, "PATCH": user, "DELETE": user},
+            SESSION,
+            tag="Sessions",
         ),
-        Route("/profiles", ProfilesResource(s.profiles), {"GET": user}),
-        Route(
-            "/profiles/{name}",
-            ProfileResource(s.profiles),
-            {"GET": user, "PUT": admin, "DELETE": admin},
-        ),
+        Route("/models", ModelsResource(s.library), MODELS, tag="Models"),
+        Route("/models/model", ModelResource(s.selector), MODEL, tag="Models"),
+        Route("/profiles", ProfilesResource(s.profiles), PROFILES, tag="Profiles"),
+        Route("/profiles/{name}", ProfileResource(s.profiles), PROFILE, tag="Profiles"),
+        Route("/auth", AuthResource(), AUTH, tag="Keys"),
+        Route("/auth/key", AuthKeyResource(s.issuer), AUTH_KEY, tag="Keys"),
+        Route("/keys", KeysResource(s.keys), KEYS, tag="Keys"),
+        Route("/keys/{key_id}", KeyResource(s.keys, s.engine), KEY, tag="Keys"),
+        Route("/status", status, STATUS, tag="State"),
+        Route("/health", HealthResource(s.engine, s.admission), HEALTH, tag="State"),
+        Route("/livez", LivezResource(), LIVEZ, tag="State"),
     ]
+    return with_docs(table)
 
 
 def create_access(services: Services, settings: config.Server) -> AccessMiddleware:
@@ -107,7 +73,8 @@ def create_app(services: Services, access: AccessMiddleware, settings: config.Se
     app.req_options.strip_url_path_trailing_slash = True
     errors.register(app)
     for route in routes(services):
-        app.add_route(route.path, route.resource)
+        for path in route.paths:
+            app.add_route(path, route.resource)
     return app
 
 

@@ -23,12 +23,18 @@ def read(req: falcon.Request, type_: type[T], *, empty: T | None = None) -> T:
     Raise `MalformedBody` for what is not strict JSON, and `InvalidField` for a field that is
     unknown, missing, of another type or out of range.
     """
-    if req.get_header("Content-Encoding"):
-        raise MalformedBody("a compressed body is not read: send it as it is")
-    raw = req.bounded_stream.read()
+    raw = read_raw(req)
     if empty is not None and not raw.strip():
         return empty
     return convert(parse(raw), type_)
+
+
+def read_raw(req: falcon.Request) -> bytes:
+    """Return the body as it came. Raise `MalformedBody` for one that is compressed."""
+    if req.get_header("Content-Encoding"):
+        raise MalformedBody("a compressed body is not read: send it as it is")
+    raw: bytes = req.bounded_stream.read()
+    return raw
 
 
 def parse(raw: bytes) -> object:

@@ -40,6 +40,7 @@ KINDS: dict[type[errors.LlmdError], Kind] = {
     errors.UnknownModel: Kind(404, _INVALID, "model_not_found"),
     errors.UnknownProfile: Kind(404, _INVALID, "profile_not_found"),
     errors.UnknownSession: Kind(404, _INVALID, "session_not_found"),
+    errors.UnknownResponse: Kind(404, _INVALID, "response_not_found"),
     errors.UnknownKey: Kind(404, _INVALID, "key_not_found"),
     errors.Conflict: Kind(409, _INVALID, "conflict"),
     errors.Busy: Kind(503, _SERVER, "busy"),
@@ -117,6 +118,12 @@ def _on_llmd_error(
     req: falcon.Request, resp: falcon.Response, error: errors.LlmdError, params: dict[str, object]
 ) -> None:
     kind = kind_of(error)
+    if kind.status == 422 and req.context.get("is_openai"):
+        # What OpenAI's clients take for a mistake of their own is a 400.
+        kind = kind._replace(status=400)
+    if kind.status == 409:
+        # OpenAI's clients would else try it again twice.
+        resp.set_header("x-should-retry", "false")
     if kind.status == 500:
         log.error("%s %s: %s", req.method, req.path, error.message)
     retry_after_s = getattr(error, "retry_after_s", None)

@@ -3,17 +3,100 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated, Literal
 
 import falcon
+from msgspec import Meta, Struct
 
 from llmd import __version__
 from llmd.api import errors
+from llmd.api.access import Access
+from llmd.api.operation import Operation
 from llmd.api.reply import send
 from llmd.chat.admission import Admission
 from llmd.engine.engine import Engine
-from llmd.errors import Draining, EngineLoading, LlmdError, Unavailable
+from llmd.errors import Draining, EngineFailed, EngineLoading, LlmdError, Unavailable
 from llmd.store.sessions import Sessions
 from llmd.store.settings import Settings
+
+
+class Alive(Struct, frozen=True, kw_only=True):
+    """The daemon is alive."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Healthy(Struct, frozen=True, kw_only=True):
+    """A token could be generated now, by this model."""
+
+    status: Literal["ok"] = "ok"
+    model: str | None
+
+
+class SequenceCounts(Struct, frozen=True, kw_only=True):
+    """What the worker has in hand."""
+
+    running: int
+    waiting: int
+    max: int | None
+
+
+class StreamCounts(Struct, frozen=True, kw_only=True):
+    """Requests that are answered, and those that wait for a place."""
+
+    active: int
+    queued: int
+    max: int
+    max_queue: int
+
+
+class TokenCounts(Struct, frozen=True, kw_only=True):
+    """Tokens since the worker's start."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """What the daemon is doing; what is not known is null."""
+
+    version: str
+    uptime_s: int
+    state: Annotated[str, Meta(description="`ready`, `loading`, `failed`, `stopped`, `draining`.")]
+    reason: str
+    progress: Annotated[float, Meta(description="How much of the model is loaded, 0 to 1.")]
+    model: str | None
+    profile: str | None
+    context_tokens: int | None
+    cpu_variant: str | None
+    threads: int | None
+    sequences: SequenceCounts
+    streams: StreamCounts
+    tokens: TokenCounts
+    tokens_per_s: float
+    restarts: int
+    sessions: int | None
+
+
+LIVEZ = {
+    "GET": Operation(summary="Tell that the daemon is alive", access=Access.OPEN, reply=Alive),
+}
+HEALTH = {
+    "GET": Operation(
+        summary="Tell whether a token could be generated now",
+        description=(
+            "A 503 has beside the error a `status` (`loading`, `failed`, `draining`) and the "
+            "`reason`."
+        ),
+        access=Access.OPEN,
+        reply=Healthy,
+        errors=(Draining, EngineLoading, EngineFailed),
+    ),
+}
+STATUS = {
+    "GET": Operation(summary="Tell what the daemon is doing", access=Access.USER, reply=Status),
+}
 
 
 class LivezResource:
@@ -21,7 +104,7 @@ class LivezResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer."""
-        send(resp, {"status": "alive"})
+        send(resp, Alive())
 
 
 class HealthResource:
@@ -43,7 +126,7 @@ class HealthResource:
             head = {"status": _state(error), "reason": error.message}
             send(resp, head | errors.body_of(error))
         else:
-            send(resp, {"status": "ok", "model": self._engine.model})
+            send(resp, Healthy(model=self._engine.model))
 
 
 def _state(error: Unavailable) -> str:
@@ -75,37 +158,35 @@ class StatusResource:
         except LlmdError:
             # What the engine does is worth telling without the store too.
             num_sessions, profile = None, None
-        send(
-            resp,
-            {
-                "version": __version__,
-                "uptime_s": int(time.monotonic() - self._began),
-                "state": "draining" if admission.draining else status.state,
-                "reason": status.reason,
-                "progress": round(status.progress, 3),
-                "model": status.model,
-                "profile": profile,
-                "context_tokens": info.num_context_tokens if info else None,
-                "cpu_variant": info.cpu_variant if info else None,
-                "threads": info.num_threads if info else None,
-                "sequences": {
-                    "running": status.num_running,
-                    "waiting": status.num_waiting,
-                    "max": info.max_sequences if info else None,
-                },
-                "streams": {
-                    "active": admission.num_active,
-                    "queued": admission.num_queued,
-                    "max": admission.max_streams,
-                    "max_queue": admission.max_queue,
-                },
-                "tokens": {
-                    "prompt": status.num_prompt_tokens,
-                    "cached": status.num_cached_tokens,
-                    "completion": status.num_completion_tokens,
-                },
-                "tokens_per_s": round(status.tokens_per_s, 1),
-                "restarts": status.num_restarts,
-                "sessions": num_sessions,
-            },
+        view = Status(
+            version=__version__,
+            uptime_s=int(time.monotonic() - self._began),
+            state="draining" if admission.draining else status.state,
+            reason=status.reason,
+            progress=round(status.progress, 3),
+            model=status.model,
+            profile=profile,
+            context_tokens=info.num_context_tokens if info else None,
+            cpu_variant=info.cpu_variant if info else None,
+            threads=info.num_threads if info else None,
+            sequences=SequenceCounts(
+                running=status.num_running,
+                waiting=status.num_waiting,
+                max=info.max_sequences if info else None,
+            ),
+            streams=StreamCounts(
+                active=admission.num_active,
+                queued=admission.num_queued,
+                max=admission.max_streams,
+                max_queue=admission.max_queue,
+            ),
+            tokens=TokenCounts(
+                prompt=status.num_prompt_tokens,
+                cached=status.num_cached_tokens,
+                completion=status.num_completion_tokens,
+            ),
+            tokens_per_s=round(status.tokens_per_s, 1),
+            restarts=status.num_restarts,
+            sessions=num_sessions,
         )
+        send(resp, view)

@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 import falcon
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
-from llmd.api.access import caller_of
-from llmd.api.reply import send, send_page
+from llmd.api.access import Access, caller_of
+from llmd.api.operation import AFTER, LIMIT, Operation
+from llmd.api.reply import next_after, send
 from llmd.chat.key_issue import KeyIssuer
 from llmd.engine.engine import Engine
-from llmd.store.keys import Key, Keys, Role
+from llmd.errors import Conflict, StoreFull, UnknownKey
+from llmd.store.keys import MAX_NAME_CHARS, Key, Keys, Role
 
 MAX_EXPIRES_IN_S = 100 * 366 * 86_400
 
+# The store checks it, in words that tell more.
+_Name = Annotated[
+    str,
+    Meta(
+        description=f"1 to {MAX_NAME_CHARS} printable characters.",
+        examples=["laptop"],
+        extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_CHARS},
+    ),
+]
+
 
 class NewKeyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a new key shall be. `expires_in` is in seconds; null: never."""
+    """What a new key shall be."""
 
-    name: str = "unnamed"
+    name: _Name = "unnamed"
     role: Role = "user"
-    expires_in: Annotated[int, Meta(ge=1, le=MAX_EXPIRES_IN_S)] | None = None
+    expires_in: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_EXPIRES_IN_S)] | None,
+        Meta(description="In how many seconds it expires; null: never."),
+    ] = None
 
 
 class KeyChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What shall change of a key. `expires_at` is in Unix seconds; null: never."""
+    """What shall change of a key: the fields that are left out stay."""
 
-    name: str | UnsetType = UNSET
+    name: _Name | UnsetType = UNSET
     role: Role | UnsetType = UNSET
-    expires_at: Annotated[int, Meta(ge=0, le=2**40)] | UnsetType | None = UNSET
+    expires_at: Annotated[
+        Annotated[int, Meta(ge=0, le=2**40)] | UnsetType | None,
+        Meta(description="When it expires, in Unix seconds; null: never."),
+    ] = UNSET
 
 
 class KeyView(Struct, frozen=True, kw_only=True):
-    """A key without its hash."""
+    """A key without its hash. Times are Unix seconds."""
 
     id: str
     name: str
@@ -45,6 +63,78 @@ class KeyView(Struct, frozen=True, kw_only=True):
     expires_at: int | None
     revoked_at: int | None
     last_used_at: int | None
+
+
+class KeyPage(Struct, frozen=True, kw_only=True):
+    """A page of keys, in the order of their making."""
+
+    keys: list[KeyView]
+    next: str | None
+
+
+class NewKeyView(Struct, frozen=True, kw_only=True):
+    """A new key, shown this once."""
+
+    key: str
+    id: str
+    name: str
+    role: Role
+    expires_at: int | None
+
+
+class CallerView(Struct, frozen=True, kw_only=True):
+    """The key that the request came with."""
+
+    auth: Literal[True] = True
+    id: str
+    name: str
+    role: str
+
+
+AUTH = {
+    "GET": Operation(summary="Tell whether a key is good", access=Access.USER, reply=CallerView),
+}
+AUTH_KEY = {
+    "POST": Operation(
+        summary="Make a key, which is shown this once",
+        description="Without a body it is a user's and never expires.",
+        access=Access.ADMIN,
+        body=NewKeyBody,
+        body_optional=True,
+        reply=NewKeyView,
+        errors=(StoreFull,),
+    ),
+}
+KEYS = {
+    "GET": Operation(
+        summary="List all keys, without the keys themselves",
+        access=Access.ADMIN,
+        query=(LIMIT, AFTER),
+        reply=KeyPage,
+    ),
+}
+KEY = {
+    "GET": Operation(
+        summary="Show what is known of a key",
+        access=Access.ADMIN,
+        reply=KeyView,
+        errors=(UnknownKey,),
+    ),
+    "PATCH": Operation(
+        summary="Change a key's name, role or expiry",
+        access=Access.ADMIN,
+        body=KeyChange,
+        reply=KeyView,
+        errors=(UnknownKey, Conflict, StoreFull),
+    ),
+    "DELETE": Operation(
+        summary="Revoke a key for good",
+        description="Not the last admin key.",
+        access=Access.ADMIN,
+        status=204,
+        errors=(UnknownKey, Conflict, StoreFull),
+    ),
+}
 
 
 def _view(key: Key) -> KeyView:
@@ -57,7 +147,7 @@ class AuthResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer; a bad key never comes here."""
         caller = caller_of(req)
-        send(resp, {"auth": True, "id": caller.id, "name": caller.name, "role": caller.role})
+        send(resp, CallerView(id=caller.id, name=caller.name, role=caller.role))
 
 
 class AuthKeyResource:
@@ -77,16 +167,10 @@ class AuthKeyResource:
             now=int(time.time()),
         )
         resp.set_header("Cache-Control", "no-store")
-        send(
-            resp,
-            {
-                "key": text,
-                "id": key.id,
-                "name": key.name,
-                "role": key.role,
-                "expires_at": key.expires_at,
-            },
+        view = NewKeyView(
+            key=text, id=key.id, name=key.name, role=key.role, expires_at=key.expires_at
         )
+        send(resp, view)
 
 
 class KeysResource:
@@ -99,7 +183,8 @@ class KeysResource:
         """List them, without their hashes."""
         limit = body.limit_of(req)
         keys = self._keys.list(limit=limit, after=body.after_of(req))
-        send_page(resp, "keys", [_view(key) for key in keys], limit, keys[-1].id if keys else None)
+        following = next_after(keys, limit, lambda key: key.id)
+        send(resp, KeyPage(keys=[_view(key) for key in keys], next=following))
 
 
 class KeyResource:

@@ -2,22 +2,94 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import falcon
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.access import caller_of
+from llmd.api.access import Access, caller_of
+from llmd.api.operation import Operation
 from llmd.api.reply import send
 from llmd.chat.selection import Selector
-from llmd.errors import InvalidField
+from llmd.errors import (
+    ConfigError,
+    Conflict,
+    EngineFailed,
+    InvalidField,
+    ModelInvalid,
+    StoreFull,
+    UnknownModel,
+    UnknownProfile,
+)
 from llmd.models.library import Library
+
+
+class ListedModel(Struct, frozen=True, kw_only=True):
+    """A GGUF file as OpenAI's clients read it. `created` is in Unix seconds."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "llmd"
+
+
+class ModelNames(Struct, frozen=True, kw_only=True):
+    """All models: their names for the seed's clients, `data` for OpenAI's."""
+
+    models: list[str]
+    object: Literal["list"] = "list"
+    data: list[ListedModel]
 
 
 class SelectBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file name, and a profile's name, which the seed called the configuration of a model."""
 
-    model: str | None = None
-    model_config: str | None = None
+    model: Annotated[
+        str | None, Meta(description="A GGUF file; without it the profile's, or the present one.")
+    ] = None
+    model_config: Annotated[
+        str | None, Meta(description="A profile; without it the present one.", examples=["default"])
+    ] = None
+
+
+class Selected(Struct, frozen=True, kw_only=True):
+    """What serves now."""
+
+    model_status: Literal[True] = True
+    model: str | None
+    profile: str
+
+
+MODELS = {
+    "GET": Operation(
+        summary="List the GGUF files",
+        access=Access.USER,
+        reply=ModelNames,
+        errors=(ConfigError,),
+    ),
+}
+MODEL = {
+    "POST": Operation(
+        summary="Load a model and select a profile",
+        description=(
+            "Either alone is enough. The answer comes once the model serves; on an error what ran "
+            "before still runs."
+        ),
+        access=Access.ADMIN,
+        body=SelectBody,
+        reply=Selected,
+        errors=(
+            UnknownModel,
+            UnknownProfile,
+            ModelInvalid,
+            Conflict,
+            EngineFailed,
+            StoreFull,
+            ConfigError,
+        ),
+    ),
+}
 
 
 class ModelsResource:
@@ -29,16 +101,8 @@ class ModelsResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List them in one body that the seed's clients and OpenAI's can both read."""
         files = self._library.list()
-        data = [
-            {
-                "id": file.name,
-                "object": "model",
-                "created": file.modified_at,
-                "owned_by": "llmd",
-            }
-            for file in files
-        ]
-        send(resp, {"models": [file.name for file in files], "object": "list", "data": data})
+        data = [ListedModel(id=file.name, created=file.modified_at) for file in files]
+        send(resp, ModelNames(models=[file.name for file in files], data=data))
 
 
 class ModelResource:
@@ -55,4 +119,4 @@ class ModelResource:
         selection = self._selector.select(
             wanted.model, wanted.model_config, actor=caller_of(req).id
         )
-        send(resp, {"model_status": True, "model": selection.model, "profile": selection.profile})
+        send(resp, Selected(model=selection.model, profile=selection.profile))

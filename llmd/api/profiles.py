@@ -3,20 +3,82 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import falcon
 import msgspec
+from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.access import caller_of
-from llmd.api.reply import send, send_page
+from llmd.api.access import Access, caller_of
+from llmd.api.operation import AFTER, LIMIT, Operation
+from llmd.api.reply import next_after, send
+from llmd.api.words import PROFILE as WORDS
+from llmd.errors import Conflict, StoreFull, UnknownProfile
 from llmd.store.profiles import Profile, Profiles, StoredProfile
 
+# Made of the profile's own fields: a new one is shown without a word here.
+ProfileView: type[Struct] = msgspec.defstruct(
+    "ProfileView",
+    [
+        ("name", str),
+        ("revision", int),
+        ("updated_at", int),
+        *(
+            (field.name, Annotated[field.type, Meta(description=WORDS[field.name]["description"])])
+            for field in msgspec.structs.fields(Profile)
+        ),
+    ],
+    namespace={"__doc__": "A profile with its name, and the time of its present revision."},
+    module=__name__,
+    frozen=True,
+    kw_only=True,
+)
 
-def _view(stored: StoredProfile) -> dict[str, Any]:
+
+class ProfilePage(Struct, frozen=True, kw_only=True):
+    """A page of profiles, by name."""
+
+    profiles: list[ProfileView]  # type: ignore[valid-type]
+    next: str | None
+
+
+PROFILES = {
+    "GET": Operation(
+        summary="List the profiles by name",
+        access=Access.USER,
+        query=(LIMIT, AFTER),
+        reply=ProfilePage,
+    ),
+}
+PROFILE = {
+    "GET": Operation(
+        summary="Show a profile's present revision",
+        access=Access.USER,
+        reply=ProfileView,
+        errors=(UnknownProfile,),
+    ),
+    "PUT": Operation(
+        summary="Make a profile, or replace it by a new revision",
+        description="Fields that are left out get their default.",
+        access=Access.ADMIN,
+        body=Profile,
+        reply=ProfileView,
+        errors=(StoreFull,),
+    ),
+    "DELETE": Operation(
+        summary="Delete a profile",
+        description="Not the one that is selected.",
+        access=Access.ADMIN,
+        status=204,
+        errors=(UnknownProfile, Conflict, StoreFull),
+    ),
+}
+
+
+def _view(stored: StoredProfile) -> Any:
     head = {"name": stored.name, "revision": stored.revision, "updated_at": stored.updated_at}
-    return head | msgspec.structs.asdict(stored.profile)
+    return ProfileView(**head, **msgspec.structs.asdict(stored.profile))
 
 
 class ProfilesResource:
@@ -29,8 +91,8 @@ class ProfilesResource:
         """List them by name."""
         limit = body.limit_of(req)
         page = self._profiles.list(limit=limit, after=body.after_of(req))
-        last = page[-1].name if page else None
-        send_page(resp, "profiles", [_view(stored) for stored in page], limit, last)
+        following = next_after(page, limit, lambda stored: stored.name)
+        send(resp, ProfilePage(profiles=[_view(stored) for stored in page], next=following))
 
 
 class ProfileResource:

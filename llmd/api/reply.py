@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import falcon
 import msgspec
+
+Item = TypeVar("Item")
+Place = TypeVar("Place")
 
 
 def send(resp: falcon.Response, value: object) -> None:
@@ -14,8 +18,6 @@ def send(resp: falcon.Response, value: object) -> None:
     resp.data = msgspec.json.encode(value)
 
 
-def send_page(
-    resp: falcon.Response, name: str, items: Sequence[object], limit: int, last: str | int | None
-) -> None:
-    """Send a page of a list; `next` is the `after` of the next page, null on the last one."""
-    send(resp, {name: items, "next": last if len(items) == limit else None})
+def next_after(items: Sequence[Item], limit: int, place: Callable[[Item], Place]) -> Place | None:
+    """Return the `after` of the page that follows `items`: None on the last one."""
+    return place(items[-1]) if len(items) == limit else None

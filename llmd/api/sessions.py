@@ -4,25 +4,113 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from typing import Annotated
 
 import falcon
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.access import caller_of
-from llmd.api.reply import send, send_page
-from llmd.chat.request import Usage
+from llmd.api.access import Access, caller_of
+from llmd.api.operation import AFTER, LIMIT, Operation
+from llmd.api.reply import next_after, send
+from llmd.chat.usage import Usage
 from llmd.engine.engine import Engine
-from llmd.errors import InvalidField
-from llmd.store.sessions import Sessions, Turn
+from llmd.errors import InvalidField, StoreFull, UnknownSession
+from llmd.store.sessions import MAX_NAME_CHARS, Session, Sessions, Turn
+
+
+class SessionPage(Struct, frozen=True, kw_only=True):
+    """A page of the caller's sessions, in the order of their making."""
+
+    sessions: list[Session]
+    next: str | None
+
+
+class TurnView(Struct, frozen=True, kw_only=True):
+    """A user's message with its answer, and what made it. `seq` counts from 1."""
+
+    seq: int
+    user: str
+    assistant: str
+    profile: str
+    profile_revision: int
+    model: str
+    usage: Usage
+    finish_reason: str
+    seed: int | None
+    created_at: int
+
+    @classmethod
+    def of(cls, turn: Turn) -> TurnView:
+        """Return a stored turn as it is shown."""
+        return cls(
+            seq=turn.seq,
+            user=turn.user,
+            assistant=turn.assistant,
+            profile=turn.profile,
+            profile_revision=turn.profile_revision,
+            model=turn.model,
+            usage=Usage.of(
+                turn.num_prompt_tokens, turn.num_completion_tokens, turn.num_cached_tokens
+            ),
+            finish_reason=turn.finish_reason,
+            seed=turn.seed,
+            created_at=turn.created_at,
+        )
+
+
+class SessionView(Session, frozen=True, kw_only=True):
+    """A session with a page of its turns, from the oldest."""
+
+    turns: list[TurnView]
+    next: int | None
 
 
 class Rename(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A session's new name."""
 
-    name: str
+    # The store checks it, in words that tell more.
+    name: Annotated[
+        str,
+        Meta(
+            description=f"1 to {MAX_NAME_CHARS} printable characters.",
+            examples=["Capitals"],
+            extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_CHARS},
+        ),
+    ]
+
+
+SESSIONS = {
+    "GET": Operation(
+        summary="List one's sessions in the order of their making",
+        access=Access.USER,
+        query=(LIMIT, AFTER),
+        reply=SessionPage,
+    ),
+}
+SESSION = {
+    "GET": Operation(
+        summary="Show a session with a page of its turns",
+        access=Access.USER,
+        query=(LIMIT, AFTER),
+        reply=SessionView,
+        errors=(UnknownSession,),
+    ),
+    "PATCH": Operation(
+        summary="Give a session another name",
+        access=Access.USER,
+        body=Rename,
+        reply=Session,
+        errors=(UnknownSession, StoreFull),
+    ),
+    "DELETE": Operation(
+        summary="Delete a session with its turns",
+        access=Access.USER,
+        status=204,
+        errors=(InvalidField, UnknownSession, StoreFull),
+    ),
+}
 
 
 class SessionsResource:
@@ -35,7 +123,8 @@ class SessionsResource:
         """List them in the order of their making."""
         limit = body.limit_of(req)
         page = self._sessions.list(caller_of(req).id, limit=limit, after=body.after_of(req))
-        send_page(resp, "sessions", page, limit, page[-1].id if page else None)
+        following = next_after(page, limit, lambda session: session.id)
+        send(resp, SessionPage(sessions=page, next=following))
 
 
 class SessionResource:
@@ -51,11 +140,12 @@ class SessionResource:
         limit = body.limit_of(req)
         session = self._sessions.get(key_id, session_id)
         turns = self._sessions.turns(key_id, session_id, limit=limit, after_seq=_after_seq(req))
-        page = {
-            "turns": [_view(turn) for turn in turns],
-            "next": turns[-1].seq if len(turns) == limit else None,
-        }
-        send(resp, msgspec.structs.asdict(session) | page)
+        view = SessionView(
+            **msgspec.structs.asdict(session),
+            turns=[TurnView.of(turn) for turn in turns],
+            next=next_after(turns, limit, lambda turn: turn.seq),
+        )
+        send(resp, view)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, session_id: str) -> None:
         """Give it another name."""
@@ -80,20 +170,3 @@ def _after_seq(req: falcon.Request) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", value):
         raise InvalidField("after must be the seq of a turn", param="after")
     return int(value)
-
-
-def _view(turn: Turn) -> dict[str, Any]:
-    return {
-        "seq": turn.seq,
-        "user": turn.user,
-        "assistant": turn.assistant,
-        "profile": turn.profile,
-        "profile_revision": turn.profile_revision,
-        "model": turn.model,
-        "usage": Usage.of(
-            turn.num_prompt_tokens, turn.num_completion_tokens, turn.num_cached_tokens
-        ),
-        "finish_reason": turn.finish_reason,
-        "seed": turn.seed,
-        "created_at": turn.created_at,
-    }

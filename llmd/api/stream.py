@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator
+from typing import Generic, Protocol, TypeVar
 
+import falcon
 import msgspec
 
 from llmd.api import errors
-from llmd.api.access import RequestLog
+from llmd.api.access import RequestLog, log_of
 from llmd.chat.answer import Answer
+from llmd.chat.usage import Usage
 from llmd.errors import ClientGone, LlmdError
 
 log = logging.getLogger(__name__)
@@ -18,18 +21,52 @@ log = logging.getLogger(__name__)
 PING_AFTER_S = 10.0
 """Proxies close a connection on which nothing comes for some time, 60 s as a rule."""
 
-_PING = b": ping\n\n"
+PING = b": ping\n\n"
+
+T = TypeVar("T")
+Piece_contra = TypeVar("Piece_contra", contravariant=True)
+Item_co = TypeVar("Item_co", covariant=True)
 
 
-class EventStream:
-    """The events ``token``, then ``done`` or ``error``, for the thread of the connection.
+class Source(Protocol[Item_co]):
+    """What is streamed: gives None now and then while there is nothing new."""
+
+    def __iter__(self) -> Iterator[Item_co | None]: ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens, once they are known."""
+
+    def close(self) -> None:
+        """End it, wherever it is. Idempotent."""
+
+
+class Form(Protocol[Piece_contra]):
+    """How an answer is written as events."""
+
+    def begin(self) -> bytes:
+        """Return what goes out with the headers."""
+
+    def piece(self, piece: Piece_contra) -> bytes:
+        """Return the events of a piece, if any."""
+
+    def end(self) -> bytes:
+        """Return the events of the end."""
+
+    def error(self, body: dict[str, object]) -> bytes:
+        """Return the event of an error."""
+
+
+class EventStream(Generic[T]):
+    """The events of an answer, for the thread of the connection.
 
     The server calls `close` at the end, also when the client has gone. No `read` here: Falcon
     would hand an object that has one to the server as a file.
     """
 
-    def __init__(self, answer: Answer, request_log: RequestLog) -> None:
-        self._answer = answer
+    def __init__(self, source: Source[T], form: Form[T], request_log: RequestLog) -> None:
+        self._source = source
+        self._form = form
         self._log = request_log
         self._events = self._make_events()
         # Until its end has been taken: what is closed before has lost its client.
@@ -46,41 +83,84 @@ class EventStream:
         self._closed = True
         try:
             self._events.close()
-            self._answer.close()
+            self._source.close()
         finally:
-            self._log.add_usage(self._answer.usage)
+            self._log.add_usage(self._source.usage)
             self._log.write(self._status)
 
     def _make_events(self) -> Generator[bytes, None, None]:
         # The headers go out with the first bytes: the client sees at once that it was accepted.
-        yield _PING
+        yield self._form.begin() or PING
         sent_at = time.monotonic()
         try:
-            for text in self._answer:
+            for piece in self._source:
                 now = time.monotonic()
-                if text is not None:
-                    yield event("token", {"text": text})
-                elif now - sent_at >= PING_AFTER_S:
-                    yield _PING
-                else:
-                    continue
-                sent_at = now
-            result = self._answer.result
-            if result is not None:
-                yield event("done", result)
-                self._status = 200
+                events = b"" if piece is None else self._form.piece(piece)
+                if not events and now - sent_at >= PING_AFTER_S:
+                    events = PING
+                if events:
+                    yield events
+                    sent_at = now
+            yield self._form.end()
+            self._status = 200
         except ClientGone:
             return
         except LlmdError as error:
             self._status = errors.kind_of(error).status
-            yield event("error", errors.body_of(error))
+            yield self._form.error(errors.body_of(error))
         except Exception:
             # The status line is long sent: the client must not take the end for a whole answer.
             log.exception("a stream failed")
             self._status = 500
-            yield event("error", errors.internal_body())
+            yield self._form.error(errors.internal_body())
+
+
+def send_stream(
+    req: falcon.Request, resp: falcon.Response, source: Source[T], form: Form[T]
+) -> None:
+    """Answer with the events of a source."""
+    request_log = log_of(req)
+    request_log.is_streaming = True
+    resp.content_type = "text/event-stream; charset=utf-8"
+    resp.set_header("Cache-Control", "no-store")
+    # nginx would hold the tokens back until its buffer is full.
+    resp.set_header("X-Accel-Buffering", "no")
+    resp.stream = EventStream(source, form, request_log)
+
+
+def take_whole(req: falcon.Request, source: Source[T]) -> None:
+    """Take an answer to its end, or end it."""
+    try:
+        for _ in source:
+            pass
+    finally:
+        source.close()
+        log_of(req).add_usage(source.usage)
+
+
+class AnswerForm:
+    """The events ``token``, then ``done`` or ``error``."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def begin(self) -> bytes:
+        """Return nothing: there is nothing to tell yet."""
+        return b""
+
+    def piece(self, piece: str) -> bytes:
+        """Return a piece of text."""
+        return event("token", {"text": piece})
+
+    def end(self) -> bytes:
+        """Return the whole answer."""
+        return event("done", self._answer.result)
+
+    def error(self, body: dict[str, object]) -> bytes:
+        """Return the event of an error."""
+        return event("error", body)
 
 
 def event(name: str, data: object) -> bytes:
-    """Return one event with JSON data."""
+    """Return one named event with JSON data."""
     return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"

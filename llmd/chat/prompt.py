@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from llmd.engine.protocol import ChatPrompt, Message, Part, Prompt, TextPrompt
+from llmd.engine.protocol import ChatPrompt, Message, Part, Prompt, TextPrompt, Tools
+from llmd.errors import InvalidField
 from llmd.store.profiles import Profile
 
 _PLACEHOLDER = re.compile(r"(\{chat_history\}|\{input\})")
@@ -31,6 +32,46 @@ def build(profile: Profile, turns: Sequence[OldTurn], text: str) -> Prompt:
     if profile.template is None:
         return ChatPrompt(_messages(profile, turns, text))
     return TextPrompt(_parts(profile, profile.template, turns, text))
+
+
+def build_messages(
+    profile: Profile, messages: Sequence[Message], tools: Tools | None, variables: str = "{}"
+) -> Prompt:
+    """Return the prompt of a conversation that the client brings along.
+
+    The profile's system text holds unless the client has its own. In a profile's template the
+    last message is the input and those before it are the history; tools have no place there:
+    raise `InvalidField` when they are required.
+    """
+    messages = list(messages)
+    if profile.template is None:
+        if profile.system and all(message.role != "system" for message in messages):
+            messages.insert(0, Message(role="system", content=profile.system))
+        return ChatPrompt(messages, tools, variables)
+    if tools is not None and tools.required:
+        raise InvalidField(
+            "the profile's template has no place for tools: use a profile without template",
+            param="tool_choice",
+        )
+    history = "\n".join(_line(profile, message) for message in messages[:-1])
+    parts: list[Part] = []
+    has_place = "{chat_history}" in profile.template
+    for piece in _PLACEHOLDER.split(profile.template):
+        if piece == "{input}":
+            before = "" if has_place or not history else f"{history}\n"
+            parts.append(Part(text=before + messages[-1].content))
+        elif piece == "{chat_history}":
+            parts.append(Part(text=history))
+        elif piece:
+            parts.append(Part(text=piece, literal=True))
+    return TextPrompt(parts)
+
+
+def _line(profile: Profile, message: Message) -> str:
+    if message.role == "system":
+        return message.content
+    label = profile.ai_label if message.role == "assistant" else profile.human_label
+    return f"{label}: {message.content}"
 
 
 def takes_history(profile: Profile) -> bool:

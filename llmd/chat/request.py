@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from llmd.chat.usage import Timings, Usage
 from llmd.engine.protocol import FinishReason
 from llmd.errors import InvalidField
 from llmd.store.profiles import Profile, read_profile
@@ -25,6 +26,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     top_k: int | None = None
     min_p: float | None = None
     repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
 
@@ -51,41 +54,10 @@ _SAMPLING_FIELDS = (
     "top_k",
     "min_p",
     "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
     "seed",
 )
-
-
-class PromptTokensDetails(Struct, frozen=True, kw_only=True):
-    """Prompt tokens that were not computed again."""
-
-    cached_tokens: int
-
-
-class Usage(Struct, frozen=True, kw_only=True):
-    """Numbers of tokens, by the names of OpenAI's API."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-    @classmethod
-    def of(cls, num_prompt: int, num_completion: int, num_cached: int) -> Usage:
-        """Return the usage with its total."""
-        return cls(
-            prompt_tokens=num_prompt,
-            completion_tokens=num_completion,
-            total_tokens=num_prompt + num_completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=num_cached),
-        )
-
-
-class Timings(Struct, frozen=True, kw_only=True):
-    """How long the parts of an answer took in the engine, in milliseconds."""
-
-    queue_ms: float
-    prefill_ms: float
-    decode_ms: float
 
 
 class AnswerResult(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,8 @@ class Selector:
         settings: Settings,
         *,
         default_model: str,
+        embedder: Engine | None = None,
+        embedding_model: str = "",
         now: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
@@ -34,6 +36,8 @@ class Selector:
         self._profiles = profiles
         self._settings = settings
         self._default_model = default_model
+        self._embedder = embedder
+        self._embedding_model = embedding_model
         self._now = now
 
     def start(self) -> None:
@@ -46,11 +50,24 @@ class Selector:
             self._engine.start_without(error.message)
         else:
             self._engine.start(model)
+        self._start_embedder()
 
     def start_missing(self) -> None:
         """Begin to load the selected model if there was none to load before."""
         if self._engine.model is None:
             self.start()
+        else:
+            self._start_embedder()
+
+    def _start_embedder(self) -> None:
+        """Begin to load the model for embeddings, if one is named and it is not there already."""
+        if self._embedder is None or self._embedder.model is not None:
+            return
+        try:
+            self._embedder.start(self._checked(self._embedding_model))
+        except LlmdError as error:
+            log.error("no model for embeddings is loaded: %s", error.message)
+            self._embedder.start_without(error.message)
 
     def select(self, model: str | None, profile: str | None, *, actor: str) -> Selection:
         """Load a model and select a profile; each as it is when None is given.

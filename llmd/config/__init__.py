@@ -80,6 +80,7 @@ class Models(_Section, frozen=True, kw_only=True):
     dir: _Path = "/var/lib/llmd/models"
     packaged_dir: _Path = "/usr/share/llmd/models"
     default: _FileName = ""
+    embedding: _FileName = ""
 
 
 class Engine(_Section, frozen=True, kw_only=True):

@@ -9,12 +9,20 @@ import time
 from pathlib import Path
 
 from llmd import __version__, config, logs
-from llmd.api.app import Services, create_access, create_app
+from llmd.api.app import create_access, create_app
+from llmd.api.services import Services
 from llmd.auth.gate import Gate
 from llmd.auth.secret import Hasher
 from llmd.chat.admission import Admission
 from llmd.chat.answers import Answers
+from llmd.chat.completions import Completions
+from llmd.chat.embeddings import Embeddings
 from llmd.chat.key_issue import KeyIssuer
+from llmd.chat.model_ids import ModelIds
+from llmd.chat.queries import Queries
+from llmd.chat.responses import Responses
+from llmd.chat.retries import Retries
+from llmd.chat.run import Runs
 from llmd.chat.selection import Selector
 from llmd.config import Config
 from llmd.daemon.http import HttpServer
@@ -29,6 +37,7 @@ from llmd.store import migrate
 from llmd.store.db import Database
 from llmd.store.keys import Keys
 from llmd.store.profiles import Profiles
+from llmd.store.responses import Responses as ResponseStore
 from llmd.store.sessions import Sessions
 from llmd.store.settings import Settings
 
@@ -83,6 +92,7 @@ def serve(config_path: Path) -> int:
         server.run()
     finally:
         reporter.close()
+        services.embeddings.close()
         services.engine.close()
         server.close()
         db.close()
@@ -116,12 +126,33 @@ def build(settings: Config, db: Database) -> Services:
     engine = Engine(settings.engine, settings.cache)
     admission = Admission(settings.server.max_streams, settings.server.max_queue)
     library = Library(Path(settings.models.dir), Path(settings.models.packaged_dir))
+    models = ModelIds(engine, profiles, chosen, library)
+    runs = Runs(engine, admission)
+    embedder = (
+        Engine(settings.engine, settings.cache, embeds_only=True)
+        if settings.models.embedding
+        else None
+    )
     return Services(
         gate=Gate(keys, hasher, settings=settings.auth),
-        answers=Answers(
-            engine, admission, profiles, sessions, chosen, log_prompts=settings.log.prompts
+        answers=Answers(runs, models, sessions, log_prompts=settings.log.prompts),
+        completions=Completions(runs, models, log_prompts=settings.log.prompts),
+        responses=Responses(
+            runs, models, ResponseStore(db), engine, log_prompts=settings.log.prompts
         ),
-        selector=Selector(engine, library, profiles, chosen, default_model=settings.models.default),
+        embeddings=Embeddings(engine, embedder, admission),
+        queries=Queries(engine),
+        retries=Retries(),
+        models=models,
+        selector=Selector(
+            engine,
+            library,
+            profiles,
+            chosen,
+            default_model=settings.models.default,
+            embedder=embedder,
+            embedding_model=settings.models.embedding,
+        ),
         issuer=KeyIssuer(keys, hasher),
         engine=engine,
         admission=admission,

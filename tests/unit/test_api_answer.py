@@ -121,7 +121,7 @@ def test_the_turn_is_stored_before_the_event_of_the_end(service: Service) -> Non
 
 def test_a_silent_stream_is_pinged(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxies close what says nothing."""
-    monkeypatch.setattr("llmd.chat.answer.POLL_S", 0.001)
+    monkeypatch.setattr("llmd.chat.run.POLL_S", 0.001)
     monkeypatch.setattr("llmd.api.stream.PING_AFTER_S", 0.0)
     service.engine.script = begins("one")
     stream = Stream(service)

@@ -124,7 +124,7 @@ def test_iteration_gives_none_while_nothing_comes(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the caller can send a ping, or look whether its client is there."""
-    monkeypatch.setattr("llmd.chat.answer.POLL_S", 0.001)
+    monkeypatch.setattr("llmd.chat.run.POLL_S", 0.001)
     service.engine.script = begins()
     answer = start(service)
     assert next(answer) is None

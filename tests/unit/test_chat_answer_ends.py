@@ -126,7 +126,7 @@ def test_a_worker_that_never_ends_a_cancelled_answer_keeps_no_place(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait for it has an end."""
-    monkeypatch.setattr("llmd.chat.answer.CANCEL_WITHIN_S", 0.0)
+    monkeypatch.setattr("llmd.chat.run.CANCEL_WITHIN_S", 0.0)
     service.engine.script = begins("Hel")
     service.engine.on_cancel = []
     answer = start(service)

@@ -186,4 +186,4 @@ def test_show_cannot_steer_a_terminal(config: Path) -> None:
     """Controls of a stored text are shown as escapes; its lines stay lines."""
     llmd(config, "profile", "set", "new", "system=one\ntwo\x1b[2J")
     output = llmd(config, "profile", "show", "new").stdout
-    assert "system          one\n                two\\u001b[2J\n" in output
+    assert "system             one\n                   two\\u001b[2J\n" in output

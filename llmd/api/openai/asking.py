@@ -1,0 +1,82 @@
+"""What all routes that generate have in common: who asks, and whether it was asked before."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+
+import falcon
+
+from llmd.api.access import caller_of, is_gone
+from llmd.chat.retries import Attempt, JoinedRun, Retries
+from llmd.chat.run import Run
+from llmd.errors import InvalidField
+
+_CONVERSATION_HEADERS = ("X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID")
+MAX_AFFINITY_CHARS = 256
+MAX_KEY_CHARS = 256
+
+
+def affinity_of(req: falcon.Request, user: str | None) -> str:
+    """Return the conversation that a request is of, as clients tell it; nothing if they do not.
+
+    No stored session has such a name, since it begins with a tilde.
+    """
+    for header in _CONVERSATION_HEADERS:
+        value = req.get_header(header)
+        if value:
+            return f"~{value[:MAX_AFFINITY_CHARS]}"
+    return f"~{user[:MAX_AFFINITY_CHARS]}" if user else ""
+
+
+AnyRun = Run | JoinedRun
+
+
+class Asking:
+    """Begin runs for HTTP requests. One that comes again joins what runs already."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+
+    def run(
+        self,
+        req: falcon.Request,
+        raw: bytes,
+        start: Callable[[str, Callable[[], bool]], Run],
+    ) -> AnyRun:
+        """Return the run of this request: `start` gets its owner and who tells of its end."""
+        owner = caller_of(req).id
+        attempt = _attempt(req, owner, raw)
+        if attempt is None:
+            return start(owner, lambda: is_gone(req))
+        return self._retries.run(
+            attempt, lambda: is_gone(req), lambda is_left: start(owner, is_left)
+        )
+
+
+def _attempt(req: falcon.Request, owner: str, raw: bytes) -> Attempt | None:
+    """Return how a request may be told from others; None when its client never says so."""
+    name = req.get_header("Idempotency-Key")
+    count = req.get_header("X-Stainless-Retry-Count")
+    if name is None and count is None:
+        return None
+    digest = hashlib.sha256(req.path.encode() + b"\0" + raw).digest()
+    if name is not None:
+        if not 1 <= len(name) <= MAX_KEY_CHARS:
+            raise InvalidField(
+                f"Idempotency-Key must have 1 to {MAX_KEY_CHARS} characters",
+                param="Idempotency-Key",
+            )
+        return Attempt(
+            owner=owner, key=f"key:{name}", digest=digest, is_retry=True, comes_again=True
+        )
+    limit = req.get_header("X-Stainless-Read-Timeout") or ""
+    is_number = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", limit) is not None
+    return Attempt(
+        owner=owner,
+        key=f"body:{digest.hex()}",
+        digest=digest,
+        is_retry=count not in (None, "", "0"),
+        gives_up_after_s=float(limit) if is_number else None,
+    )

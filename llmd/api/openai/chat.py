@@ -1,0 +1,236 @@
+"""``/v1/chat/completions``: answer a conversation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import falcon
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from llmd.api import body
+from llmd.api.openai.asking import AnyRun, Asking, affinity_of
+from llmd.api.openai.fields import Sampled, without_ignored
+from llmd.api.openai.forms import (
+    DONE,
+    FINGERPRINT,
+    Finish,
+    Logprobs,
+    ToolCallReply,
+    data,
+    finish_of,
+    logprobs_of,
+    tool_calls_of,
+)
+from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, to_messages, to_tools
+from llmd.api.reply import send
+from llmd.api.stream import Source, send_stream, take_whole
+from llmd.chat.completions import Completions, Conversation
+from llmd.chat.run import CallPiece, Outcome, Piece
+from llmd.chat.usage import Usage
+from llmd.engine.protocol import Reasoning
+from llmd.errors import InvalidField
+
+
+class ChatBody(Sampled, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A conversation, and how to answer it. Fields left out are the model's (profile's)."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_completion_tokens: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    tools: list[ToolBody] | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Return the profile's fields that this body sets."""
+        values = super().changes()
+        if self.max_completion_tokens is not None:
+            wanted = self.max_completion_tokens
+            values["max_tokens"] = 1_000_000 if wanted == -1 else wanted
+        return values
+
+
+class ReplyMessage(Struct, frozen=True, kw_only=True):
+    """What the model says."""
+
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallReply] | UnsetType = UNSET
+
+
+class ChatChoice(Struct, frozen=True, kw_only=True):
+    """An answer."""
+
+    message: ReplyMessage
+    finish_reason: Finish
+    index: int = 0
+    logprobs: Logprobs | None = None
+
+
+class ChatReply(Struct, frozen=True, kw_only=True):
+    """The answer to a conversation."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    object: Literal["chat.completion"] = "chat.completion"
+    system_fingerprint: str = FINGERPRINT
+
+
+class ChatResource:
+    """Answer a conversation that the client brings along."""
+
+    is_openai = True
+
+    def __init__(self, completions: Completions, asking: Asking) -> None:
+        self._completions = completions
+        self._asking = asking
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer as a whole, or as a stream of chunks."""
+        raw = body.read_raw(req)
+        wanted = body.convert(without_ignored(body.parse(raw)), ChatBody)
+        options = wanted.options(
+            affinity_of(req, wanted.user),
+            num_logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
+        )
+        ask = _conversation(wanted)
+        if ask.tools is not None and options.constraint is not None:
+            if ask.tools.required:
+                raise InvalidField(
+                    "response_format and a forced tool_choice exclude each other",
+                    param="tool_choice",
+                )
+            # The answer must be of the format, so no tool can be called.
+            ask = msgspec.structs.replace(ask, tools=None)
+        run = self._asking.run(
+            req,
+            raw,
+            lambda owner, is_gone: self._completions.start(owner, ask, options, is_gone),
+        )
+        if wanted.stream:
+            form = ChunkForm(
+                run, wanted.model, with_usage=wanted.includes_usage, logprobs=bool(wanted.logprobs)
+            )
+            source: Source[Piece] = run
+            send_stream(req, resp, source, form)
+        else:
+            take_whole(req, run)
+            send(resp, _reply(wanted, run))
+
+
+def _conversation(wanted: ChatBody) -> Conversation:
+    return Conversation(
+        messages=to_messages(wanted.messages),
+        tools=to_tools(
+            [tool.function for tool in wanted.tools or []],
+            wanted.tool_choice,
+            parallel=wanted.parallel_tool_calls is not False,
+        ),
+        variables=msgspec.json.encode(wanted.chat_template_kwargs or {}).decode(),
+    )
+
+
+def _reply(wanted: ChatBody, run: AnyRun) -> ChatReply:
+    outcome = run.outcome
+    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
+    return ChatReply(
+        id=f"chatcmpl-{run.id}",
+        created=run.created_at,
+        model=wanted.model,
+        usage=outcome.usage,
+        choices=[
+            ChatChoice(
+                message=_message(outcome),
+                finish_reason=finish_of(outcome.finish_reason),
+                logprobs=logprobs_of(outcome.logprobs) if wanted.logprobs else None,
+            )
+        ],
+    )
+
+
+def _message(outcome: Outcome) -> ReplyMessage:
+    return ReplyMessage(
+        content=outcome.text or (None if outcome.calls else ""),
+        reasoning_content=outcome.reasoning or UNSET,
+        tool_calls=tool_calls_of(outcome.calls),
+    )
+
+
+class ChunkForm:
+    """A chat as chunks: the role, pieces, the reason of the end, the usage if it is wanted."""
+
+    def __init__(self, run: AnyRun, model: str, *, with_usage: bool, logprobs: bool) -> None:
+        self._run = run
+        self._with_usage = with_usage
+        self._logprobs = logprobs
+        self._head = {
+            "id": f"chatcmpl-{run.id}",
+            "object": "chat.completion.chunk",
+            "created": run.created_at,
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    def begin(self) -> bytes:
+        """Return the chunk that tells who speaks."""
+        return self._chunk({"role": "assistant", "content": None})
+
+    def piece(self, piece: Piece) -> bytes:
+        """Return the chunk of a piece."""
+        if isinstance(piece, CallPiece):
+            return self._chunk({"tool_calls": [_call_delta(piece)]})
+        if isinstance(piece, Reasoning):
+            return self._chunk({"reasoning_content": piece.text})
+        delta = {"content": piece.text} if piece.text else {}
+        if not delta and not piece.logprobs:
+            return b""
+        logprobs = logprobs_of(piece.logprobs) if self._logprobs else None
+        return self._chunk(delta, logprobs=logprobs)
+
+    def end(self) -> bytes:
+        """Return the last chunks."""
+        outcome = self._run.outcome
+        assert outcome is not None, "the run was not taken to its end"  # noqa: S101
+        last = self._chunk({}, finish_reason=finish_of(outcome.finish_reason))
+        # Never unasked: some clients break on a chunk without choices.
+        usage = data(self._head | {"choices": [], "usage": outcome.usage})
+        return last + (usage if self._with_usage else b"") + DONE
+
+    def error(self, body: dict[str, object]) -> bytes:
+        """Return the event of an error."""
+        return data(body)
+
+    def _chunk(
+        self,
+        delta: dict[str, Any],
+        *,
+        finish_reason: Finish | None = None,
+        logprobs: Logprobs | None = None,
+    ) -> bytes:
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return data(self._head | {"choices": [choice]})
+
+
+def _call_delta(piece: CallPiece) -> dict[str, Any]:
+    """Return a piece of a tool call: who and what at first, then the arguments alone."""
+    if not piece.name:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
+    return {
+        "index": piece.index,
+        "id": piece.id,
+        "type": "function",
+        "function": {"name": piece.name, "arguments": piece.arguments},
+    }

@@ -1,0 +1,104 @@
+"""``/v1/embeddings``: texts as vectors."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Literal
+
+import falcon
+import numpy as np
+from msgspec import Meta, Struct
+
+from llmd.api import body
+from llmd.api.access import caller_of, is_gone
+from llmd.api.openai.fields import without_ignored
+from llmd.api.openai.inputs import Inputs, inputs_of
+from llmd.api.reply import send
+from llmd.chat.embeddings import Embeddings
+from llmd.chat.model_ids import ModelIds
+from llmd.errors import Conflict, InvalidField
+
+MAX_INPUTS = 2048
+
+
+class EmbeddingBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Texts, or their tokens. `dimensions` keeps the first so many numbers of each vector."""
+
+    input: Inputs
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+    user: str | None = None
+
+
+class EmbeddingObject(Struct, frozen=True, kw_only=True):
+    """The vector of an input, of length 1: numbers, or float32 in base64."""
+
+    embedding: list[float] | str
+    index: int
+    object: Literal["embedding"] = "embedding"
+
+
+class EmbeddingUsage(Struct, frozen=True, kw_only=True):
+    """Numbers of tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingReply(Struct, frozen=True, kw_only=True):
+    """The vectors of all inputs, in their order."""
+
+    data: list[EmbeddingObject]
+    model: str
+    usage: EmbeddingUsage
+    object: Literal["list"] = "list"
+
+
+class EmbeddingResource:
+    """The vectors of texts."""
+
+    is_openai = True
+
+    def __init__(self, embeddings: Embeddings, models: ModelIds) -> None:
+        self._embeddings = embeddings
+        self._models = models
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Return them."""
+        given = without_ignored(body.parse(body.read_raw(req)))
+        wanted = body.convert(given, EmbeddingBody)
+        inputs = inputs_of(wanted.input, "input", MAX_INPUTS)
+        self._check_model(wanted.model)
+        result = self._embeddings.embed(caller_of(req).id, inputs, lambda: is_gone(req))
+        data = [
+            EmbeddingObject(index=index, embedding=_written(vector, wanted))
+            for index, vector in enumerate(result.vectors)
+        ]
+        usage = EmbeddingUsage(prompt_tokens=result.num_tokens, total_tokens=result.num_tokens)
+        send(resp, EmbeddingReply(data=data, model=wanted.model or result.model, usage=usage))
+
+    def _check_model(self, name: str | None) -> None:
+        """Raise `UnknownModel` or `Conflict` for a model that makes no vectors here now."""
+        serving = self._embeddings.model
+        if name is None or name == serving:
+            return
+        self._models.get(name)
+        if name.endswith(".gguf"):
+            raise Conflict(f"{name} makes no vectors now, {serving} does", param="model")
+
+
+def _written(raw: bytes, wanted: EmbeddingBody) -> list[float] | str:
+    """Return a vector in the form that is asked for, cut and of length 1 again."""
+    vector = np.frombuffer(raw, dtype=np.float32)
+    if wanted.dimensions is not None:
+        if wanted.dimensions > len(vector):
+            raise InvalidField(
+                f"dimensions must be 1 to {len(vector)} for this model", param="dimensions"
+            )
+        vector = vector[: wanted.dimensions]
+        length = float(np.linalg.norm(vector))
+        vector = vector / length if length else vector
+    if wanted.encoding_format == "base64":
+        return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
+    return [float(number) for number in vector]

@@ -1,0 +1,32 @@
+"""What may stand where OpenAI takes a text, several texts, or tokens instead of text."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from llmd.errors import InvalidField
+
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+Inputs = str | list[str | TokenId | list[TokenId]]
+"""A text, tokens, or a list of such: not of numbers and texts together."""
+
+
+def inputs_of(given: Inputs, name: str, max_inputs: int) -> list[str | list[int]]:
+    """Return all inputs. Raise `InvalidField` for none, an empty one, or a mixture."""
+    if isinstance(given, str):
+        inputs: list[str | list[int]] = [given]
+    else:
+        tokens = [item for item in given if isinstance(item, int)]
+        inputs = [item for item in given if not isinstance(item, int)]
+        if tokens and inputs:
+            raise InvalidField(f"{name} mixes tokens and inputs", param=name)
+        if tokens:
+            inputs = [tokens]
+    if not 1 <= len(inputs) <= max_inputs:
+        raise InvalidField(f"{name} must have 1 to {max_inputs} inputs", param=name)
+    if not all(inputs):
+        raise InvalidField(f"{name} must not be empty", param=name)
+    return inputs

@@ -1,0 +1,162 @@
+"""The messages and tools of a chat, in OpenAI's form and in llmd's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from llmd.api.openai.fields import Json
+from llmd.engine.protocol import Call, Message, Role, Tool, Tools
+from llmd.errors import InvalidField
+
+_ToolName = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class ContentPart(Struct, frozen=True, kw_only=True):
+    """A piece of a message's content: of type ``text``, for no other can be read here."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(Struct, frozen=True, kw_only=True):
+    """A function that was called: `arguments` is JSON text."""
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCallBody(Struct, frozen=True, kw_only=True):
+    """A tool call of an earlier answer."""
+
+    function: CalledFunction
+    id: str = ""
+    type: str = "function"
+
+
+class ChatMessage(Struct, frozen=True, kw_only=True):
+    """A message. Content may be missing where an assistant called tools."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_call_id: str | None = None
+
+
+class FunctionBody(Struct, frozen=True, kw_only=True):
+    """A function that may be called. `parameters` is a JSON schema."""
+
+    name: _ToolName
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class ToolBody(Struct, frozen=True, kw_only=True):
+    """A tool: a function, the one kind that there is here."""
+
+    function: FunctionBody
+    type: Literal["function"] = "function"
+
+
+class ChosenFunction(Struct, frozen=True, kw_only=True):
+    """The name of a function."""
+
+    name: str
+
+
+class ToolChoice(Struct, frozen=True, kw_only=True):
+    """The one function that must be called."""
+
+    function: ChosenFunction
+    type: Literal["function"] = "function"
+
+
+Choice = Literal["none", "auto", "required", "any"] | ToolChoice
+
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+"""What OpenAI calls them, and what chat templates do."""
+
+
+def to_messages(given: list[ChatMessage]) -> list[Message]:
+    """Return messages as the engine takes them. Raise `InvalidField` for what is no text."""
+    messages: list[Message] = []
+    names: dict[str, str] = {}
+    for index, message in enumerate(given):
+        calls = [
+            Call(name=call.function.name, arguments=call.function.arguments, id=call.id)
+            for call in message.tool_calls or []
+        ]
+        names |= {call.id: call.name for call in calls}
+        content = text_of(message.content, f"messages[{index}].content")
+        if content is None and not calls:
+            raise InvalidField(
+                f"messages[{index}] has neither content nor tool_calls", param="messages"
+            )
+        call_id = message.tool_call_id or ""
+        messages.append(
+            Message(
+                role=ROLES[message.role],
+                content=content or "",
+                calls=calls,
+                call_id=call_id,
+                name=names.get(call_id, message.name or "") if message.role == "tool" else "",
+            )
+        )
+    return messages
+
+
+def text_of(content: str | list[ContentPart] | None, place: str) -> str | None:
+    """Return the text of a content, or raise `InvalidField` for an image and the like."""
+    if content is None or isinstance(content, str):
+        return content
+    texts: list[str] = []
+    for part in content:
+        if part.type not in {"text", "input_text", "output_text", "refusal"}:
+            raise InvalidField(
+                f"{place} has a part of the type {part.type!r}: this model reads text alone",
+                param=place,
+            )
+        texts.append(part.text or part.refusal or "")
+    return "".join(texts)
+
+
+def to_tools(
+    functions: list[FunctionBody], choice: Choice | None, *, parallel: bool
+) -> Tools | None:
+    """Return the tools that the model may call; None when it shall call none."""
+    if isinstance(choice, ToolChoice):
+        named = [function for function in functions if function.name == choice.function.name]
+        if not named:
+            raise InvalidField(
+                "tool_choice names a function that is not among the tools", param="tool_choice"
+            )
+        return Tools(tools=list(map(_tool, named)), required=True, parallel=False)
+    is_required = choice in ("required", "any")
+    if is_required and not functions:
+        raise InvalidField("tool_choice needs tools to choose from", param="tool_choice")
+    if choice == "none" or not functions:
+        return None
+    if len({function.name for function in functions}) < len(functions):
+        raise InvalidField("two tools have the same name", param="tools")
+    return Tools(tools=list(map(_tool, functions)), required=is_required, parallel=parallel)
+
+
+def _tool(function: FunctionBody) -> Tool:
+    return Tool(
+        name=function.name,
+        description=function.description or "",
+        parameters=msgspec.json.encode(function.parameters or {}).decode(),
+    )

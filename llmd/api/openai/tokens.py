@@ -1,0 +1,136 @@
+"""``/tokenize``, ``/detokenize`` and ``/apply-template``, as llama.cpp's server has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import falcon
+import msgspec
+from msgspec import Meta, Struct
+
+from llmd.api import body
+from llmd.api.access import is_gone
+from llmd.api.openai.fields import without_ignored
+from llmd.api.openai.inputs import TokenId
+from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, to_messages, to_tools
+from llmd.api.reply import send
+from llmd.chat.queries import Queries
+from llmd.engine.protocol import ChatPrompt
+
+
+class TokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A text. `add_special` puts the model's first token before it."""
+
+    content: str
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+    model: str | None = None
+
+
+class TokenPiece(Struct, frozen=True, kw_only=True):
+    """A token with its text, or its bytes where they are no text by themselves."""
+
+    id: int
+    piece: str | list[int]
+
+
+class TokenizeReply(Struct, frozen=True, kw_only=True):
+    """Tokens: ids, or with their pieces."""
+
+    tokens: list[int | TokenPiece]
+
+
+class DetokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tokens of the loaded model."""
+
+    tokens: Annotated[list[TokenId], Meta(max_length=1_000_000)]
+    model: str | None = None
+
+
+class DetokenizeReply(Struct, frozen=True, kw_only=True):
+    """The text of tokens."""
+
+    content: str
+
+
+class ApplyTemplateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A conversation, as `/v1/chat/completions` takes it."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    tools: list[ToolBody] | None = None
+    tool_choice: Choice | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    model: str | None = None
+
+
+class ApplyTemplateReply(Struct, frozen=True, kw_only=True):
+    """The prompt that the model's chat template makes."""
+
+    prompt: str
+
+
+class TokenizeResource:
+    """The tokens of a text."""
+
+    is_openai = True
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Return them."""
+        wanted = body.read(req, TokenizeBody)
+        tokens = self._queries.tokenize(
+            wanted.content,
+            lambda: is_gone(req),
+            begin=wanted.add_special,
+            parse_special=wanted.parse_special,
+        )
+        found: list[int | TokenPiece] = [
+            TokenPiece(id=token, piece=_readable(piece)) if wanted.with_pieces else token
+            for token, piece in tokens
+        ]
+        send(resp, TokenizeReply(tokens=found))
+
+
+def _readable(piece: bytes) -> str | list[int]:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return list(piece)
+
+
+class DetokenizeResource:
+    """The text of tokens."""
+
+    is_openai = True
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Return it."""
+        wanted = body.read(req, DetokenizeBody)
+        text = self._queries.detokenize(wanted.tokens, lambda: is_gone(req))
+        send(resp, DetokenizeReply(content=text))
+
+
+class ApplyTemplateResource:
+    """The prompt of a conversation."""
+
+    is_openai = True
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Return it."""
+        raw = body.parse(body.read_raw(req))
+        wanted = body.convert(without_ignored(raw), ApplyTemplateBody)
+        tools = to_tools(
+            [tool.function for tool in wanted.tools or []], wanted.tool_choice, parallel=True
+        )
+        variables = msgspec.json.encode(wanted.chat_template_kwargs or {}).decode()
+        prompt = ChatPrompt(to_messages(wanted.messages), tools, variables)
+        send(resp, ApplyTemplateReply(prompt=self._queries.render(prompt, lambda: is_gone(req))))

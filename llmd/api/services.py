@@ -1,0 +1,46 @@
+"""The parts of the daemon that routes work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmd.auth.gate import Gate
+from llmd.chat.admission import Admission
+from llmd.chat.answers import Answers
+from llmd.chat.completions import Completions
+from llmd.chat.embeddings import Embeddings
+from llmd.chat.key_issue import KeyIssuer
+from llmd.chat.model_ids import ModelIds
+from llmd.chat.queries import Queries
+from llmd.chat.responses import Responses
+from llmd.chat.retries import Retries
+from llmd.chat.selection import Selector
+from llmd.engine.engine import Engine
+from llmd.models.library import Library
+from llmd.store.keys import Keys
+from llmd.store.profiles import Profiles
+from llmd.store.sessions import Sessions
+from llmd.store.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What the routes work with, made by the daemon."""
+
+    gate: Gate
+    answers: Answers
+    completions: Completions
+    responses: Responses
+    embeddings: Embeddings
+    queries: Queries
+    retries: Retries
+    models: ModelIds
+    selector: Selector
+    issuer: KeyIssuer
+    engine: Engine
+    admission: Admission
+    library: Library
+    keys: Keys
+    profiles: Profiles
+    sessions: Sessions
+    settings: Settings

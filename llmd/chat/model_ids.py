@@ -1,0 +1,103 @@
+"""What a client may name as its model: a profile, or a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from llmd.engine.engine import Engine
+from llmd.errors import Conflict, UnknownModel, UnknownProfile, printable
+from llmd.models.library import Library
+from llmd.store.profiles import Profile, Profiles, StoredProfile
+from llmd.store.settings import Settings
+
+_PAGE = 1000
+
+
+class ModelId(Struct, frozen=True, kw_only=True):
+    """A name that can be asked for. `created_at` in Unix seconds."""
+
+    id: str
+    created_at: int
+
+
+class ModelIds:
+    """Find the profile that answers under a name."""
+
+    def __init__(
+        self, engine: Engine, profiles: Profiles, settings: Settings, library: Library
+    ) -> None:
+        self._engine = engine
+        self._profiles = profiles
+        self._settings = settings
+        self._library = library
+
+    def list(self) -> list[ModelId]:
+        """Return the profiles, then the GGUF files, each by name."""
+        ids = {
+            stored.name: ModelId(id=stored.name, created_at=stored.updated_at)
+            for stored in self._all_profiles()
+        }
+        for file in self._library.list():
+            ids.setdefault(file.name, ModelId(id=file.name, created_at=file.modified_at))
+        return list(ids.values())
+
+    def get(self, name: str) -> ModelId:
+        """Return one of them, or raise `UnknownModel`."""
+        for found in self.list():
+            if found.id == name:
+                return found
+        raise _unknown(name)
+
+    def selected(self) -> StoredProfile:
+        """Return the profile of those who name none."""
+        return self._profiles.get(self._settings.selection().profile)
+
+    def profile(self, name: str) -> StoredProfile:
+        """Return a profile whose model is loaded. Raise `UnknownProfile` or `Conflict`."""
+        stored = self._profiles.get(name)
+        wanted = stored.profile.model
+        selected = self._settings.selection().profile
+        if stored.name != selected and wanted not in ("", self._engine.model):
+            raise Conflict(
+                f"the profile {stored.name} is for {wanted}, but {self._engine.model} is loaded: "
+                "an admin can load it by POST /models/model",
+                param="profile",
+            )
+        return stored
+
+    def resolve(self, name: str) -> StoredProfile:
+        """Return the profile for a model's name: never another model's.
+
+        Under a file's name that is the selected profile, or the plain one if the selected is
+        for another file. Raise `UnknownModel`, or `Conflict` when the file is not loaded.
+        """
+        try:
+            return self.profile(name)
+        except UnknownProfile:
+            pass
+        if all(file.name != name for file in self._library.list()):
+            raise _unknown(name)
+        if name != self._engine.model:
+            raise Conflict(
+                f"{name} is not loaded, {self._engine.model} is: "
+                "an admin can load it by POST /models/model",
+                param="model",
+            )
+        stored = self.selected()
+        if stored.profile.model in ("", name):
+            return stored
+        return StoredProfile(name="", revision=0, profile=Profile(), updated_at=0)
+
+    def _all_profiles(self) -> Iterator[StoredProfile]:
+        after: str | None = None
+        while page := self._profiles.list(limit=_PAGE, after=after):
+            yield from page
+            after = page[-1].name
+
+
+def _unknown(name: str) -> UnknownModel:
+    return UnknownModel(
+        f"there is no model {printable(name)}: GET /v1/models lists them", param="model"
+    )

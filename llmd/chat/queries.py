@@ -1,0 +1,54 @@
+"""Ask the model's worker for what takes no generation: tokens, texts and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmd.chat.admission import POLL_S
+from llmd.engine.engine import Engine
+from llmd.engine.protocol import (
+    ChatPrompt,
+    Detokenize,
+    Query,
+    Render,
+    Text,
+    Tokenize,
+    Tokens,
+)
+from llmd.errors import ClientGone
+
+
+class Queries:
+    """What the loaded model makes of texts."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def tokenize(
+        self, text: str, is_gone: Callable[[], bool], *, begin: bool, parse_special: bool
+    ) -> list[tuple[int, bytes]]:
+        """Return the tokens of a text, each with its bytes. Raise `InvalidField`."""
+        query = Tokenize(id=0, text=text, with_special=begin, parse_special=parse_special)
+        answered = self._ask(query, is_gone)
+        assert isinstance(answered, Tokens), "not what was asked for"  # noqa: S101
+        return list(zip(answered.tokens, answered.pieces, strict=True))
+
+    def detokenize(self, tokens: list[int], is_gone: Callable[[], bool]) -> str:
+        """Return the text of tokens. Raise `InvalidField` for one that the model has not."""
+        return self._text(Detokenize(0, tokens), is_gone)
+
+    def render(self, prompt: ChatPrompt, is_gone: Callable[[], bool]) -> str:
+        """Return what the model's chat template makes of messages. Raise `InvalidField`."""
+        return self._text(Render(0, prompt), is_gone)
+
+    def _text(self, query: Query, is_gone: Callable[[], bool]) -> str:
+        answered = self._ask(query, is_gone)
+        assert isinstance(answered, Text), "not what was asked for"  # noqa: S101
+        return answered.text
+
+    def _ask(self, query: Query, is_gone: Callable[[], bool]) -> object:
+        generation = self._engine.ask(query)
+        while (event := generation.next(POLL_S)) is None:
+            if is_gone():
+                raise ClientGone("the client went away")
+        return event

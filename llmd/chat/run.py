@@ -1,0 +1,274 @@
+"""One generation on its way: its events as they come, what it came to at the end."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import Struct
+
+from llmd.chat.admission import POLL_S, Admission, Ticket
+from llmd.chat.usage import Timings, Usage
+from llmd.engine.engine import Engine, Request
+from llmd.engine.generation import Generation
+from llmd.engine.protocol import (
+    CallDelta,
+    Delta,
+    Done,
+    FinishReason,
+    Reasoning,
+    Started,
+    TokenLogprob,
+)
+from llmd.errors import BadRequest, ClientGone, Draining, EngineDied, LlmdError
+
+log = logging.getLogger(__name__)
+
+CANCEL_WITHIN_S = 10.0
+"""How long a cancelled generation may take to end: a step, and that of a big model."""
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call that the model asks for. `arguments` is JSON text, unless it was cut off."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class CallPiece(Struct, frozen=True, kw_only=True):
+    """A tool call begins (`name`), or goes on (`arguments`); `index` counts them from 0."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+Piece = Delta | Reasoning | CallPiece
+"""What a reader of a run gets to see."""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What a generation came to. `num_turns` counts the old turns in its prompt."""
+
+    text: str
+    reasoning: str
+    calls: list[ToolCall]
+    logprobs: list[TokenLogprob]
+    finish_reason: FinishReason
+    model: str
+    usage: Usage
+    timings: Timings
+    num_turns: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to ask of the engine, and what to do with the outcome before it is acknowledged.
+
+    `keep` is called once at the end; after a cancellation only if there is something to keep.
+    """
+
+    request: Request
+    keep: Callable[[Outcome], None] = lambda _outcome: None
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    created_at: int = field(default_factory=lambda: int(time.time()))
+
+
+class Run:
+    """One generation: iterate over its events, then take `outcome`.
+
+    Iteration gives None now and then while there is nothing new. It ends only after the outcome
+    is kept. `close` must be called at last; before the end of the iteration it cancels.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        generation: Generation,
+        ticket: Ticket,
+        admission: Admission,
+        is_gone: Callable[[], bool],
+    ) -> None:
+        self.id, self.created_at = plan.id, plan.created_at
+        self.model = generation.model
+        self.usage: Usage | None = None
+        self.outcome: Outcome | None = None
+        self._plan = plan
+        self._generation = generation
+        self._ticket = ticket
+        self._admission = admission
+        self._is_gone = is_gone
+        self._started: Started | None = None
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._calls: list[_CallInProgress] = []
+        self._closed = False
+        self._ended = False
+
+    def wait_started(self) -> None:
+        """Wait until the prompt is accepted. On an error the run is closed."""
+        try:
+            while self._started is None:
+                self._next()
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Piece | None]:
+        return self
+
+    def __next__(self) -> Piece | None:
+        if self._closed or self.outcome is not None:
+            raise StopIteration
+        try:
+            event = self._next()
+        except BaseException:
+            self.close()
+            raise
+        if self.outcome is not None:
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        """Give the place back; cancel what is still running and keep what there is of it."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if not self._ended:
+                self._cancel()
+        finally:
+            self._ticket.release()
+
+    def _next(self) -> Piece | None:
+        """Handle one event; return it if a reader wants to see it."""
+        if self._is_gone():
+            raise ClientGone("the client went away")
+        if self._admission.expired:
+            raise Draining("the server went down before the answer was complete")
+        try:
+            event = self._generation.next(POLL_S)
+        except LlmdError:
+            self._ended = True
+            raise
+        if isinstance(event, Done):
+            self._ended = True
+            outcome = self._outcome(event)
+            self._plan.keep(outcome)
+            self.outcome = outcome
+        elif isinstance(event, Started):
+            self._started = event
+        elif isinstance(event, Delta | Reasoning | CallDelta):
+            return self._add(event)
+        return None
+
+    def _add(self, event: Delta | Reasoning | CallDelta) -> Piece:
+        """Note what an event brings to the outcome, and return it as a reader sees it."""
+        if isinstance(event, Delta):
+            self._texts.append(event.text)
+            self._logprobs += event.logprobs
+        elif isinstance(event, Reasoning):
+            self._reasoning.append(event.text)
+        else:
+            if event.index == len(self._calls):
+                self._calls.append(_CallInProgress(event.name))
+            call = self._calls[event.index]
+            call.pieces.append(event.arguments)
+            return CallPiece(
+                index=event.index, id=call.id, name=event.name, arguments=event.arguments
+            )
+        return event
+
+    def _outcome(self, done: Done) -> Outcome:
+        started = self._started
+        self.usage = Usage.of(
+            started.num_prompt_tokens if started else 0,
+            done.num_completion_tokens,
+            started.num_cached_tokens if started else 0,
+        )
+        return Outcome(
+            text="".join(self._texts),
+            reasoning="".join(self._reasoning),
+            calls=[
+                ToolCall(id=call.id, name=call.name, arguments="".join(call.pieces))
+                for call in self._calls
+            ],
+            logprobs=self._logprobs,
+            finish_reason=done.finish_reason,
+            model=self.model,
+            usage=self.usage,
+            timings=Timings(
+                queue_ms=round(done.queue_ms, 1),
+                prefill_ms=round(done.prefill_ms, 1),
+                decode_ms=round(done.decode_ms, 1),
+            ),
+            num_turns=started.num_turns if started else 0,
+        )
+
+    def _cancel(self) -> None:
+        """Cancel the generation, wait for its end, and keep what there is of the answer."""
+        self._generation.cancel()
+        deadline = time.monotonic() + CANCEL_WITHIN_S
+        try:
+            while time.monotonic() < deadline:
+                event = self._generation.next(POLL_S)
+                if isinstance(event, Done):
+                    outcome = self._outcome(event)
+                    if outcome.text or outcome.calls:
+                        self._plan.keep(msgspec.structs.replace(outcome, finish_reason="cancelled"))
+                    return
+                if isinstance(event, Delta | Reasoning | CallDelta):
+                    self._add(event)
+        except (BadRequest, EngineDied):
+            return
+        except LlmdError as error:
+            log.warning("cannot keep a cancelled answer: %s", error)
+
+
+class _CallInProgress:
+    """A tool call as far as it has come."""
+
+    def __init__(self, name: str) -> None:
+        self.id = f"call_{secrets.token_hex(12)}"
+        self.name = name
+        self.pieces: list[str] = []
+
+
+class Runs:
+    """Begin generations: each waits for its place and is planned only then."""
+
+    def __init__(self, engine: Engine, admission: Admission) -> None:
+        self._engine = engine
+        self._admission = admission
+
+    def start(
+        self,
+        owner: str,
+        session: str | None,
+        is_gone: Callable[[], bool],
+        plan: Callable[[], Plan],
+    ) -> Run:
+        """Return a run that generates; all that can be refused is refused here.
+
+        Requests of one `session` run one after another, so `plan` sees the turn before. Raise
+        the errors of `Admission.enter`, `Engine.submit` and `plan`, `PromptTooLong` and
+        `InvalidField`.
+        """
+        self._engine.check_ready()
+        ticket = self._admission.enter(owner, session, is_gone)
+        try:
+            planned = plan()
+            generation = self._engine.submit(planned.request)
+            run = Run(planned, generation, ticket, self._admission, is_gone)
+        except BaseException:
+            ticket.release()
+            raise
+        run.wait_started()
+        return run
