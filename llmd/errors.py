@@ -43,7 +43,7 @@ import re
 # A name in them is the caller's, and may hold line ends.
 _PLACE = re.compile(r" - at `\$\.?(.*?)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
+_MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 
 def printable(text: str) -> str:
@@ -83,13 +83,14 @@ class InvalidField(BadRequest):
     @classmethod
     def from_validation(cls, message: str) -> InvalidField:
         """Return what msgspec says of a value, with the field's name as `param`."""
-        if match := _UNKNOWN.search(message):
-            name = printable(match[1])
-            return cls(f"there is no field {name} here", param=name)
-        if match := _MISSING.search(message):
-            return cls(f"the field {match[1]} is missing", param=match[1])
         place = _PLACE.search(message)
         what = _PLACE.sub("", message)
+        within = f"{printable(place[1])}." if place else ""
+        if match := _UNKNOWN.fullmatch(what):
+            name = within + printable(match[1])
+            return cls(f"there is no field {name} here", param=name)
+        if match := _MISSING.fullmatch(what):
+            return cls(f"the field {within}{match[1]} is missing", param=within + match[1])
         if place is None:
             param = what.split(" ", 1)[0]
             return cls(what, param=param if what.isascii() and param.islower() else None)

@@ -9,12 +9,15 @@ from llmd import config
 from llmd.engine.engine import Engine, EngineStatus, Request
 from llmd.engine.generation import Generation, GenerationEvent
 from llmd.engine.model import Model
-from llmd.engine.protocol import Delta, Done, FinishReason, ModelInfo, Refused, Started
+from llmd.engine.protocol import Delta, Done, FinishReason, ModelInfo, Query, Refused, Started
 from llmd.errors import EngineDied, EngineFailed, LlmdError
 
 Event = GenerationEvent | Refused | EngineDied
 Script = Callable[[Request], list[Event]]
 """The events of a request that are there as soon as it is submitted."""
+
+Reply = Callable[[Query], list[Event]]
+"""The events of a query that are there as soon as it is asked."""
 
 _ids = itertools.count(1)
 
@@ -59,7 +62,7 @@ def says(*texts: str, reason: FinishReason = "stop") -> Script:
     return begins(*texts, then=[done(reason, num_tokens=len(texts))])
 
 
-def silent(request: Request) -> list[Event]:
+def silent(request: Request | Query) -> list[Event]:
     """Leave the request without an event."""
     return []
 
@@ -71,7 +74,9 @@ class FakeEngine(Engine):
         super().__init__(config.Engine(), config.Cache())
         self.name = model
         self.script: Script = says("Hello", " you")
+        self.reply: Reply = silent
         self.requests: list[Request] = []
+        self.queries: list[Query] = []
         self.generations: list[Generation] = []
         self.cancelled: list[int] = []
         self.forgotten: list[tuple[str, str | None]] = []
@@ -109,11 +114,13 @@ class FakeEngine(Engine):
         if self.submit_error is not None:
             raise self.submit_error
         self.requests.append(request)
-        generation = Generation(next(_ids), self.name or "", self._on_cancel)
-        self.generations.append(generation)
-        for event in self.script(request):
-            generation.put(event)
-        return generation
+        return self._begin(self.script(request))
+
+    def ask(self, query: Query) -> Generation:
+        if self.submit_error is not None:
+            raise self.submit_error
+        self.queries.append(query)
+        return self._begin(self.reply(query))
 
     def forget(self, owner: str, session: str | None = None) -> None:
         self.forgotten.append((owner, session))
@@ -136,6 +143,13 @@ class FakeEngine(Engine):
 
     def close(self) -> None:
         self.name = None
+
+    def _begin(self, events: list[Event]) -> Generation:
+        generation = Generation(next(_ids), self.name or "", self._on_cancel)
+        self.generations.append(generation)
+        for event in events:
+            generation.put(event)
+        return generation
 
     def _on_cancel(self, request_id: int) -> None:
         self.cancelled.append(request_id)

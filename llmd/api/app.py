@@ -46,7 +46,7 @@ def routes(services: Services) -> list[Route]:
             SESSION,
             tag="Sessions",
         ),
-        Route("/models", ModelsResource(s.library), MODELS, tag="Models"),
+        Route("/models", ModelsResource(s.library, s.models), MODELS, tag="Models"),
         Route("/models/model", ModelResource(s.selector), MODEL, tag="Models"),
         Route("/profiles", ProfilesResource(s.profiles), PROFILES, tag="Profiles"),
         Route("/profiles/{name}", ProfileResource(s.profiles), PROFILE, tag="Profiles"),

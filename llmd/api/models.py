@@ -9,8 +9,10 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import Access, caller_of
+from llmd.api.openai.models import ModelObject, view
 from llmd.api.operation import Operation
 from llmd.api.reply import send
+from llmd.chat.model_ids import ModelIds
 from llmd.chat.selection import Selector
 from llmd.errors import (
     ConfigError,
@@ -25,21 +27,12 @@ from llmd.errors import (
 from llmd.models.library import Library
 
 
-class ListedModel(Struct, frozen=True, kw_only=True):
-    """A GGUF file as OpenAI's clients read it. `created` is in Unix seconds."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "llmd"
-
-
 class ModelNames(Struct, frozen=True, kw_only=True):
-    """All models: their names for the seed's clients, `data` for OpenAI's."""
+    """The files' names for the seed's clients; `data` for OpenAI's, with the profiles."""
 
     models: list[str]
     object: Literal["list"] = "list"
-    data: list[ListedModel]
+    data: list[ModelObject]
 
 
 class SelectBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +56,7 @@ class Selected(Struct, frozen=True, kw_only=True):
 
 MODELS = {
     "GET": Operation(
-        summary="List the GGUF files",
+        summary="List the GGUF files, and what can be named as a model",
         access=Access.USER,
         reply=ModelNames,
         errors=(ConfigError,),
@@ -95,14 +88,14 @@ MODEL = {
 class ModelsResource:
     """All models."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, models: ModelIds) -> None:
         self._library = library
+        self._models = models
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List them in one body that the seed's clients and OpenAI's can both read."""
-        files = self._library.list()
-        data = [ListedModel(id=file.name, created=file.modified_at) for file in files]
-        send(resp, ModelNames(models=[file.name for file in files], data=data))
+        names = [file.name for file in self._library.list()]
+        send(resp, ModelNames(models=names, data=[view(model) for model in self._models.list()]))
 
 
 class ModelResource:

@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from llmd.chat.admission import POLL_S, Admission
 from llmd.engine.engine import Engine
+from llmd.engine.generation import Generation, GenerationEvent
 from llmd.engine.protocol import Embed, Embedded
-from llmd.errors import ClientGone, Draining
+from llmd.errors import ClientGone, Draining, PromptTooLong
 
 
 class EmbeddingResult(Struct, frozen=True, kw_only=True):
@@ -47,7 +48,7 @@ class Embeddings:
         with contextlib.ExitStack() as at_end:
             at_end.callback(ticket.release)
             generation = self._engine.ask(Embed(0, inputs))
-            while (event := generation.next(POLL_S)) is None:
+            while (event := _next(generation)) is None:
                 if is_gone():
                     generation.cancel()
                     raise ClientGone("the client went away")
@@ -63,3 +64,12 @@ class Embeddings:
         """End the model that is for embeddings alone, if there is one."""
         if self._embedder is not None:
             self._embedder.close()
+
+
+def _next(generation: Generation) -> GenerationEvent | None:
+    try:
+        return generation.next(POLL_S)
+    except PromptTooLong as error:
+        # There is no prompt here.
+        error.param = "input"
+        raise

@@ -21,6 +21,9 @@ from llmd.errors import Conflict, EngineFailed, ModelInvalid
 
 _request_ids = itertools.count(1)
 
+LONGEST_EMBEDDED = 8192
+"""Tokens. Most models that make vectors read a whole text in one step, however long that takes."""
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What to generate. `owner` and `session` bound the reuse of what is computed."""
@@ -208,8 +211,12 @@ class Engine:
             library_dir=settings.library_dir or str(Path(sys.prefix, "engine")),
             num_context_tokens=settings.context,
             max_sequences=settings.parallel,
-            # Each step has a token of every sequence that generates.
-            max_batch_tokens=max(settings.batch, settings.parallel),
+            max_batch_tokens=(
+                LONGEST_EMBEDDED
+                if self._embeds_only
+                # Each step has a token of every sequence that generates.
+                else max(settings.batch, settings.parallel)
+            ),
             num_threads=settings.threads,
             num_threads_batch=settings.threads_batch,
             kv_type=settings.kv_type,

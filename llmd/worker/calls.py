@@ -81,8 +81,9 @@ class CallReader:
             else:
                 yield from self._named()
         yield from reader.run(SPACE)
-        if self._syntax.call_close:
-            yield from reader.word(self._syntax.call_close)
+        closing = self._syntax.call_close
+        if closing and not (yield from reader.word(closing)) and reader.is_cut(closing):
+            reader.take_all()
         yield from reader.run(_SEPARATOR if self._syntax.form is Form.BARE else SPACE)
         reader.forget()
 
@@ -99,6 +100,7 @@ class CallReader:
 
     def _object(self) -> Waiting[None]:
         """Read ``{"name": …, "arguments": …}``, in any order, perhaps with further members."""
+        reader = self._reader
         self.is_begun = False
         name: str | None = None
         arguments: str | None = None
@@ -110,7 +112,7 @@ class CallReader:
             elif key == "name":
                 name = self._known((yield from self._string()))
             elif key in _ARGUMENTS_KEYS:
-                if (yield from self._reader.peek()) != "{":
+                if (yield from reader.peek()) != "{":
                     raise NotACall
                 if name is None:
                     arguments = yield from self._value()
@@ -127,6 +129,7 @@ class CallReader:
         if not self.is_begun:
             self._begin(self._known(name))
             self._put("{}")
+        reader.forget()
 
     def _open_object(self) -> Waiting[bool]:
         """Read the beginning of an object; return whether it has members."""

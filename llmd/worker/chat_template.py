@@ -19,6 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from llmd.engine.protocol import ChatPrompt, Message, Part, Tool, Tools
 from llmd.errors import InvalidField
 from llmd.worker.limits import TimeOut, limited
+from llmd.worker.syntax import has_known_form
 from llmd.worker.tool_prompt import generic, template_messages, template_tools
 
 MAX_RENDER_S = 1.0
@@ -62,10 +63,12 @@ class ChatTemplate:
         env.globals.update(
             raise_exception=_raise, strftime_now=_strftime_now, bos_token=bos, eos_token=eos
         )
+        env.filters["tojson"] = _to_json
         # Within limits too: Jinja2 works out constant expressions when it compiles.
         with _refused("cannot be read"):
             self._template = env.from_string(source)
-        self.knows_tools = self._writes_tools()
+        # Tools in a form that nobody here can read again are told in a general way instead.
+        self.knows_tools = has_known_form(source) and self._writes_tools()
 
     def render(self, prompt: ChatPrompt, special: list[str]) -> list[Part]:
         """Return the prompt in parts: the template's words literal, the messages' not.
@@ -207,6 +210,11 @@ def _defuse(text: str, special: list[str]) -> str:
     for spelling in special:
         text = text.replace(spelling, f"{spelling[:1]}\u200b{spelling[1:]}")
     return text
+
+
+def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
+    """Write JSON as models were trained on it: Jinja2's own is for pages, sorted and escaped."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _raise(message: str) -> NoReturn:

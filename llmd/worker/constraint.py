@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llguidance
@@ -22,6 +22,9 @@ MAX_GRAMMAR_CHARS = 65_536
 MAX_GRAMMAR_DEPTH = 64
 
 Mask = NDArray[np.bool_]
+
+_MAX_NUMBER = 10**18
+"""The library takes larger bounds for its own largest number."""
 
 _LIMITS = llguidance.LLParserLimits(
     # The library's own limits, but for the first: a grammar of this size compiles within a second.
@@ -171,6 +174,10 @@ def _of_schema(text: str) -> str:
         raise InvalidField(
             f"the schema is nested deeper than {MAX_GRAMMAR_DEPTH} levels", param="response_format"
         )
+    if any(abs(number) > _MAX_NUMBER for number in _numbers(schema)):
+        raise InvalidField(
+            "the schema has a number of more than 18 digits", param="response_format"
+        )
     try:
         return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_JSON_FORM)
     except ValueError as error:
@@ -199,6 +206,15 @@ def depth_of(value: object) -> int:
     ]:
         depth += 1
     return depth
+
+
+def _numbers(value: object) -> Iterator[int | float]:
+    """Yield all numbers in a JSON value."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
 
 
 def _of_gbnf(text: str) -> str:

@@ -198,12 +198,11 @@ class EmbedQueue:
             return
         if item is self._split:
             self._split = None
-        normalised = _normalised(item.vector)
-        if not np.isfinite(normalised).all():
+        if not np.isfinite(item.vector).all():
             self._drop(job)
             self._refuse(job.id, InvalidField("the model makes no usable vector of the input"))
             return
-        job.vectors.append(normalised.tobytes())
+        job.vectors.append(_normalised(item.vector).tobytes())
         if len(job.vectors) == job.num_inputs:
             self._jobs.remove(job)
             self._finished.append(

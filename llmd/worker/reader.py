@@ -43,6 +43,10 @@ class Reader:
         """Whether all is read."""
         return self._is_ended and self._at == len(self._text)
 
+    def is_cut(self, word: str) -> bool:
+        """Tell whether the text ends, now and for good, in the midst of a word or before it."""
+        return self._is_ended and word.startswith(self._text[self._at :])
+
     @property
     def kept(self) -> str:
         """What was read since the last `forget`."""

@@ -74,6 +74,18 @@ QWEN3_CODER = Syntax(Form.XML, "<tool_call>", "</tool_call>")
 _THOUGHTS = (("[THINK]", "[/THINK]"), ("<think>", "</think>"))
 
 
+def has_known_form(template: str) -> bool:
+    """Tell whether a template that knows tools has calls written in one of these forms.
+
+    GLM's have Hermes' markers with something else between them.
+    """
+    markers = (HERMES.call_open, MISTRAL.call_open, LLAMA3.call_open, "<function=")
+    is_llama = "ipython" in template and '"parameters"' in template
+    return (any(marker in template for marker in markers) or is_llama) and (
+        "<arg_key>" not in template
+    )
+
+
 def choose(template: str | None, *, knows_tools: bool) -> Syntax:
     """Return how a model writes, by the source of its chat template.
 

@@ -15,26 +15,29 @@ def select(service: Service, **fields: object) -> tuple[int, str]:
 
 
 def test_models_are_listed_in_the_form_of_both_kinds_of_clients(service: Service) -> None:
-    """The names for the seed's, OpenAI's objects beside them."""
+    """The files' names for the seed's; OpenAI's objects beside them, of the profiles too."""
     service.add_model("a.gguf")
     (service.models / "notes.txt").write_text("no model")
     listed = service.ask("GET", "/models").json
     assert listed["models"] == ["a.gguf", "tiny.gguf"]
     assert listed["object"] == "list"
     modified_at = int((service.models / "a.gguf").stat().st_mtime)
-    assert listed["data"][0] == {
+    assert listed["data"][1] == {
         "id": "a.gguf",
         "object": "model",
         "created": modified_at,
         "owned_by": "llmd",
     }
-    assert [model["id"] for model in listed["data"]] == ["a.gguf", "tiny.gguf"]
+    assert [model["id"] for model in listed["data"]] == ["default", "a.gguf", "tiny.gguf"]
+    assert service.ask("GET", "/v1/models").json["data"] == listed["data"]
 
 
 def test_a_folder_without_models_is_an_empty_list(service: Service) -> None:
-    """Not an error."""
+    """Not an error; the profiles are there all the same."""
     (service.models / "tiny.gguf").unlink()
-    assert service.ask("GET", "/models").json == {"models": [], "object": "list", "data": []}
+    listed = service.ask("GET", "/models").json
+    assert listed["models"] == []
+    assert [model["id"] for model in listed["data"]] == ["default"]
 
 
 def test_choosing_a_model_and_a_profile_tells_both(service: Service) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmd.engine.protocol import Call, Message, Tool, Tools
+from llmd.engine.protocol import Call, CallDelta, Message, Tool, Tools
 from llmd.errors import InvalidField
 from llmd.worker.output import OutputParser
 from llmd.worker.syntax import HERMES
@@ -62,8 +62,7 @@ def test_example_in_the_description_is_in_the_form_that_is_parsed() -> None:
     parser = OutputParser(
         HERMES, request_id=1, tools=Tools(tools=[Tool(name="the tool's name")]), is_thinking=False
     )
-    parser.push(example)
-    assert parser.has_calls
+    assert CallDelta(id=1, index=0, name="the tool's name") in parser.push(example)
 
 
 def test_old_calls_are_text_as_the_model_wrote_it() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import math
+import sys
+from array import array
 from typing import Annotated, Literal
 
 import falcon
-import numpy as np
 from msgspec import Meta, Struct
 
 from llmd.api import body
@@ -90,15 +92,17 @@ class EmbeddingResource:
 
 def _written(raw: bytes, wanted: EmbeddingBody) -> list[float] | str:
     """Return a vector in the form that is asked for, cut and of length 1 again."""
-    vector = np.frombuffer(raw, dtype=np.float32)
+    vector = array("f", raw)
     if wanted.dimensions is not None:
         if wanted.dimensions > len(vector):
             raise InvalidField(
                 f"dimensions must be 1 to {len(vector)} for this model", param="dimensions"
             )
         vector = vector[: wanted.dimensions]
-        length = float(np.linalg.norm(vector))
-        vector = vector / length if length else vector
+        length = math.hypot(*vector) or 1.0
+        vector = array("f", (number / length for number in vector))
     if wanted.encoding_format == "base64":
-        return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
-    return [float(number) for number in vector]
+        if sys.byteorder == "big":
+            vector.byteswap()
+        return base64.b64encode(vector).decode()
+    return vector.tolist()

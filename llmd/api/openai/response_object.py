@@ -45,9 +45,10 @@ class OutputItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class InputDetails(Struct, frozen=True, kw_only=True):
-    """Prompt tokens that were not computed again."""
+    """Prompt tokens that were not computed again; none is written for a price here."""
 
     cached_tokens: int
+    cache_write_tokens: int = 0
 
 
 class OutputDetails(Struct, frozen=True, kw_only=True):
