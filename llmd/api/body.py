@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import falcon
 import msgspec
 
+from llmd.api.choices import choices
 from llmd.errors import InvalidField, MalformedBody, printable
 
 T = TypeVar("T")
@@ -67,7 +68,22 @@ def convert(value: object, type_: type[T]) -> T:
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        raise InvalidField.from_validation(str(error)) from None
+        raise _refusal(str(error), type_) from None
+
+
+_NO_CHOICE = re.compile(r"Invalid enum value (.*) - at `(\$.*)`", re.DOTALL)
+
+
+def _refusal(message: str, type_: object) -> InvalidField:
+    """Return the error of a field, with the words that it may be if it is one of few."""
+    match = _NO_CHOICE.fullmatch(message)
+    words = choices(type_, match[2]) if match else []
+    if match is None or not words:
+        return InvalidField.from_validation(message)
+    name = printable(match[2].removeprefix("$."))
+    return InvalidField(
+        f"{name} must be one of {', '.join(words)}, not {printable(match[1])}", param=name
+    )
 
 
 def limit_of(req: falcon.Request) -> int:
