@@ -28,6 +28,12 @@ def babble(tokens: list[int]) -> int:
     return END if digest % 23 == 0 else ord("a") + digest % 26
 
 
+def parrot(tokens: list[int]) -> int:
+    """Choose a token by the last two alone: sooner or later it says the same again."""
+    digest = zlib.crc32(array.array("i", tokens[-2:]).tobytes())
+    return END if digest % 41 == 0 else ord("a") + digest % 5
+
+
 def says(answer: str) -> NextToken:
     """Answer every prompt that ends in a colon with these bytes, then end."""
     raw = answer.encode()
@@ -71,12 +77,15 @@ class FakeBackend:
         max_sequences: int = 4,
         max_batch_tokens: int = 32,
         recurrent: bool = False,
+        max_draft_tokens: int = 0,
     ) -> None:
         self.next_token = next_token
         self.num_context_tokens = num_context_tokens
         self.max_sequences = max_sequences
         self.max_batch_tokens = max_batch_tokens
         self.recurrent = recurrent
+        self.max_draft_tokens = 0 if recurrent else max_draft_tokens
+        self.max_output_rows = min(max_sequences + 16, max_batch_tokens)
         self.loads = True
         self.resident: list[list[int]] = [[] for _ in range(max_sequences)]
         self.outputs: dict[int, list[int]] = {}
@@ -137,6 +146,7 @@ class FakeBackend:
 
     def decode(self) -> None:
         assert self._batch, "a decode of nothing"
+        assert sum(output for _, output, _ in self._batch) <= self.max_output_rows
         self.outputs = {
             row: self.resident[slot][: position + 1]
             for row, (slot, output, position) in enumerate(self._batch)

@@ -31,12 +31,14 @@ class House:
         num_context_tokens: int = 256,
         max_sequences: int = 4,
         max_batch_tokens: int = 32,
+        max_draft_tokens: int = 0,
     ) -> None:
         self.backend = FakeBackend(
             next_token=next_token or says(LONG_ANSWER),
             num_context_tokens=num_context_tokens,
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
+            max_draft_tokens=max_draft_tokens,
         )
         self.events: list[Event] = []
         self.clock = Clock()

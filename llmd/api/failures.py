@@ -49,7 +49,7 @@ _TRANSPORT = (
     (408, "The request came too slowly."),
     (413, "More bytes than `[server] max_body_bytes`."),
     (431, "The head of the request is too long."),
-    (500, "Nobody foresaw it: the log has it by `x-request-id`."),
+    (500, "Something went wrong in the server: the log has it by `x-request-id`."),
     (501, "A transfer encoding that is not known here."),
 )
 """What may come of any request, whatever the route."""

@@ -101,6 +101,18 @@ PATH_PARAMETERS = {
             required=True,
         ),
         Parameter(
+            "model_id",
+            "A profile's name, or a GGUF file's.",
+            {"type": "string", "minLength": 1, "examples": ["default"]},
+            required=True,
+        ),
+        Parameter(
+            "response_id",
+            "The response's id.",
+            {"type": "string", "minLength": 1, "examples": ["resp_0a1b2c"]},
+            required=True,
+        ),
+        Parameter(
             "key_id",
             "The key's id, which is the part between its underscores.",
             {"type": "string", "minLength": 1, "examples": ["0a1b2c3d4e5f"]},

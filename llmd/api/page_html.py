@@ -148,7 +148,7 @@ TEMPLATE = (
 <h2>Address and key</h2>
 <p>Send the key as <code>Authorization: Bearer KEY</code>, as <code>Authorization: KEY</code>, as
 <code>x-api-key: KEY</code> or as <code>api-key: KEY</code>; never in the URL. An admin makes keys
-by <code>llmd key add NAME</code>, or here by <code>POST /auth/key</code>.</p>
+by <code>llmd key create NAME</code>, or here by <code>POST /auth/key</code>.</p>
 <p>The examples below take both from the shell:</p>
 <pre>export LLMD_URL=http://HOST:5000
 export LLMD_KEY=llmd_…</pre>

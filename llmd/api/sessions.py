@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import Access, caller_of
-from llmd.api.operation import AFTER, LIMIT, Operation
+from llmd.api.operation import AFTER, LIMIT, Operation, Parameter
 from llmd.api.reply import next_after, send
 from llmd.chat.usage import Usage
 from llmd.engine.engine import Engine
@@ -81,6 +81,12 @@ class Rename(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ]
 
 
+_AFTER_TURN = Parameter(
+    "after",
+    "The `next` of the page before: a turn's `seq`.",
+    {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
+)
+
 SESSIONS = {
     "GET": Operation(
         summary="List one's sessions in the order of their making",
@@ -93,7 +99,7 @@ SESSION = {
     "GET": Operation(
         summary="Show a session with a page of its turns",
         access=Access.USER,
-        query=(LIMIT, AFTER),
+        query=(LIMIT, _AFTER_TURN),
         reply=SessionView,
         errors=(UnknownSession,),
     ),

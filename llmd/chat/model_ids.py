@@ -75,6 +75,8 @@ class ModelIds:
         """
         try:
             return self.profile(name)
+        except Conflict as error:
+            raise Conflict(error.message, param="model") from None
         except UnknownProfile:
             pass
         if all(file.name != name for file in self._library.list()):

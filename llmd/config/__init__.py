@@ -92,6 +92,7 @@ class Engine(_Section, frozen=True, kw_only=True):
     context: Annotated[int, Meta(ge=256, le=16_777_216)] = 32_768
     parallel: Annotated[int, Meta(ge=1, le=256)] = 8
     batch: Annotated[int, Meta(ge=16, le=4096)] = 256
+    draft: Annotated[int, Meta(ge=0, le=16)] = 3
     kv_type: Literal["f16", "q8_0"] = "f16"
     load_timeout_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
     stall_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0

@@ -51,6 +51,10 @@ class Backend(Protocol):
     max_sequences: int
     max_batch_tokens: int
     """Tokens that one decode takes."""
+    max_output_rows: int
+    """Tokens of one decode whose logits can be had."""
+    max_draft_tokens: int
+    """How many tokens of a sequence are guessed at most; 0 when they could not be taken back."""
     num_vocabulary: int
     syntax: Syntax
     """How the model writes tool calls and thoughts."""

@@ -15,6 +15,9 @@ from llmd.worker.embedding_context import EmbeddingContext
 from llmd.worker.llama import LoadedModel
 from llmd.worker.sampler import LlamaSampler
 
+MAX_DRAFT_ROWS = 16
+"""More guesses a step cost more than they bring: the cores have enough to do without."""
+
 _NUM_WARM_UP = 32
 """Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
 
@@ -36,6 +39,9 @@ class LlamaBackend:
         self._memory = self._lib.llama_get_memory(self._ctx)
         self.max_sequences = start.max_sequences
         self.max_batch_tokens = start.max_batch_tokens
+        self.max_output_rows = _num_outputs(start)
+        # A recurrent model has no earlier state to go back to.
+        self.max_draft_tokens = 0 if loaded.is_recurrent else start.max_draft_tokens
         self.num_context_tokens = int(self._lib.llama_n_ctx_seq(self._ctx))
         self._batch = Batch(start.max_batch_tokens)
         self._native_batch = self._lib.llama_batch(**self._batch.pointers())
@@ -49,7 +55,7 @@ class LlamaBackend:
         params.n_ctx = min(start.num_context_tokens, num_trained * start.max_sequences)
         params.n_batch = params.n_ubatch = start.max_batch_tokens
         params.n_seq_max = start.max_sequences
-        params.n_outputs_max = start.max_sequences
+        params.n_outputs_max = _num_outputs(start)
         params.n_threads = self._loaded.num_threads
         params.n_threads_batch = self._loaded.num_threads_batch
         params.type_k = params.type_v = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}[
@@ -176,6 +182,11 @@ class LlamaBackend:
         self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
         self.decode()
         self.truncate(0, 0)
+
+
+def _num_outputs(start: Start) -> int:
+    """Return how many rows of logits there shall be room for."""
+    return min(start.max_sequences + MAX_DRAFT_ROWS, start.max_batch_tokens)
 
 
 def load_backend(start: Start, on_progress: Callable[[float, str], None]) -> LlamaBackend:

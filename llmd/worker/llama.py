@@ -53,6 +53,14 @@ class LoadedModel:
         )
 
     @property
+    def is_recurrent(self) -> bool:
+        """Whether the model keeps a state that knows no way back."""
+        return bool(
+            self.lib.llama_model_is_recurrent(self.model)
+            or self.lib.llama_model_is_hybrid(self.model)
+        )
+
+    @property
     def architecture(self) -> str:
         """Name of the kind of model, such as ``llama``."""
         buffer = ctypes.create_string_buffer(128)

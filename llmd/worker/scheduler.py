@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from llmd.engine.protocol import (
     Beat,
-    ChatPrompt,
     Event,
     FinishReason,
     Progress,
@@ -20,20 +19,22 @@ from llmd.engine.protocol import (
 )
 from llmd.errors import InvalidField
 from llmd.worker.backend import Backend, Matcher, Sampler
-from llmd.worker.fit import fit
-from llmd.worker.output import OutputParser
+from llmd.worker.draft import Draft
+from llmd.worker.intake import sequence_of
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot, Slots
 from llmd.worker.states import States
-from llmd.worker.stream import AnswerStream
+
+MAX_WAITS = 16
+"""Steps in which shorter prompts may go before a long one."""
 
 
 class Scheduler:
     """All sequences of one model. Not thread-safe: the thread that decodes owns it.
 
-    Each step takes one token of every decoding sequence and fills the rest of the batch with
-    chunks of prompts, in the order of arrival: a new request joins at the next step, and a long
-    prompt does not stall the others.
+    Each step takes one token of every decoding sequence, with a guess of the next ones, and fills
+    the rest of the batch with chunks of prompts, the shortest first: a new request joins at the
+    next step, and a long prompt does not stall the others.
     """
 
     def __init__(
@@ -67,37 +68,14 @@ class Scheduler:
 
     def prepare(self, request: Submit) -> Sequence:
         """Return a request's sequence. Raise `InvalidField` or `PromptTooLong` if it cannot be."""
-        submitted_at = self._clock()
-        fitted = fit(self._backend, request)
-        num_context = self._backend.num_context_tokens
-        is_thinking = isinstance(request.prompt, ChatPrompt) and self._backend.syntax.opens_thought(
-            fitted.tail
-        )
-        return Sequence(
-            request,
-            fitted.tokens,
-            fitted.num_turns,
-            min(num_context, request.max_context_tokens or num_context),
-            AnswerStream(request.id, request.stop, self._parser(request, is_thinking=is_thinking)),
-            submitted_at,
-            is_thinking,
-        )
+        return sequence_of(self._backend, request, self._clock())
 
     def enqueue(self, sequence: Sequence, matcher: Matcher | None) -> None:
         """Queue a sequence; `matcher` bounds its answer."""
         sequence.sampler = self._backend.sampler(sequence.request, sequence.tokens, matcher)
+        if self._backend.max_draft_tokens:
+            sequence.draft = Draft(self._backend.max_draft_tokens)
         self._waiting.append(sequence)
-
-    def _parser(self, request: Submit, *, is_thinking: bool) -> OutputParser | None:
-        """Return what tells thoughts and tool calls from text, where there can be any."""
-        prompt, syntax = request.prompt, self._backend.syntax
-        if not isinstance(prompt, ChatPrompt):
-            return None
-        if prompt.tools is None and not syntax.thinks:
-            return None
-        return OutputParser(
-            syntax, request_id=request.id, tools=prompt.tools, is_thinking=is_thinking
-        )
 
     def cancel(self, request_id: int) -> None:
         """End a request wherever it is. One that has ended already is left alone."""
@@ -119,7 +97,7 @@ class Scheduler:
         self._slots.forget(owner, session)
 
     def step(self) -> None:
-        """Admit what fits, run one batch, take a token for each sequence that is ready."""
+        """Admit what fits, run one batch, take the tokens of each sequence that is ready."""
         self._admit()
         if not self._running:
             return
@@ -127,7 +105,7 @@ class Scheduler:
         outputs, num_tokens = self._fill()
         self._backend.decode()
         for sequence, row in outputs:
-            self._take(sequence, row)
+            self._take_all(sequence, row)
         self.beat(self._clock() - began, num_tokens)
         if not self.has_work and self._slots.num_free != self._backend.max_sequences:
             raise RuntimeError("a slot was lost")
@@ -169,31 +147,82 @@ class Scheduler:
             )
 
     def _fill(self) -> tuple[list[tuple[Sequence, int]], int]:
-        """Put the step's tokens into the batch: (sequence, row) of each that gives one, and all."""
+        """Put the step's tokens into the batch.
+
+        Return (sequence, its first row that gives a token) of each that is ready, and how many
+        tokens there are in all.
+        """
+        decoding = [one for one in self._running if one.status is Status.DECODE]
+        prefill = [one for one in self._running if one.status is Status.PREFILL]
         outputs: list[tuple[Sequence, int]] = []
         num_used = 0
-        for status in (Status.DECODE, Status.PREFILL):
-            for sequence, slot in self._running.items():
-                if sequence.status is not status:
-                    continue
-                num_left = len(sequence.tokens) - sequence.num_computed
-                num_taken = min(num_left, self._backend.max_batch_tokens - num_used)
-                if not num_taken:
-                    return outputs, num_used
-                self._add(sequence, slot, num_taken)
-                num_used += num_taken
-                if num_taken == num_left:
-                    outputs.append((sequence, num_used - 1))
+        for sequence in decoding:
+            outputs.append((sequence, num_used))
+            num_used += self._add_decode(sequence, len(decoding))
+        # The shortest first: those who wait for little are not held up by those who wait for
+        # much. Who has waited long enough is not passed over any more.
+        prefill.sort(key=lambda one: one.num_uncomputed if one.num_waits < MAX_WAITS else 0)
+        for sequence in prefill:
+            num_left = sequence.num_uncomputed
+            num_taken = min(num_left, self._backend.max_batch_tokens - num_used)
+            if not num_taken:
+                sequence.num_waits += 1
+                continue
+            self._add(sequence, num_taken)
+            num_used += num_taken
+            if num_taken == num_left:
+                outputs.append((sequence, num_used - 1))
         return outputs, num_used
 
-    def _add(self, sequence: Sequence, slot: Slot, num_taken: int) -> None:
-        """Put the next tokens of a sequence into the batch."""
+    def _add(self, sequence: Sequence, num_taken: int) -> None:
+        """Put the next tokens of a prompt into the batch."""
+        slot = self._running[sequence].index
         begin, last = sequence.num_computed, len(sequence.tokens) - 1
         for position in range(begin, begin + num_taken):
-            self._backend.add(
-                sequence.tokens[position], position, slot.index, output=position == last
-            )
+            self._backend.add(sequence.tokens[position], position, slot, output=position == last)
         sequence.num_computed += num_taken
+
+    def _add_decode(self, sequence: Sequence, num_decoding: int) -> int:
+        """Put a sequence's last token and a guess of the next ones in; return how many."""
+        slot, position = self._running[sequence].index, sequence.num_computed
+        sequence.guess = self._guess(sequence, num_decoding)
+        for offset, token in enumerate([sequence.tokens[-1], *sequence.guess]):
+            self._backend.add(token, position + offset, slot, output=True)
+        sequence.num_computed += 1
+        return 1 + len(sequence.guess)
+
+    def _guess(self, sequence: Sequence, num_decoding: int) -> list[int]:
+        """Return what may come next, if there is room to look whether it does."""
+        if sequence.draft is None:
+            return []
+        room = self._backend.max_output_rows // num_decoding - 1
+        return sequence.draft.guess(sequence.tokens, min(room, sequence.num_possible - 1))
+
+    def _take_all(self, sequence: Sequence, row: int) -> None:
+        """Sample a sequence's next token, and further ones as long as they were guessed.
+
+        Each is sampled as if there had been no guess, so guesses change no answer.
+        """
+        guess = sequence.guess
+        num_right = 0
+        for offset in range(len(guess) + 1):
+            self._take(sequence, row + offset)
+            if sequence.status is Status.FINISHED:
+                return
+            if offset == len(guess) or sequence.tokens[-1] != guess[offset]:
+                break
+            num_right += 1
+            # Its keys and values are there already.
+            sequence.num_computed += 1
+        if guess and sequence.draft is not None:
+            sequence.draft.learn(len(guess), num_right)
+            self._take_back(sequence)
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Drop the keys and values of what was guessed wrong."""
+        if sequence.guess:
+            sequence.guess = []
+            self._backend.truncate(self._running[sequence].index, sequence.num_computed)
 
     def _take(self, sequence: Sequence, row: int) -> None:
         """Sample a sequence's next token and send its text."""
@@ -235,6 +264,7 @@ class Scheduler:
         if sequence.status is Status.WAITING:
             self._waiting.remove(sequence)
         else:
+            self._take_back(sequence)
             slot = self._running.pop(sequence)
             self._slots.release(slot, sequence.tokens[: sequence.num_computed])
         _sampler_of(sequence).close()

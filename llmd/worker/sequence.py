@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from llmd.engine.protocol import Done, FinishReason, Submit
 from llmd.worker.backend import Sampler
+from llmd.worker.draft import Draft
 from llmd.worker.stream import AnswerStream
 
 
@@ -40,6 +41,11 @@ class Sequence:
     num_prompt_tokens: int = field(init=False)
     status: Status = Status.WAITING
     num_computed: int = 0
+    num_waits: int = 0
+    """Steps in which there was no room for any of its prompt."""
+    draft: Draft | None = None
+    guess: list[int] = field(default_factory=list)
+    """Tokens in the batch behind the last one; their KV is in the slot beyond `num_computed`."""
     forgotten: bool = False
     """Its session was forgotten while it waited: its KV goes with its end."""
     started_at: float = 0.0
@@ -54,12 +60,22 @@ class Sequence:
         return len(self.tokens) - self.num_prompt_tokens
 
     @property
+    def num_uncomputed(self) -> int:
+        """Tokens whose keys and values are still to be computed."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def num_possible(self) -> int:
+        """How many further tokens may be generated."""
+        return min(
+            self.request.max_tokens - self.num_completion_tokens,
+            self.num_context_tokens - len(self.tokens),
+        )
+
+    @property
     def is_full(self) -> bool:
         """Whether no further token may be generated."""
-        return (
-            self.num_completion_tokens >= self.request.max_tokens
-            or len(self.tokens) >= self.num_context_tokens
-        )
+        return self.num_possible <= 0
 
     def done(self, reason: FinishReason, now: float) -> Done:
         """Return the event that ends this sequence."""

@@ -18,7 +18,7 @@ from llmd.engine.protocol import (
 )
 from llmd.errors import PromptTooLong
 from llmd.worker.scheduler import Scheduler
-from tests.fakes import END, Clock, FakeBackend, babble, num_shared
+from tests.fakes import END, Clock, FakeBackend, NextToken, babble, num_shared, parrot
 
 CONTEXT = 200
 
@@ -29,11 +29,11 @@ _prompts = st.lists(st.sampled_from(["x" * 40, "y" * 40, "z"]), min_size=1, max_
 _stops = st.sampled_from([[], ["e"], ["ab", "q"], ["xyz", "p", "no"]])
 
 
-def _alone(request: Submit, tokens: list[int]) -> tuple[str, str, list[int]]:
+def _alone(request: Submit, tokens: list[int], next_token: NextToken) -> tuple[str, str, list[int]]:
     """Work out an answer without scheduler, slots or batches: (text, reason, all tokens)."""
     tokens, answer = list(tokens), ""
     while True:
-        token = babble(tokens)
+        token = next_token(tokens)
         if token == END:
             return answer, "stop", tokens
         tokens.append(token)
@@ -49,10 +49,10 @@ def _alone(request: Submit, tokens: list[int]) -> tuple[str, str, list[int]]:
 class Life:
     """What is known of one request."""
 
-    def __init__(self, request: Submit, tokens: list[int]) -> None:
+    def __init__(self, request: Submit, tokens: list[int], next_token: NextToken) -> None:
         self.request = request
         self.tokens = tokens
-        self.text, self.reason, self.all_tokens = _alone(request, tokens)
+        self.text, self.reason, self.all_tokens = _alone(request, tokens, next_token)
         self.shown = ""
         self.started = False
         self.done: Done | None = None
@@ -66,6 +66,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_batch_tokens=st.sampled_from([1, 7, 32]),
         max_state_bytes=st.sampled_from([0, 700, 1 << 20]),
         recurrent=st.booleans(),
+        next_token=st.sampled_from([babble, parrot]),
+        max_draft_tokens=st.sampled_from([0, 1, 3, 8]),
         loads=st.booleans(),
     )
     def begin(
@@ -75,6 +77,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_batch_tokens: int,
         max_state_bytes: int,
         recurrent: bool,
+        next_token: NextToken,
+        max_draft_tokens: int,
         loads: bool,
     ) -> None:
         self.backend = FakeBackend(
@@ -82,6 +86,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
             recurrent=recurrent,
+            next_token=next_token,
+            max_draft_tokens=max_draft_tokens,
         )
         self.backend.loads = loads
         self.scheduler = Scheduler(
@@ -117,7 +123,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert len(tokens) >= CONTEXT
             return
         assert len(tokens) < CONTEXT
-        self.lives[request.id] = Life(request, tokens)
+        self.lives[request.id] = Life(request, tokens, self.backend.next_token)
 
     @rule(data=st.data())
     def go_on(self, data: st.DataObject) -> None:

@@ -44,10 +44,15 @@ class Asking:
         req: falcon.Request,
         raw: bytes,
         start: Callable[[str, Callable[[], bool]], Run],
+        *,
+        part: int = 0,
     ) -> AnyRun:
-        """Return the run of this request: `start` gets its owner and who tells of its end."""
+        """Return the run of this request: `start` gets its owner and who tells of its end.
+
+        `part` tells the runs apart when there is more than one.
+        """
         owner = caller_of(req).id
-        attempt = _attempt(req, owner, raw)
+        attempt = _attempt(req, owner, raw, part)
         if attempt is None:
             return start(owner, lambda: is_gone(req))
         return self._retries.run(
@@ -55,7 +60,7 @@ class Asking:
         )
 
 
-def _attempt(req: falcon.Request, owner: str, raw: bytes) -> Attempt | None:
+def _attempt(req: falcon.Request, owner: str, raw: bytes, part: int) -> Attempt | None:
     """Return how a request may be told from others; None when its client never says so."""
     name = req.get_header("Idempotency-Key")
     count = req.get_header("X-Stainless-Retry-Count")
@@ -69,13 +74,13 @@ def _attempt(req: falcon.Request, owner: str, raw: bytes) -> Attempt | None:
                 param="Idempotency-Key",
             )
         return Attempt(
-            owner=owner, key=f"key:{name}", digest=digest, is_retry=True, comes_again=True
+            owner=owner, key=f"key:{part}:{name}", digest=digest, is_retry=True, comes_again=True
         )
     limit = req.get_header("X-Stainless-Read-Timeout") or ""
     is_number = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", limit) is not None
     return Attempt(
         owner=owner,
-        key=f"body:{digest.hex()}",
+        key=f"body:{part}:{digest.hex()}",
         digest=digest,
         is_retry=count not in (None, "", "0"),
         gives_up_after_s=float(limit) if is_number else None,

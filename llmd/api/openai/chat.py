@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
 from llmd.api.openai.asking import AnyRun, Asking, affinity_of
-from llmd.api.openai.fields import Sampled, without_ignored
+from llmd.api.openai.fields import Sampled, max_tokens_of, without_ignored
 from llmd.api.openai.forms import (
     DONE,
     FINGERPRINT,
@@ -31,11 +31,13 @@ from llmd.chat.usage import Usage
 from llmd.engine.protocol import Reasoning
 from llmd.errors import InvalidField
 
+EXAMPLE = [{"role": "user", "content": "Name a fruit."}]
+
 
 class ChatBody(Sampled, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A conversation, and how to answer it. Fields left out are the model's (profile's)."""
 
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, examples=[EXAMPLE])]
     max_completion_tokens: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
     tools: list[ToolBody] | None = None
     tool_choice: Choice | None = None
@@ -48,8 +50,9 @@ class ChatBody(Sampled, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Return the profile's fields that this body sets."""
         values = super().changes()
         if self.max_completion_tokens is not None:
-            wanted = self.max_completion_tokens
-            values["max_tokens"] = 1_000_000 if wanted == -1 else wanted
+            values["max_tokens"] = max_tokens_of(
+                self.max_completion_tokens, "max_completion_tokens"
+            )
         return values
 
 

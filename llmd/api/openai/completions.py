@@ -26,11 +26,19 @@ MAX_PROMPTS = 64
 class CompletionBody(Sampled, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A text or tokens to go on with, or several of them."""
 
-    prompt: Inputs
+    prompt: Annotated[Inputs, Meta(examples=["Once upon a time"])]
     echo: bool | None = None
     suffix: str | None = None
     best_of: int | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | bool | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many other tokens to tell of; None: no log probabilities at all."""
+        # 0 asks for those of the chosen tokens alone, and is equal to False.
+        if self.logprobs is None or self.logprobs is False:
+            return None
+        return int(self.logprobs)
 
     def check(self) -> None:
         """Raise `InvalidField` for what cannot be done here."""
@@ -87,7 +95,7 @@ class CompletionResource:
         prompts = inputs_of(wanted.prompt, "prompt", MAX_PROMPTS)
         if len(prompts) > 1 and wanted.stream:
             raise InvalidField("only one prompt can be streamed", param="prompt")
-        num_logprobs = None if wanted.logprobs in (None, False) else int(wanted.logprobs or 0)
+        num_logprobs = wanted.num_logprobs
         options = wanted.options(affinity_of(req, wanted.user), num_logprobs=num_logprobs)
         run = self._run(req, raw, prompts[0], options)
         echo = prompts[0] if wanted.echo and isinstance(prompts[0], str) else ""
@@ -99,17 +107,24 @@ class CompletionResource:
         runs = [run]
         take_whole(req, run)
         for index, prompt in enumerate(prompts[1:], 1):
-            runs.append(self._run(req, raw + b"%d" % index, prompt, options))
+            runs.append(self._run(req, raw, prompt, options, part=index))
             take_whole(req, runs[-1])
         send(resp, _reply(wanted, prompts, runs, with_logprobs=num_logprobs is not None))
 
     def _run(
-        self, req: falcon.Request, raw: bytes, prompt: str | list[int], options: Options
+        self,
+        req: falcon.Request,
+        raw: bytes,
+        prompt: str | list[int],
+        options: Options,
+        *,
+        part: int = 0,
     ) -> AnyRun:
         return self._asking.run(
             req,
             raw,
             lambda owner, is_gone: self._completions.start(owner, prompt, options, is_gone),
+            part=part,
         )
 
 

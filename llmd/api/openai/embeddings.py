@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import caller_of, is_gone
-from llmd.api.openai.fields import without_ignored
+from llmd.api.openai.fields import ModelName, without_ignored
 from llmd.api.openai.inputs import Inputs, inputs_of
 from llmd.api.reply import send
 from llmd.chat.embeddings import Embeddings
@@ -26,8 +26,8 @@ MAX_INPUTS = 2048
 class EmbeddingBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Texts, or their tokens. `dimensions` keeps the first so many numbers of each vector."""
 
-    input: Inputs
-    model: str | None = None
+    input: Annotated[Inputs, Meta(examples=["a text", ["one", "two"]])]
+    model: ModelName | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Meta(ge=1, le=65_536)] | None = None
     user: str | None = None

@@ -16,6 +16,9 @@ MAX_TOKENS = 1_000_000
 
 _SEEDS = 2**32 - 1
 
+ModelName = Annotated[
+    str, Meta(description="A profile's name, or a GGUF file's.", examples=["default"])
+]
 Stop = Annotated[str, Meta(min_length=1, max_length=128)]
 Json = dict[str, Any]
 
@@ -46,7 +49,7 @@ class ResponseFormat(Struct, frozen=True, kw_only=True, rename={"schema_": "sche
 class Sampled(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fields that any body may have which asks for tokens."""
 
-    model: str
+    model: ModelName
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Meta(ge=-1, le=MAX_TOKENS)] | None = None
@@ -85,8 +88,8 @@ class Sampled(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "seed": self.seed % _SEEDS if self.seed is not None and self.seed >= 0 else None,
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
         }
-        if self.max_tokens == -1:
-            values["max_tokens"] = MAX_TOKENS
+        if self.max_tokens is not None:
+            values["max_tokens"] = max_tokens_of(self.max_tokens, "max_tokens")
         return {name: value for name, value in values.items() if value is not None}
 
     def options(self, affinity: str, *, num_logprobs: int | None = None) -> Options:
@@ -145,6 +148,13 @@ def _logit_bias(given: dict[str, float]) -> dict[int, float]:
             raise InvalidField("the names in logit_bias must be ids of tokens", param="logit_bias")
         biases[int(name)] = bias
     return biases
+
+
+def max_tokens_of(given: int, name: str) -> int:
+    """Return how many tokens are wanted; -1 is as many as there is room for."""
+    if given == 0:
+        raise InvalidField(f"{name} must be at least 1, or -1 for no limit", param=name)
+    return MAX_TOKENS if given == -1 else given
 
 
 IGNORED = frozenset(

@@ -112,10 +112,17 @@ def to_messages(given: list[ChatMessage]) -> list[Message]:
                 content=content or "",
                 calls=calls,
                 call_id=call_id,
-                name=names.get(call_id, message.name or "") if message.role == "tool" else "",
+                name=_tool_of(message, names),
             )
         )
     return messages
+
+
+def _tool_of(message: ChatMessage, names: dict[str, str]) -> str:
+    """Return the name of the tool whose result a message is; nothing for other messages."""
+    if ROLES[message.role] != "tool":
+        return ""
+    return names.get(message.tool_call_id or "", message.name or "")
 
 
 def text_of(content: str | list[ContentPart] | None, place: str) -> str | None:

@@ -16,6 +16,7 @@ from llmd.api.access import caller_of
 from llmd.api.openai.asking import AnyRun, Asking
 from llmd.api.openai.fields import (
     MAX_TOKENS,
+    ModelName,
     ResponseFormat,
     Sampled,
     SchemaFormat,
@@ -64,8 +65,8 @@ class ConversationBody(Struct, frozen=True, kw_only=True):
 class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to answer, and how. Fields left out are the model's (profile's)."""
 
-    model: str
-    input: str | list[InputItem]
+    model: ModelName
+    input: Annotated[str | list[InputItem], Meta(examples=["Name a fruit."])]
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: str | ConversationBody | None = None

@@ -30,6 +30,9 @@ from llmd.api.operation import Operation, Parameter, Route
 from llmd.api.services import Services
 from llmd.errors import (
     Conflict,
+    EngineDied,
+    EngineFailed,
+    EngineLoading,
     InvalidField,
     PromptTooLong,
     StoreFull,
@@ -49,6 +52,7 @@ _HEADERS = (
         {"type": "string", "maxLength": 256},
     ),
 )
+_ASKS = (InvalidField, EngineLoading, EngineFailed, EngineDied)
 _GENERATES = (Conflict, InvalidField, PromptTooLong, UnknownModel)
 
 
@@ -183,7 +187,7 @@ def _token_routes(services: Services) -> list[Route]:
                     access=user,
                     body=TokenizeBody,
                     reply=TokenizeReply,
-                    errors=(InvalidField,),
+                    errors=_ASKS,
                 )
             },
             tag="Tokens",
@@ -197,7 +201,7 @@ def _token_routes(services: Services) -> list[Route]:
                     access=user,
                     body=DetokenizeBody,
                     reply=DetokenizeReply,
-                    errors=(InvalidField,),
+                    errors=_ASKS,
                 )
             },
             tag="Tokens",
@@ -211,7 +215,7 @@ def _token_routes(services: Services) -> list[Route]:
                     access=user,
                     body=ApplyTemplateBody,
                     reply=ApplyTemplateReply,
-                    errors=(InvalidField,),
+                    errors=_ASKS,
                 )
             },
             tag="Tokens",

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import is_gone
+from llmd.api.openai.chat import EXAMPLE
 from llmd.api.openai.fields import without_ignored
 from llmd.api.openai.inputs import TokenId
 from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, to_messages, to_tools
@@ -21,7 +22,7 @@ from llmd.engine.protocol import ChatPrompt
 class TokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A text. `add_special` puts the model's first token before it."""
 
-    content: str
+    content: Annotated[str, Meta(examples=["Hello world"])]
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False
@@ -44,7 +45,7 @@ class TokenizeReply(Struct, frozen=True, kw_only=True):
 class DetokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tokens of the loaded model."""
 
-    tokens: Annotated[list[TokenId], Meta(max_length=1_000_000)]
+    tokens: Annotated[list[TokenId], Meta(max_length=1_000_000, examples=[[19556, 905]])]
     model: str | None = None
 
 
@@ -57,7 +58,7 @@ class DetokenizeReply(Struct, frozen=True, kw_only=True):
 class ApplyTemplateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A conversation, as `/v1/chat/completions` takes it."""
 
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, examples=[EXAMPLE])]
     tools: list[ToolBody] | None = None
     tool_choice: Choice | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -42,8 +42,9 @@ Constraint = JsonSchema | Grammar
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """First command: which model to load, and how. A thread count of 0: as many as fit.
 
-    `avoid_variants` names CPU code that has died on this processor. With `embeds_only` the model
-    generates nothing: it may be one that cannot.
+    Up to `max_draft_tokens` of a sequence are guessed in each step. `avoid_variants` names CPU code
+    that has died on this processor. With `embeds_only` the model generates nothing: it may be one
+    that cannot.
     """
 
     model_path: str
@@ -55,6 +56,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     num_threads_batch: int
     kv_type: str
     max_state_bytes: int
+    max_draft_tokens: int = 0
     avoid_variants: list[str] = []
     embeds_only: bool = False
 
