@@ -176,7 +176,13 @@ def _reply(operation: Operation, components: _Components) -> JsonSchema:
         return reply
     content: JsonSchema = {operation.content_type: {"schema": components.of(operation.reply)}}
     if operation.stream:
+        # Of each event, as programs that read the document take it.
         content["text/event-stream"] = {
-            "schema": {"type": "string", "description": operation.stream}
+            "schema": {
+                "type": "object",
+                "description": operation.stream,
+                "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                "required": ["data"],
+            }
         }
     return reply | {"description": "What was asked for.", "content": content}

@@ -54,7 +54,7 @@ def test_a_field_that_must_be_there_is_named(service: Service, name: str) -> Non
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"messages": [USER, {"role": "user"}]}, "messages"),
-        ({"messages": [{"role": "assistant", "tool_calls": []}]}, "messages"),
+        ({"messages": [{"role": "tool", "tool_call_id": "c"}]}, "messages"),
         ({"messages": [{"role": "king", "content": "hi"}]}, "messages[0].role"),
         ({"messages": [USER, {"role": "user", "content": 5}]}, "messages[1].content"),
         ({"messages": [_image("image_url")]}, "messages[0].content"),

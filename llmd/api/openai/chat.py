@@ -22,14 +22,13 @@ from llmd.api.openai.forms import (
     logprobs_of,
     tool_calls_of,
 )
-from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, to_messages, to_tools
+from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, beside, to_messages, to_tools
 from llmd.api.reply import send
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Conversation
 from llmd.chat.run import CallPiece, Outcome, Piece
 from llmd.chat.usage import Usage
-from llmd.engine.protocol import Reasoning
-from llmd.errors import InvalidField
+from llmd.engine.protocol import Constraint, Reasoning
 
 EXAMPLE = [{"role": "user", "content": "Name a fruit."}]
 
@@ -104,15 +103,7 @@ class ChatResource:
             affinity_of(req, wanted.user),
             num_logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
         )
-        ask = _conversation(wanted)
-        if ask.tools is not None and options.constraint is not None:
-            if ask.tools.required:
-                raise InvalidField(
-                    "response_format and a forced tool_choice exclude each other",
-                    param="tool_choice",
-                )
-            # The answer must be of the format, so no tool can be called.
-            ask = msgspec.structs.replace(ask, tools=None)
+        ask = _conversation(wanted, options.constraint)
         run = self._asking.run(
             req,
             raw,
@@ -129,14 +120,15 @@ class ChatResource:
             send(resp, _reply(wanted, run))
 
 
-def _conversation(wanted: ChatBody) -> Conversation:
+def _conversation(wanted: ChatBody, constraint: Constraint | None) -> Conversation:
+    tools = to_tools(
+        [tool.function for tool in wanted.tools or []],
+        wanted.tool_choice,
+        parallel=wanted.parallel_tool_calls is not False,
+    )
     return Conversation(
         messages=to_messages(wanted.messages),
-        tools=to_tools(
-            [tool.function for tool in wanted.tools or []],
-            wanted.tool_choice,
-            parallel=wanted.parallel_tool_calls is not False,
-        ),
+        tools=beside(tools, constraint),
         variables=msgspec.json.encode(wanted.chat_template_kwargs or {}).decode(),
     )
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from llmd.api.openai.fields import Json
-from llmd.engine.protocol import Call, Message, Role, Tool, Tools
+from llmd.engine.protocol import Call, Constraint, Message, Role, Tool, Tools
 from llmd.errors import InvalidField
 
 _ToolName = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
@@ -101,7 +101,8 @@ def to_messages(given: list[ChatMessage]) -> list[Message]:
         ]
         names |= {call.id: call.name for call in calls}
         content = text_of(message.content, f"messages[{index}].content")
-        if content is None and not calls:
+        # Home Assistant keeps an empty answer so.
+        if content is None and not calls and message.role != "assistant":
             raise InvalidField(
                 f"messages[{index}] has neither content nor tool_calls", param="messages"
             )
@@ -159,6 +160,17 @@ def to_tools(
     if len({function.name for function in functions}) < len(functions):
         raise InvalidField("two tools have the same name", param="tools")
     return Tools(tools=list(map(_tool, functions)), required=is_required, parallel=parallel)
+
+
+def beside(tools: Tools | None, constraint: Constraint | None) -> Tools | None:
+    """Return the tools that an answer of a form can call: none. Raise `InvalidField` if it must."""
+    if tools is None or constraint is None:
+        return tools
+    if tools.required:
+        raise InvalidField(
+            "a form of the answer and a forced tool_choice exclude each other", param="tool_choice"
+        )
+    return None
 
 
 def _tool(function: FunctionBody) -> Tool:

@@ -70,9 +70,11 @@ class ResponseForm:
         """Return the events of the end."""
         ended = self._reply.ended(self._outcome())
         name = "response.completed" if ended.status == "completed" else "response.incomplete"
-        events = self._close_item()
+        # What is still open is what was cut off.
+        status = "completed" if ended.status == "completed" else "incomplete"
+        events = self._close_item(status)
         if not self._num_items:
-            events += self._open_text(is_text=True) + self._close_item()
+            events += self._open_text(is_text=True) + self._close_item(status)
         return events + self._event(name, response=ended)
 
     def error(self, body: dict[str, Any]) -> bytes:
@@ -124,7 +126,7 @@ class ResponseForm:
         self._num_items += 1
         return self._event("response.output_item.added", output_index=self._open.index, item=item)
 
-    def _close_item(self) -> bytes:
+    def _close_item(self, status: str = "completed") -> bytes:
         """End the item that is open, if any."""
         current = self._open
         if current is None:
@@ -134,7 +136,7 @@ class ResponseForm:
             events = self._item_event(
                 "response.function_call_arguments.done", name=item.name, arguments=text
             )
-            done = msgspec.structs.replace(item, status="completed", arguments=text)
+            done = msgspec.structs.replace(item, status=status, arguments=text)
         else:
             is_text = item.type == "message"
             part = OutputText(text=text) if is_text else ReasoningText(text=text)
@@ -142,8 +144,9 @@ class ResponseForm:
             events = self._item_event(
                 name, content_index=0, text=text, **({"logprobs": []} if is_text else {})
             ) + self._item_event("response.content_part.done", content_index=0, part=part)
-            status = "completed" if is_text else ""
-            done = msgspec.structs.replace(item, status=status, content=[part])
+            done = msgspec.structs.replace(
+                item, status=status if is_text else "", content=[part]
+            )
         self._open = None
         return events + self._event(
             "response.output_item.done", output_index=current.index, item=done

@@ -22,6 +22,7 @@ from llmd.api.openai.fields import (
     SchemaFormat,
     without_ignored,
 )
+from llmd.api.openai.messages import beside
 from llmd.api.openai.response_form import ResponseForm
 from llmd.api.openai.response_items import (
     InputItem,
@@ -36,6 +37,7 @@ from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Options
 from llmd.chat.responses import Naming, ResponseAsk, Responses
 from llmd.chat.run import Outcome, Piece, Run
+from llmd.engine.protocol import Constraint
 from llmd.errors import InvalidField
 
 
@@ -103,19 +105,20 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "", num_logprobs=(self.top_logprobs or 0) if wants_logprobs else None
         )
 
-    def ask(self) -> ResponseAsk:
+    def ask(self, constraint: Constraint | None) -> ResponseAsk:
         """Return what to answer. Raise `InvalidField` for what cannot be."""
         if self.background:
             raise InvalidField("background is not supported: stream instead", param="background")
         conversation = self.conversation
+        tools = to_response_tools(
+            self.tools or [],
+            self.tool_choice,
+            parallel=self.parallel_tool_calls is not False,
+        )
         return ResponseAsk(
             input=to_input(self.input),
             instructions=self.instructions or "",
-            tools=to_response_tools(
-                self.tools or [],
-                self.tool_choice,
-                parallel=self.parallel_tool_calls is not False,
-            ),
+            tools=beside(tools, constraint),
             previous=self.previous_response_id,
             conversation=(
                 conversation.id if isinstance(conversation, ConversationBody) else conversation
@@ -153,12 +156,17 @@ class ResponsesResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer as a whole, or as a stream of events."""
+        try:
+            self._answer(req, resp)
+        except InvalidField as error:
+            raise InvalidField(error.message, param=_NAMES.get(error.param, error.param)) from None
+
+    def _answer(self, req: falcon.Request, resp: falcon.Response) -> None:
         raw = body.read_raw(req)
         given = body.parse(raw)
         wanted = body.convert(_kept(given), ResponseBody)
-        options, ask = wanted.options(), wanted.ask()
-        if ask.tools is not None and options.constraint is not None:
-            ask = msgspec.structs.replace(ask, tools=None)
+        options = wanted.options()
+        ask = wanted.ask(options.constraint)
         echo = _Echo(wanted, given)
 
         def start(owner: str, is_gone: Callable[[], bool]) -> Run:
@@ -198,6 +206,14 @@ class ResponseResource:
         """Take it back."""
         self._responses.delete(caller_of(req).id, response_id)
         send(resp, DeletedResponse(id=response_id))
+
+
+_NAMES: dict[str | None, str] = {
+    "max_tokens": "max_output_tokens",
+    "response_format": "text",
+    "session_id": "conversation",
+}
+"""What fields are called elsewhere, and here."""
 
 
 class _Echo:
