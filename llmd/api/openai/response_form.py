@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llmd.api.openai.forms import logprobs_of
+from llmd.api.openai.forms import Logprob, logprobs_of
 from llmd.api.openai.response_object import OutputItem, OutputText, ReasoningText, ResponseReply
 from llmd.api.stream import event
 from llmd.chat.run import CallPiece, Outcome, Piece
@@ -22,6 +22,7 @@ class _OpenItem:
         self.id = item.id
         self.item = item
         self.pieces: list[str] = []
+        self.logprobs: list[Logprob] = []
 
     @property
     def text(self) -> str:
@@ -50,7 +51,11 @@ class ResponseForm:
         """Return the events of a piece; those that begin its item come before."""
         if isinstance(piece, CallPiece):
             return self._call_piece(piece)
+        logprobs = logprobs_of(piece.logprobs).content if isinstance(piece, Delta) else []
         if not piece.text:
+            # Of tokens without a text of their own: told at the end.
+            if self._open is not None:
+                self._open.logprobs += logprobs
             return b""
         is_text = isinstance(piece, Delta)
         kind = "message" if is_text else "reasoning"
@@ -61,7 +66,7 @@ class ResponseForm:
         assert current is not None, "no item is open"  # noqa: S101
         current.pieces.append(piece.text)
         name = "response.output_text.delta" if is_text else "response.reasoning_text.delta"
-        logprobs = logprobs_of(piece.logprobs).content if isinstance(piece, Delta) else []
+        current.logprobs += logprobs
         return events + self._item_event(
             name, content_index=0, delta=piece.text, **({"logprobs": logprobs} if is_text else {})
         )
@@ -139,14 +144,13 @@ class ResponseForm:
             done = msgspec.structs.replace(item, status=status, arguments=text)
         else:
             is_text = item.type == "message"
-            part = OutputText(text=text) if is_text else ReasoningText(text=text)
+            logprobs = current.logprobs
+            part = OutputText(text=text, logprobs=logprobs) if is_text else ReasoningText(text=text)
             name = "response.output_text.done" if is_text else "response.reasoning_text.done"
             events = self._item_event(
-                name, content_index=0, text=text, **({"logprobs": []} if is_text else {})
+                name, content_index=0, text=text, **({"logprobs": logprobs} if is_text else {})
             ) + self._item_event("response.content_part.done", content_index=0, part=part)
-            done = msgspec.structs.replace(
-                item, status=status if is_text else "", content=[part]
-            )
+            done = msgspec.structs.replace(item, status=status if is_text else "", content=[part])
         self._open = None
         return events + self._event(
             "response.output_item.done", output_index=current.index, item=done

@@ -138,14 +138,16 @@ class ResponseReply(Struct, frozen=True, kw_only=True):
 
 
 def _items(response_id: str, outcome: Outcome) -> Iterator[OutputItem]:
-    """Yield the thoughts, the message and the calls of an answer."""
-    status = "incomplete" if outcome.finish_reason == "length" else "completed"
+    """Yield the thoughts, the message and the calls of an answer. What is cut off is the last."""
+    cut = "incomplete" if outcome.finish_reason == "length" else "completed"
     if outcome.reasoning:
         yield _reasoning(response_id, outcome.reasoning)
     if outcome.text or not outcome.calls:
+        status = "completed" if outcome.calls else cut
         yield _message(response_id, outcome.text, outcome.logprobs, status)
-    for index, call in enumerate(outcome.calls):
-        yield _call(response_id, index, call, status)
+    for index, call in enumerate(outcome.calls, 1):
+        status = cut if index == len(outcome.calls) else "completed"
+        yield _call(response_id, index - 1, call, status)
 
 
 def _reasoning(response_id: str, text: str) -> OutputItem:
