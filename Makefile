@@ -15,7 +15,7 @@ DIST ?= bookworm trixie
 # More words for pytest: make unit ARGS="-k store -x"
 ARGS ?=
 
-.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test bench-variants cov check fmt lock clean
+.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test peer bench bench-variants cov check fmt lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ deb: setup ## Debian packages for DIST (bookworm, trixie; both when not given) i
 
 deb-test: deb ## boot Debian with these packages, offline: install, upgrade, kill, remove; as root
 	LLMD_DEB_SUITES="$(DIST)" $(bin)/python -m pytest tests/deb $(ARGS)
+
+peer: setup ## llama.cpp's own server, to measure against, built once a machine (some minutes)
+	@$(dev)/peer.sh
+
+bench: peer ## measure llmd against it in turns (more than an hour; ARGS="--scenario load", ARGS=--help)
+	$(bin)/python -m bench $(ARGS)
 
 bench-variants: setup ## compare the CPU code that is shipped with a build for this processor (ten minutes at first)
 	@native="$$($(dev)/engine.sh --native | tee /dev/stderr | tail -n 1)"; \

@@ -94,6 +94,7 @@ class FakeBackend:
         self.samplers: list[FakeSampler] = []
         self.num_tokenized = 0
         self.num_vocabulary = END + 1
+        self.build = "fake"
         self.syntax = choose(None, knows_tools=False)
         self._batch: list[tuple[int, bool, int]] = []
 

@@ -130,9 +130,7 @@ class Service:
         self.issuer = KeyIssuer(self.keys, hasher)
         self.model_ids = ModelIds(self.engine, self.profiles, self.settings, self.library)
         self.runs = Runs(self.engine, self.admission)
-        self.answers = Answers(
-            self.runs, self.model_ids, self.sessions, log_prompts=log_prompts
-        )
+        self.answers = Answers(self.runs, self.model_ids, self.sessions, log_prompts=log_prompts)
         self.completions = Completions(self.runs, self.model_ids, log_prompts=log_prompts)
         self.responses = Responses(
             self.runs, self.model_ids, ResponseStore(self.db), self.engine, log_prompts=log_prompts

@@ -99,9 +99,11 @@ class Engine(_Section, frozen=True, kw_only=True):
 
 
 class Cache(_Section, frozen=True, kw_only=True):
-    """Bound the KV states that are kept for idle sessions."""
+    """Bound the KV states that are kept for idle sessions, and say where."""
 
+    dir: _Path = "/var/cache/llmd"
     ram_bytes: Annotated[int, Meta(ge=0, le=2**50)] = 536_870_912
+    disk_bytes: Annotated[int, Meta(ge=0, le=2**50)] = 4_294_967_296
 
 
 class Auth(_Section, frozen=True, kw_only=True):

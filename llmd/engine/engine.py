@@ -221,6 +221,8 @@ class Engine:
             num_threads_batch=settings.threads_batch,
             kv_type=settings.kv_type,
             max_state_bytes=self._cache.ram_bytes,
+            cache_dir=self._cache.dir,
+            max_disk_bytes=self._cache.disk_bytes,
             max_draft_tokens=settings.draft,
             avoid_variants=self._current.avoided_variants if self._current else [],
             embeds_only=self._embeds_only,

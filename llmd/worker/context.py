@@ -35,6 +35,7 @@ class LlamaBackend:
         self.syntax = loaded.syntax
         self.num_vocabulary = loaded.vocabulary.num_tokens
         self._grammars = Grammars(loaded.vocabulary)
+        self.build = loaded.build
         self._ctx = self._make_context(start)
         self._memory = self._lib.llama_get_memory(self._ctx)
         self.max_sequences = start.max_sequences

@@ -25,12 +25,17 @@ from llmd.engine.protocol import (
 from llmd.errors import InvalidField, LlmdError, PromptTooLong
 from llmd.worker.backend import Backend
 from llmd.worker.compiler import Compiled, Compiler
+from llmd.worker.disk import DiskStates
 from llmd.worker.embedding import EmbedQueue
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.scheduler import Scheduler
 
 MAX_QUERY_CHARS = 262_144
 """A longer text would be tokenised for so long that those who generate would feel it."""
+
+
+SAVE_WITHIN_S = 3.0
+"""When the daemon goes down; after five seconds it ends the worker."""
 
 
 class Desk:
@@ -47,11 +52,15 @@ class Desk:
         *,
         max_state_bytes: int,
         clock: Callable[[], float],
+        disk: DiskStates | None = None,
     ) -> None:
         self._backend = backend
         self._emit = emit
         self._clock = clock
-        self._scheduler = Scheduler(backend, emit, max_state_bytes=max_state_bytes, clock=clock)
+        self._disk = disk
+        self._scheduler = Scheduler(
+            backend, emit, max_state_bytes=max_state_bytes, clock=clock, disk=disk
+        )
         self._compiler = Compiler(backend, post)
         self._embeds = EmbedQueue(backend.make_embedder, emit)
 
@@ -68,6 +77,19 @@ class Desk:
             began = self._clock()
             num_tokens = self._embeds.step()
             self._scheduler.beat(self._clock() - began, num_tokens)
+
+    def save_one(self) -> bool:
+        """Use an idle moment to keep a state on the disk; False when all are there."""
+        return self._scheduler.save_one()
+
+    def close(self) -> None:
+        """Keep the states of all sessions on the disk, as far as the time allows."""
+        if self._disk is None:
+            return
+        deadline = self._clock() + SAVE_WITHIN_S
+        while self._clock() < deadline and self._scheduler.save_one():
+            pass
+        self._disk.close()
 
     def obey(self, command: Command | Compiled) -> None:
         """Do what the daemon wants. A refusal is an event, too."""
@@ -174,6 +196,13 @@ class EmbeddingDesk:
                 step_s=self._clock() - began,
             )
         )
+
+    def save_one(self) -> bool:
+        """Do nothing: there is nothing to keep."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing."""
 
     def obey(self, command: Command | Compiled) -> None:
         """Do what the daemon wants, as far as this model can."""

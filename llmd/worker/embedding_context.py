@@ -58,14 +58,19 @@ class EmbeddingContext:
             loaded.num_trained_tokens,
             start.num_context_tokens,
         )
-        if not self.splits:
-            num_at_once = self._num_with_logits(_MAX_WHOLE_LOGITS_BYTES)
-            self.max_input_tokens = min(self.max_input_tokens, num_at_once)
         self.max_batch_tokens = min(
             MAX_BATCH_TOKENS,
             start.max_batch_tokens,
             self._num_with_logits(_MAX_SPLIT_LOGITS_BYTES),
         )
+        if self.splits:
+            # With the room beside it, a longest input stays within what llama.cpp warns of.
+            num_beside = loaded.num_trained_tokens - self.max_batch_tokens
+            if num_beside > 0:
+                self.max_input_tokens = min(self.max_input_tokens, num_beside)
+        else:
+            num_at_once = self._num_with_logits(_MAX_WHOLE_LOGITS_BYTES)
+            self.max_input_tokens = min(self.max_input_tokens, num_at_once)
         # A recurrent model has memory for the whole state of each.
         recurs = lib.llama_model_is_recurrent(loaded.model) or lib.llama_model_is_hybrid(
             loaded.model

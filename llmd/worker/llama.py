@@ -10,6 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class LoadedModel:
             self.lib, start.model_path, lambda done: on_progress(done, self.cpu_variant)
         )
         self.short = ShortCalls(self.lib)
+        self._num_library_bytes = Path(start.library_dir, "libllama.so").stat().st_size
         self.vocabulary = Vocabulary(self.lib, self.short, self.model)
         num_cores = num_usable_cores()
         self.num_threads = start.num_threads or num_cores
@@ -51,6 +53,11 @@ class LoadedModel:
         self.syntax = choose(
             source, knows_tools=self.template is not None and self.template.knows_tools
         )
+
+    @property
+    def build(self) -> str:
+        """Which build of llama.cpp this is."""
+        return f"{version('llama-cpp-python')} {self._num_library_bytes}"
 
     @property
     def is_recurrent(self) -> bool:

@@ -28,6 +28,7 @@ from llmd.errors import LlmdError, ModelInvalid
 from llmd.worker.compiler import Compiled
 from llmd.worker.context import load_backend
 from llmd.worker.desk import Desk, EmbeddingDesk
+from llmd.worker.disk import DiskStates, fingerprint_of
 from llmd.worker.embedding_context import load_embedder
 
 _PR_SET_PDEATHSIG = 1
@@ -36,6 +37,10 @@ _OOM_SCORE_ADJ = 500
 
 OBEY_S = 0.02
 """How long new requests may be read and tokenised before those that generate go on."""
+
+
+IDLE_S = 2.0
+"""Without any work for so long, the states of sessions are put to the disk, one by one."""
 
 
 class Worker:
@@ -61,6 +66,7 @@ class Worker:
                 self._inbox.put,
                 max_state_bytes=start.max_state_bytes,
                 clock=time.monotonic,
+                disk=_disk(start, backend.build),
             )
         send_events(sock, [info])
 
@@ -76,13 +82,23 @@ class Worker:
             while not self._desk.has_work or (
                 not self._inbox.empty() and time.monotonic() - began < OBEY_S
             ):
-                command = self._inbox.get()
+                command = self._next_command()
                 if command is None:
+                    self._desk.close()
                     return
                 self._desk.obey(command)
                 self._flush()
             self._desk.step()
             self._flush()
+
+    def _next_command(self) -> Command | Compiled | None:
+        """Wait for a command; keep what is idle on the disk while none comes."""
+        while True:
+            try:
+                return self._inbox.get(timeout=IDLE_S if not self._desk.has_work else None)
+            except queue.Empty:
+                if not self._desk.save_one():
+                    return self._inbox.get()
 
     def _read(self) -> None:
         try:
@@ -101,6 +117,21 @@ class Worker:
         if int(100 * done) > self._progress:
             self._progress = int(100 * done)
             send_events(self._sock, [Loading(done, cpu_variant)])
+
+
+def _disk(start: Start, build: str) -> DiskStates | None:
+    """Return what keeps states on the disk, if the daemon wants that."""
+    if not start.cache_dir or not start.max_disk_bytes:
+        return None
+    fingerprint = fingerprint_of(Path(start.model_path), build, start.kv_type)
+    folder = Path(start.cache_dir, "kv")
+    return DiskStates(
+        folder, fingerprint, start.max_disk_bytes, _warn
+    )
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def main() -> int:

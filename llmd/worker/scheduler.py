@@ -19,6 +19,7 @@ from llmd.engine.protocol import (
 )
 from llmd.errors import InvalidField
 from llmd.worker.backend import Backend, Matcher, Sampler
+from llmd.worker.disk import DiskStates
 from llmd.worker.draft import Draft
 from llmd.worker.intake import sequence_of
 from llmd.worker.sequence import Sequence, Status
@@ -44,11 +45,12 @@ class Scheduler:
         *,
         max_state_bytes: int,
         clock: Callable[[], float],
+        disk: DiskStates | None = None,
     ) -> None:
         self._backend = backend
         self._emit = emit
         self._clock = clock
-        self._slots = Slots(backend, States(max_state_bytes))
+        self._slots = Slots(backend, _states(max_state_bytes, disk), disk)
         self._waiting: deque[Sequence] = deque()
         self._running: dict[Sequence, Slot] = {}
         self._num_prompt_tokens = 0
@@ -76,6 +78,10 @@ class Scheduler:
         if self._backend.max_draft_tokens:
             sequence.draft = Draft(self._backend.max_draft_tokens)
         self._waiting.append(sequence)
+
+    def save_one(self) -> bool:
+        """Put one state of an idle session to the disk; False when all are there."""
+        return self._slots.save_one()
 
     def cancel(self, request_id: int) -> None:
         """End a request wherever it is. One that has ended already is left alone."""
@@ -273,6 +279,15 @@ class Scheduler:
     def _send(self, events: list[Progress]) -> None:
         for event in events:
             self._emit(event)
+
+
+def _states(max_bytes: int, disk: DiskStates | None) -> States:
+    """Return the room for states in RAM; what it loses goes to the disk."""
+    if disk is None:
+        return States(max_bytes)
+    return States(
+        max_bytes, lambda state: disk.add(state.owner, state.session, state.tokens, state.data)
+    )
 
 
 def _sampler_of(sequence: Sequence) -> Sampler:

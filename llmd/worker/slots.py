@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmd.worker.backend import Backend
+from llmd.worker.disk import DiskStates, Entry
 from llmd.worker.prefix import common_prefix
 from llmd.worker.states import States
+
+MIN_FILED_TOKENS = 128
+"""So many tokens must be gained by reading a file: fewer are computed as fast."""
 
 MIN_SAVED_TOKENS = 64
 """Fewer lost tokens than this are computed again as fast as a state is kept."""
@@ -33,9 +37,12 @@ class Slots:
     would tell one owner what another had asked.
     """
 
-    def __init__(self, backend: Backend, states: States) -> None:
+    def __init__(
+        self, backend: Backend, states: States, disk: DiskStates | None = None
+    ) -> None:
         self._backend = backend
         self._states = states
+        self._disk = disk
         self._slots = [Slot(index) for index in range(backend.max_sequences)]
         self._clock = 0
 
@@ -54,13 +61,12 @@ class Slots:
         usable = tokens[:-1]
         num_cached = common_prefix(slot.tokens, usable) if slot.owner == owner else 0
         num_saved, state = self._states.find(owner, usable)
-        if state is not None and num_saved > num_cached:
-            self._keep(slot, 0)
-            self._backend.truncate(slot.index, 0)
-            if self._backend.load(slot.index, state.data):
-                num_cached = num_saved
-            else:
-                num_cached = 0
+        num_filed, entry = self._disk.find(owner, usable) if self._disk else (0, None)
+        if entry is not None and num_filed >= max(num_cached, num_saved) + MIN_FILED_TOKENS:
+            num_cached = num_filed if self._load_file(slot, entry) else 0
+        elif state is not None and num_saved > num_cached:
+            num_cached = num_saved if self._load(slot, state.data) else 0
+            if not num_cached:
                 self._states.remove(state)
         else:
             self._keep(slot, num_cached)
@@ -68,6 +74,41 @@ class Slots:
         slot.owner, slot.session, slot.tokens = owner, session, tokens[:num_cached]
         slot.busy = True
         return slot, num_cached
+
+    def _load(self, slot: Slot, data: bytes) -> bool:
+        """Put a state into a slot; what the slot holds is kept before. False: it is empty now."""
+        self._keep(slot, 0)
+        self._backend.truncate(slot.index, 0)
+        return self._backend.load(slot.index, data)
+
+    def _load_file(self, slot: Slot, entry: Entry) -> bool:
+        assert self._disk is not None, "a file without a disk"  # noqa: S101
+        data = self._disk.load(entry)
+        if data is not None and self._load(slot, data):
+            return True
+        self._disk.remove(entry)
+        return False
+
+    def save_one(self) -> bool:
+        """Put one state to the disk that is not there; False when there is none any more."""
+        if self._disk is None:
+            return False
+        for slot in self._slots:
+            if not slot.busy and self._is_unsaved(slot.owner, slot.tokens):
+                self._disk.add(
+                    slot.owner, slot.session, slot.tokens, self._backend.save(slot.index)
+                )
+                return self._disk.holds(slot.owner, slot.tokens)
+        for state in self._states.states:
+            if self._is_unsaved(state.owner, state.tokens):
+                self._disk.add(state.owner, state.session, state.tokens, state.data)
+                return self._disk.holds(state.owner, state.tokens)
+        return False
+
+    def _is_unsaved(self, owner: str, tokens: list[int]) -> bool:
+        if self._disk is None or len(tokens) < MIN_FILED_TOKENS:
+            return False
+        return not self._disk.holds(owner, tokens)
 
     def release(self, slot: Slot, tokens: list[int]) -> None:
         """Take a slot back, which now holds the KV of `tokens`."""
@@ -90,6 +131,8 @@ class Slots:
                 else:
                     self._empty(slot)
         self._states.forget(owner, session)
+        if self._disk is not None:
+            self._disk.forget(owner, session)
 
     def _empty(self, slot: Slot) -> None:
         self._backend.truncate(slot.index, 0)

@@ -19,12 +19,21 @@ class State:
 
 
 class States:
-    """The states that were used last, at most `max_bytes` of them. 0 keeps none."""
+    """The states that were used last, at most `max_bytes` of them. 0 keeps none.
 
-    def __init__(self, max_bytes: int) -> None:
+    `on_evict` gets those for which there is no room any more.
+    """
+
+    def __init__(self, max_bytes: int, on_evict: Callable[[State], None] | None = None) -> None:
         self._max_bytes = max_bytes
+        self._on_evict = on_evict
         self._states: list[State] = []
         self.num_bytes = 0
+
+    @property
+    def states(self) -> list[State]:
+        """All states, the ones longest unused first."""
+        return list(self._states)
 
     def add(self, owner: str, session: str, tokens: list[int], save: Callable[[], bytes]) -> None:
         """Keep a state, in place of those it continues; drop the ones longest unused.
@@ -41,7 +50,10 @@ class States:
         self._states.append(state)
         self.num_bytes += len(state.data)
         while self.num_bytes > self._max_bytes:
-            self.remove(self._states[0])
+            evicted = self._states[0]
+            self.remove(evicted)
+            if self._on_evict is not None:
+                self._on_evict(evicted)
 
     def find(self, owner: str, tokens: list[int]) -> tuple[int, State | None]:
         """Return the owner's state that shares most of `tokens`: (how many, state)."""

@@ -26,6 +26,9 @@ url = "sqlite:///$var/llmd.db"
 [models]
 dir = "$var/models"
 default = "$(basename "$model")"
+
+[cache]
+dir = "$var/cache"
 TOML
   mv "$config.new" "$config"
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -16,6 +17,17 @@ def test_it_answers_the_lan_after_one_command(installed: Machine) -> None:
     assert installed.run("systemctl is-enabled llmd").strip() == "enabled"
     answer = installed.ask("/answer", PARIS, key=installed.admin_key())
     assert "Paris" in str(answer["result"])
+
+
+def test_grammars_and_vectors_work_in_the_sandbox(installed: Machine) -> None:
+    """Both bring native code of their own into the worker."""
+    form = {"type": "json_schema", "json_schema": {"schema": {"enum": ["yes", "no"]}}}
+    said = [{"role": "user", "content": "Is water wet?"}]
+    body = {"model": "default", "messages": said, "response_format": form}
+    answer = installed.ask("/v1/chat/completions", body, key=installed.admin_key())
+    assert re.search(r'"content": ?"\\"(yes|no)\\""', json.dumps(answer))
+    vectors = installed.ask("/v1/embeddings", {"input": ["a", "b"]}, key=installed.admin_key())
+    assert json.dumps(vectors).count('"embedding"') == 4
 
 
 def test_the_journal_tells_the_start_and_has_nothing_to_complain_of(installed: Machine) -> None:

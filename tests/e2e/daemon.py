@@ -60,6 +60,7 @@ class Daemon:
             "store": {"url": f"sqlite:///{self.database}"},
             "models": {"dir": str(self.models), "default": "a.gguf"},
             "engine": {"context": 8192},
+            "cache": {"dir": str(self.folder / "cache")},
             "auth": {"argon2": "cheapest"},
             "log": {"format": "text"},
         }

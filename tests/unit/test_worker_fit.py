@@ -94,7 +94,9 @@ def test_chat_prompt_loses_old_messages_by_their_turns() -> None:
     backend = FakeBackend(num_context_tokens=100)
     fitted = fit(backend, _request(ChatPrompt(messages), 3, 10))
     assert fitted.num_turns == 1
-    assert bytes(fitted.tokens) == (b"system:be kinduser:" + b"u" * 20 + b"assistant:2user:why?assistant:")
+    assert bytes(fitted.tokens) == (
+        b"system:be kinduser:" + b"u" * 20 + b"assistant:2user:why?assistant:"
+    )
 
 
 def test_prompt_without_a_token_is_refused() -> None:

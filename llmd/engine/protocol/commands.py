@@ -56,6 +56,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     num_threads_batch: int
     kv_type: str
     max_state_bytes: int
+    cache_dir: str = ""
+    max_disk_bytes: int = 0
     max_draft_tokens: int = 0
     avoid_variants: list[str] = []
     embeds_only: bool = False

@@ -1,0 +1,167 @@
+"""``python -m bench``: measure llmd and other servers in turns."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from bench import machine
+from bench.comparison import Comparison
+from bench.peers import Peers
+from bench.picture import draw
+from bench.report import Report, num_missed, show, show_facts
+from bench.results import Record
+from bench.runner import Runner
+from bench.scenarios import SCENARIOS, Scenario
+from bench.servers import Options, Place
+from bench.trial import QUICK, Sizes
+from llmd.worker.threads import num_usable_cores
+
+_ROOT = Path(__file__).resolve().parents[1]
+_NAMES = [scenario.name for scenario in SCENARIOS]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--scenario", "names", multiple=True, type=click.Choice(_NAMES), help="Only this.")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often each server.  [default: 5]")
+@click.option("--clients", help="Numbers of clients in the scenario load.  [default: 1,4,8,16]")
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    default=["llama-server"],
+    help="llama-server, llama-cpp-python, or http://HOST:PORT of a server that runs.",
+)
+@click.option("--peer-key", default="", help="The key of a server that runs.")
+@click.option("--peer-model", default="default", help="The model's name at a server that runs.")
+@click.option("--slots", default="8,16", help="Slots of llama-server in the scenario load.")
+@click.option("--peer-args", default="", help="More words for llama-server, as in '-b 512'.")
+@click.option("--set", "settings", multiple=True, help="An option of llmd: engine.parallel=8.")
+@click.option("--model", default="q4_1", help="q4_1 or q4_0 of the small model, or a GGUF file.")
+@click.option("--threads", default=0, help="For every server; 0: the usable cores.")
+@click.option("--temperature", default=0.0, help="0: always the likeliest token.")
+@click.option("--quick", is_flag=True, help="One tiny round, to see that all works.")
+@click.option("--output", default="var/bench", type=click.Path(path_type=Path), help="A folder.")
+def main(
+    *,
+    names: tuple[str, ...],
+    rounds: int | None,
+    clients: str | None,
+    peers: tuple[str, ...],
+    peer_key: str,
+    peer_model: str,
+    slots: str,
+    peer_args: str,
+    settings: tuple[str, ...],
+    model: str,
+    threads: int,
+    temperature: float,
+    quick: bool,
+    output: Path,
+) -> None:
+    """Measure llmd and its peers in turns, over the same prompts, on this machine."""
+    # The servers are in sessions of their own: they end with this only if it ends in good order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    sizes = QUICK if quick else Sizes()
+    if clients:
+        sizes = msgspec.structs.replace(sizes, clients=_numbers(clients))
+    place = Place(
+        model=_model(model),
+        engine=(_ROOT / ".venv/engine").resolve(),
+        peer=_path("peer.sh", "--path"),
+        python_peer=_path("peer.sh", "--python"),
+        num_threads=threads or num_usable_cores(),
+    )
+    compared = Peers(
+        names=peers,
+        slots=_numbers(slots),
+        more=tuple(peer_args.split()),
+        key=peer_key,
+        model=peer_model,
+    )
+    chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
+    runner = Runner(place, compared, _options(settings), sizes, temperature)
+    facts = machine.facts() | {
+        "model": f"{place.model.name}, {place.model.stat().st_size / 1e6:.0f} MB",
+        "llama.cpp": place.engine.name,
+    }
+    show_facts(console, facts)
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / time.strftime("%Y%m%d-%H%M%S.json")
+    told = {
+        "temperature": temperature,
+        "threads": place.num_threads,
+        "llmd": list(settings),
+        "llama-server": peer_args,
+        "sizes": sizes,
+    }
+    records: list[Record] = []
+    comparisons: list[Comparison] = []
+    for scenario in chosen:
+        found = _measure(console, runner, scenario, rounds or (1 if quick else 5))
+        records += found
+        Report(facts=facts, settings=told, records=records).save(file)
+        comparison = Comparison(scenario.name, found)
+        comparisons.append(comparison)
+        show(console, scenario.title, comparison, found)
+        if scenario.name == "load":
+            draw(comparison, f"{place.model.name}, {facts['processor']}", file.with_suffix(".png"))
+    console.print(f"Goals missed: {num_missed(comparisons)}. All figures: {file}", highlight=False)
+
+
+def _measure(console: Console, runner: Runner, scenario: Scenario, num_rounds: int) -> list[Record]:
+    with console.status(scenario.name) as status:
+
+        def tell(number: int, server: str) -> None:
+            status.update(f"{scenario.name}, round {number} of {num_rounds}: {server}")
+
+        return list(runner.run(scenario, num_rounds, tell))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(number) for number in text.split(",")}))
+    except ValueError:
+        raise click.UsageError(f"{text!r} is no list of numbers such as 1,4,8") from None
+
+
+def _options(settings: tuple[str, ...]) -> Options:
+    """Return SECTION.OPTION=VALUE as llmd's configuration has them."""
+    options: Options = {}
+    for setting in settings:
+        name, is_given, value = setting.partition("=")
+        section, _, option = name.partition(".")
+        if not (option and is_given):
+            raise click.UsageError(f"{setting!r} is not of the form engine.parallel=8")
+        try:
+            options.setdefault(section, {})[option] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            options.setdefault(section, {})[option] = value
+    return options
+
+
+def _model(name: str) -> Path:
+    scripts = {"q4_1": ("model.sh", "--path"), "q4_0": ("peer.sh", "--model")}
+    file = _path(*scripts[name]) if name in scripts else Path(name).resolve()
+    if not file.is_file():
+        raise click.UsageError(f"there is no {file}; run make peer first")
+    return file
+
+
+def _path(script: str, option: str) -> Path:
+    """Ask a script of the set-up where something lies."""
+    command = [str(_ROOT / "packaging/dev" / script), option]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip())
+
+
+if __name__ == "__main__":
+    main()

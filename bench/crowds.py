@@ -1,0 +1,107 @@
+"""Many answers at once: how many tokens a second, how soon, how evenly."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+from bench.batched import BatchedBench
+from bench.load import Answer, Client
+from bench.results import RATE, SHARE, median, percentile, timing
+from bench.trial import Trial, neighbour
+
+
+async def load(trial: Trial) -> None:
+    """Let 1 to many clients ask, all at once and then each as soon as it was answered."""
+    client = await trial.client()
+    for num_clients in trial.sizes.clients:
+        await _load_of(trial, client, num_clients, "")
+
+
+async def busy(trial: Trial) -> None:
+    """Let clients ask with all cores free, and with one of them taken by another process."""
+    client = await trial.client()
+    for num_clients in trial.sizes.busy_clients:
+        quiet = await _load_of(trial, client, num_clients, ", quiet")
+        with neighbour():
+            taken = await _load_of(trial, client, num_clients, ", busy")
+        if quiet:
+            trial.add(f"{num_clients} clients", "busy : quiet", taken / quiet, SHARE)
+
+
+async def stall(trial: Trial) -> None:
+    """Send a long prompt while others are being answered; find the longest pause in these."""
+    sizes, client = trial.sizes, await trial.client()
+    questions = [
+        await trial.prompts.question(client, sizes.prompt, "stall", trial.round, number)
+        for number in range(sizes.streams)
+    ]
+    long = await trial.prompts.question(client, sizes.intruder, "stall", trial.round)
+    answers = [Answer(sizes.stream_answer) for _ in questions]
+    streams = [
+        asyncio.ensure_future(client.chat(question, sizes.stream_answer, answer=answer))
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    await asyncio.gather(*(answer.is_under_way.wait() for answer in answers))
+    arrived = time.perf_counter()
+    intruder = await client.chat(long, 8)
+    await asyncio.gather(*streams)
+    if not trial.check([intruder]) or len(trial.check(answers)) < len(answers):
+        return
+    if min(answer.times[-1] for answer in answers) < intruder.times[0]:
+        trial.errors.append("a stream ended before the long prompt was read")
+    gaps_ms = [gap * 1000 for answer in answers for gap in answer.gaps_s(arrived)]
+    at = f"{sizes.intruder} tokens come to {sizes.streams} streams"
+    trial.add(at, "worst gap", max(gaps_ms), "ms")
+    trial.add(at, "gap p95", percentile(gaps_ms, 0.95), "ms")
+    trial.add(at, "its first token", intruder.first_s * 1000, "ms")
+
+
+async def batch(trial: Trial) -> None:
+    """Generate many answers side by side; count while all of them are generated."""
+    sizes = trial.sizes
+    if isinstance(trial.server, BatchedBench):
+        rates = trial.server.measure(sizes.batches, sizes.batch_prompt, sizes.batch_answer)
+        for size, rate in rates.items():
+            trial.add(f"{size} side by side", RATE, rate, RATE)
+        return
+    client = await trial.client()
+    for size in sizes.batches:
+        requests = [
+            partial(client.chat, question, sizes.batch_answer)
+            for number in range(size)
+            for question in [
+                await trial.prompts.question(
+                    client, sizes.batch_prompt, "batch", trial.round, size, number
+                )
+            ]
+        ]
+        answers = trial.check((await trial.together(size, list(requests)))[0])
+        if len(answers) < size:
+            return
+        since = max(answer.times[0] for answer in answers)
+        until = min(answer.times[-1] for answer in answers)
+        num_tokens = sum(answer.num_between(since, until) for answer in answers)
+        trial.add(f"{size} side by side", RATE, num_tokens / (until - since), RATE)
+
+
+async def _load_of(trial: Trial, client: Client, num_clients: int, note: str) -> float:
+    """Measure so many clients; return their tokens a second."""
+    sizes = trial.sizes
+    num_requests = max(2 * num_clients, sizes.min_requests)
+    key = ("load", trial.round, num_clients, note)
+    requests = [
+        partial(client.chat, question, sizes.answer)
+        for number in range(num_requests)
+        for question in [await trial.prompts.question(client, sizes.prompt, *key, number)]
+    ]
+    answers, wall_s = await trial.together(num_clients, list(requests))
+    at = f"{num_clients} client{'s' if num_clients > 1 else ''}{note}"
+    # Those of the first wave all came at the same time.
+    at_once = median(one.first_s * 1000 for one in answers[:num_clients] if not one.error)
+    whole = trial.check(answers)
+    readings = timing(at, whole, wall_s)
+    trial.readings += readings
+    trial.add(at, "first token p50, at once", at_once, "ms")
+    return readings[0].value

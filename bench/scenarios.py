@@ -1,0 +1,103 @@
+"""What is measured: each scenario asks one server and leaves its readings in the trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec import Struct
+
+from bench.conversations import juggle, restart, session
+from bench.copying import copy
+from bench.crowds import batch, busy, load, stall
+from bench.servers import Need
+from bench.trial import Sizes, Trial
+
+_SPARE = 128
+"""Tokens of a sequence that no scenario counts on: templates, and answers sent back."""
+
+
+class Scenario(Struct, frozen=True, kw_only=True):
+    """What can be measured, what a server needs for it, and whom it compares."""
+
+    name: str
+    title: str
+    need: Callable[[Sizes], Need]
+    run: Callable[[Trial], Coroutine[Any, Any, None]]
+    tries_slots: bool = False
+    """Whether the peer is measured with several numbers of slots."""
+    restarts: bool = False
+    with_lookup_off: bool = False
+    """Whether llmd is measured without guessing tokens, too."""
+    batched_bench_only: bool = False
+    """Whether llmd, without guessing, is compared with llama-batched-bench and nothing else."""
+
+
+def _for_turns(sizes: Sizes, num_turns: int) -> int:
+    return num_turns * (sizes.turn + sizes.answer + 12) + _SPARE
+
+
+def _for_one(sizes: Sizes) -> int:
+    return sizes.prompt + sizes.answer + _SPARE
+
+
+SCENARIOS = (
+    Scenario(
+        name="load",
+        title="Many clients",
+        need=lambda s: Need(slots=max(s.clients), tokens_per_slot=_for_one(s)),
+        run=load,
+        tries_slots=True,
+    ),
+    Scenario(
+        name="session",
+        title="One long conversation",
+        need=lambda s: Need(slots=2, tokens_per_slot=_for_turns(s, max(s.turns))),
+        run=session,
+    ),
+    Scenario(
+        name="juggle",
+        title="More conversations than sequences",
+        need=lambda s: Need(slots=s.sequences, tokens_per_slot=_for_turns(s, s.turns_each)),
+        run=juggle,
+    ),
+    Scenario(
+        name="restart",
+        title="The next turn after a restart",
+        need=lambda s: Need(
+            slots=2, tokens_per_slot=max(s.histories) + _for_turns(s, 2) + s.answer
+        ),
+        run=restart,
+        restarts=True,
+    ),
+    Scenario(
+        name="copy",
+        title="A text that is edited, and one that is made up",
+        need=lambda s: Need(slots=2, tokens_per_slot=3 * s.edited + s.long_answer + _SPARE),
+        run=copy,
+        with_lookup_off=True,
+    ),
+    Scenario(
+        name="stall",
+        title="A long prompt among running answers",
+        need=lambda s: Need(
+            slots=s.streams + 1, tokens_per_slot=s.intruder + s.stream_answer + _SPARE
+        ),
+        run=stall,
+    ),
+    Scenario(
+        name="busy",
+        title="A neighbour that takes one core",
+        need=lambda s: Need(slots=max(s.busy_clients), tokens_per_slot=_for_one(s)),
+        run=busy,
+    ),
+    Scenario(
+        name="batch",
+        title="Generation alone, side by side",
+        need=lambda s: Need(
+            slots=max(s.batches), tokens_per_slot=s.batch_prompt + s.batch_answer + _SPARE
+        ),
+        run=batch,
+        batched_bench_only=True,
+    ),
+)

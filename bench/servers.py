@@ -1,0 +1,284 @@
+"""The servers that are compared, each started for one measurement and ended after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+from msgspec import Struct
+
+from bench.load import Client, Json
+from bench.machine import descendants
+from llmd import config
+
+HOST = "127.0.0.1"
+_START_S = 300.0
+_STOP_S = 60.0
+_OPENER = build_opener(ProxyHandler({}))
+
+Options = dict[str, dict[str, Any]]
+"""[section] → option → value of llmd's configuration."""
+
+
+class Need(Struct, frozen=True, kw_only=True):
+    """What a scenario needs of a server: sequences side by side, and tokens for each."""
+
+    slots: int
+    tokens_per_slot: int
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """What all servers have in common."""
+
+    model: Path
+    engine: Path
+    """The folder with the llama.cpp libraries that llmd loads."""
+    peer: Path
+    """The folder with llama.cpp's programs beside the same libraries."""
+    python_peer: Path
+    """The folder with the packages that the server in llama-cpp-python needs."""
+    num_threads: int
+
+
+class Server:
+    """A server that is asked, under the name that the tables give it."""
+
+    can_restart = True
+    ready_path = "/health"
+
+    def __init__(self, name: str, place: Place) -> None:
+        self.name = name
+        self.place = place
+        self.folder = Path()
+        self.need = Need(slots=1, tokens_per_slot=0)
+        self.host, self.port, self.key, self.model = HOST, 0, "", "default"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def open(self, need: Need) -> None:
+        """Start it with nothing left of earlier measurements."""
+        self.need = need
+        self.folder = Path(tempfile.mkdtemp(prefix="llmd-bench-"))
+        self.port = _free_port()
+        self.prepare()
+        self.start()
+
+    def close(self) -> None:
+        """End it and remove what it has written."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def prepare(self) -> None:
+        """Make what it needs in its folder."""
+
+    def command(self) -> list[str]:
+        """Return how to start it."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment to start it in: without settings that were meant for another."""
+        own = ("LLMD_", "LLAMA_")
+        return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+    def start(self) -> None:
+        """Start the process and wait until it answers. Raise `OSError` when it ends instead."""
+        with (self.folder / "log").open("ab") as log:
+            # A session of its own, as a service has: the kernel shares the cores out by session.
+            self._process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise OSError(f"{self.name} does not start; it said last:\n{self.last_words()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for that."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def client(self, defaults: Json | None = None) -> Client:
+        """Return a client whose bodies all have the `defaults`."""
+        return Client(self.host, self.port, self.key, {"model": self.model} | (defaults or {}))
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        log = self.folder / "log"
+        return log.read_text(errors="replace")[-2000:] if log.exists() else ""
+
+    @property
+    def cpu_code(self) -> str:
+        """Which variant of llama.cpp's CPU code it has loaded, as far as can be seen."""
+        if self._process is None:
+            return ""
+        for pid in (self._process.pid, *descendants(self._process.pid)):
+            try:
+                maps = Path(f"/proc/{pid}/maps").read_text()
+            except OSError:
+                continue
+            _, _, name = maps.partition("libggml-cpu-")
+            if name:
+                return name.partition(".")[0]
+        return ""
+
+    def _is_ready(self) -> bool:
+        try:
+            with _OPENER.open(f"http://{HOST}:{self.port}{self.ready_path}", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except OSError:
+            return False
+
+
+class Llmd(Server):
+    """llmd out of this checkout, with `options` over what the scenario needs."""
+
+    def __init__(self, name: str, place: Place, options: Options | None = None) -> None:
+        super().__init__(name, place)
+        self._options = options or {}
+
+    def prepare(self) -> None:
+        """Write its configuration and make its database with one key."""
+        models = self.folder / "models"
+        models.mkdir()
+        (models / "a.gguf").symlink_to(self.place.model)
+        need, num_threads = self.need, self.place.num_threads
+        sections: Options = {
+            "server": {"listen": [f"{HOST}:{self.port}"], "max_streams": need.slots},
+            "store": {"url": f"sqlite:///{self.folder}/llmd.db"},
+            "models": {"dir": str(models), "default": "a.gguf"},
+            "engine": {
+                "threads": num_threads,
+                "threads_batch": num_threads,
+                "parallel": need.slots,
+                "context": need.slots * need.tokens_per_slot,
+            },
+            "log": {"format": "text"},
+        }
+        if "dir" in config.Cache.__struct_fields__:
+            sections["cache"] = {"dir": str(self.folder / "cache")}
+        lines: list[str] = []
+        for section in sections | self._options:
+            values = sections.get(section, {}) | self._options.get(section, {})
+            # JSON's strings, numbers and lists are TOML's too.
+            lines += [f"[{section}]", *(f"{name} = {json.dumps(values[name])}" for name in values)]
+        (self.folder / "llmd.toml").write_text("\n".join([*lines, ""]))
+        key_file = self.folder / "admin.key"
+        subprocess.run(
+            self._llmd("init", "--key-file", str(key_file)),
+            check=True,
+            capture_output=True,
+            env=self.environment(),
+        )
+        self.key = key_file.read_text().strip()
+
+    def command(self) -> list[str]:
+        """Return how to start it."""
+        return self._llmd("serve")
+
+    def _llmd(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "llmd", "--config", f"{self.folder}/llmd.toml", *arguments]
+
+
+class LlamaServer(Server):
+    """llama.cpp's own server, with as many slots as needed or as many as told."""
+
+    def __init__(self, place: Place, num_slots: int = 0, more: tuple[str, ...] = ()) -> None:
+        super().__init__(f"llama-server -np {num_slots}" if num_slots else "llama-server", place)
+        self._num_slots = num_slots
+        self._more = more
+
+    def command(self) -> list[str]:
+        """Return how to start it."""
+        slots = self._num_slots or self.need.slots
+        num_threads = str(self.place.num_threads)
+        return [
+            str(self.place.peer / "llama-server"),
+            *("--model", str(self.place.model), "--offline", "--no-ui"),
+            *("--host", HOST, "--port", str(self.port)),
+            *("--threads", num_threads, "--threads-batch", num_threads),
+            *("--parallel", str(slots), "--ctx-size", str(slots * self.need.tokens_per_slot)),
+            *self._more,
+        ]
+
+
+class LlamaCppPython(Server):
+    """The server in llama-cpp-python, which answers one request after another."""
+
+    ready_path = "/v1/models"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__("llama-cpp-python", place)
+
+    def environment(self) -> dict[str, str]:
+        """Add the packages that only it needs, and the libraries that all use."""
+        more = {"PYTHONPATH": str(self.place.python_peer)}
+        return super().environment() | more | {"LLAMA_CPP_LIB_PATH": str(self.place.engine)}
+
+    def command(self) -> list[str]:
+        """Return how to start it."""
+        num_threads = str(self.place.num_threads)
+        return [
+            *(sys.executable, "-m", "llama_cpp.server", "--model", str(self.place.model)),
+            *("--host", HOST, "--port", str(self.port), "--n_ctx", str(self.need.tokens_per_slot)),
+            *("--n_threads", num_threads, "--n_threads_batch", num_threads),
+            # A second request would else end the first one's answer.
+            *("--interrupt_requests", "false"),
+        ]
+
+    def prepare(self) -> None:
+        """Put the CPU code where it is looked for: in the working directory."""
+        for file in self.place.engine.glob("libggml-cpu-*.so"):
+            (self.folder / file.name).symlink_to(file)
+
+
+class Running(Server):
+    """A server that runs already, wherever it is, and speaks OpenAI's API."""
+
+    can_restart = False
+
+    def __init__(self, url: str, key: str, model: str, place: Place) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") not in {"", "v1"}:
+            raise ValueError(f"{url} is not http://HOST:PORT")
+        super().__init__(parts.netloc, place)
+        self.host, self.port = parts.hostname, parts.port or 80
+        self.key, self.model = key, model
+
+    def open(self, need: Need) -> None:
+        """Take it as it is."""
+        self.need = need
+
+    def close(self) -> None:
+        """Leave it running."""
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])

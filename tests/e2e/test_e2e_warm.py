@@ -1,0 +1,79 @@
+"""Conversations that go on at once after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.client import Client
+from tests.e2e.daemon import Daemon, Starter
+from tests.e2e.waiting import until
+
+pytestmark = pytest.mark.e2e
+
+TOLD = "This is the story of a lighthouse and of the people who lived there. " * 25
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
+
+
+def _files(daemon: Daemon) -> list[Path]:
+    return list((daemon.folder / "cache").rglob("*.kv"))
+
+
+def _next_turn(client: Client) -> Any:
+    return client.ask("Who lived there?", session_id="s", **GREEDY)
+
+
+def _num_cached(answer: Any) -> int:
+    return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+@pytest.mark.parametrize("ends", ["stop", "kill"])
+def test_a_conversation_is_warm_after_a_restart(start_daemon: Starter, ends: str) -> None:
+    """Also after a crash, since what is idle is put to the disk; and its answer is the same."""
+    daemon = start_daemon()
+    other = daemon.user()
+    for client in (daemon.client, other):
+        client.ask(TOLD, session_id="s", **GREEDY)
+    expected = _next_turn(other)
+    if ends == "kill":
+        until(lambda: len(_files(daemon)) >= 2, "the states of both are on the disk")
+        daemon.kill()
+    else:
+        assert daemon.stop() == 0
+    daemon.start()
+    answer = _next_turn(daemon.client)
+    assert answer["result"] == expected["result"]
+    assert answer["usage"]["prompt_tokens"] == expected["usage"]["prompt_tokens"]
+    assert _num_cached(answer) > 0.9 * answer["usage"]["prompt_tokens"]
+
+
+def test_a_state_goes_with_its_session_or_key(start_daemon: Starter) -> None:
+    """What was said is nowhere any more, neither in memory nor in a file."""
+    daemon = start_daemon()
+    other = daemon.user("other")
+    for client in (daemon.client, other):
+        client.ask(TOLD, session_id="s", **GREEDY)
+    until(lambda: len(_files(daemon)) == 2, "the states of both are on the disk")
+    daemon.client.call("DELETE", "/sessions/s")
+    until(lambda: len(_files(daemon)) == 1, "that of the session is gone")
+    keys = daemon.client.get("/keys").body["keys"]
+    [key] = [key["id"] for key in keys if key["name"] == "other"]
+    daemon.client.call("DELETE", f"/keys/{key}")
+    until(lambda: not _files(daemon), "that of the key is gone")
+
+
+def test_a_spoilt_file_is_a_miss(start_daemon: Starter) -> None:
+    """The prompt is computed anew, and the answer is the one it would have been."""
+    daemon = start_daemon()
+    daemon.client.ask(TOLD, session_id="s", **GREEDY)
+    daemon.stop()
+    [file] = _files(daemon)
+    raw = bytearray(file.read_bytes())
+    raw[-100] ^= 255
+    file.write_bytes(raw)
+    daemon.start()
+    answer = _next_turn(daemon.client)
+    assert _num_cached(answer) == 0
+    assert "cannot be used" in daemon.log
