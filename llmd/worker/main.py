@@ -125,9 +125,7 @@ def _disk(start: Start, build: str) -> DiskStates | None:
         return None
     fingerprint = fingerprint_of(Path(start.model_path), build, start.kv_type)
     folder = Path(start.cache_dir, "kv")
-    return DiskStates(
-        folder, fingerprint, start.max_disk_bytes, _warn
-    )
+    return DiskStates(folder, fingerprint, start.max_disk_bytes, _warn)
 
 
 def _warn(text: str) -> None:

@@ -37,9 +37,7 @@ class Slots:
     would tell one owner what another had asked.
     """
 
-    def __init__(
-        self, backend: Backend, states: States, disk: DiskStates | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, states: States, disk: DiskStates | None = None) -> None:
         self._backend = backend
         self._states = states
         self._disk = disk
