@@ -81,6 +81,7 @@ def log_request(
     num_cached_tokens: int | None = None,
     num_completion_tokens: int | None = None,
     level: int = logging.INFO,
+    details: dict[str, int] | None = None,
 ) -> None:
     """Log one line for a request that has ended; what is None is left out.
 
@@ -94,6 +95,7 @@ def log_request(
         "prompt": num_prompt_tokens,
         "cached": num_cached_tokens,
         "completion": num_completion_tokens,
+        **(details or {}),
     }
     fields = {name: value for name, value in counts.items() if value is not None}
     ms = round(took_s * 1000)

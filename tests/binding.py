@@ -35,12 +35,13 @@ class Bytes:
         return list("".join(part.text for part in parts).encode())
 
 
-def grammars(vocabulary: Any = None) -> Grammars:
-    """Return what compiles for a vocabulary of bytes."""
-    return Grammars(vocabulary or Bytes())
+def grammars(vocabulary: Bytes) -> Grammars:
+    """Return what compiles for a vocabulary."""
+    taken: Any = vocabulary
+    return Grammars(taken)
 
 
-GRAMMARS = grammars()
+GRAMMARS = grammars(Bytes())
 
 
 class Walk:

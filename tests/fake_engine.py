@@ -138,6 +138,8 @@ class FakeEngine(Engine):
             num_prompt_tokens=11,
             num_cached_tokens=4,
             num_completion_tokens=2,
+            num_drafted_tokens=0,
+            num_accepted_tokens=0,
             tokens_per_s=12.34,
         )
 

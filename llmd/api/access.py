@@ -12,7 +12,7 @@ import falcon
 
 from llmd import logs
 from llmd.auth.gate import Caller, Gate
-from llmd.chat.usage import Usage
+from llmd.chat.usage import Timings, Usage
 from llmd.errors import Forbidden, Unauthorized
 
 
@@ -54,14 +54,16 @@ class RequestLog:
         self._path = req.path
         self._began = time.monotonic()
         self._counts: dict[str, int] = {}
+        self._timings: Timings | None = None
         self.request_id = secrets.token_hex(8)
         self.key_id: str | None = None
         self.is_streaming = False
 
-    def add_usage(self, usage: Usage | None) -> None:
-        """Note the tokens of the answer, if it came so far."""
+    def add_usage(self, usage: Usage | None, timings: Timings | None) -> None:
+        """Note the tokens of the answer and its times, if it came so far."""
         if usage is None:
             return
+        self._timings = timings
         self._counts = {
             "num_prompt_tokens": usage.prompt_tokens,
             "num_cached_tokens": usage.prompt_tokens_details.cached_tokens,
@@ -78,10 +80,25 @@ class RequestLog:
             time.monotonic() - self._began,
             key_id=self.key_id,
             level=logging.DEBUG if self._path in _PROBES else logging.INFO,
+            details=_details(self._timings),
             **self._counts,
         )
         # The thread goes on to other work, which is not this request's.
         logs.request_id.set("")
+
+
+def _details(timings: Timings | None) -> dict[str, int]:
+    """Return where the time of an answer went, in milliseconds, and how guesses went if any."""
+    if timings is None:
+        return {}
+    details = {
+        "queue": round(timings.queue_ms),
+        "prefill": round(timings.prefill_ms),
+        "decode": round(timings.decode_ms),
+    }
+    if timings.drafted_tokens:
+        details |= {"drafted": timings.drafted_tokens, "accepted": timings.accepted_tokens}
+    return details
 
 
 def log_of(req: falcon.Request) -> RequestLog:

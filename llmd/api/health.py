@@ -56,6 +56,8 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
     prompt: int
     cached: int
     completion: int
+    drafted: int
+    accepted: int
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -184,6 +186,8 @@ class StatusResource:
                 prompt=status.num_prompt_tokens,
                 cached=status.num_cached_tokens,
                 completion=status.num_completion_tokens,
+                drafted=status.num_drafted_tokens,
+                accepted=status.num_accepted_tokens,
             ),
             tokens_per_s=round(status.tokens_per_s, 1),
             restarts=status.num_restarts,

@@ -13,7 +13,7 @@ import msgspec
 from llmd.api import errors
 from llmd.api.access import RequestLog, log_of
 from llmd.chat.answer import Answer
-from llmd.chat.usage import Usage
+from llmd.chat.usage import Timings, Usage
 from llmd.errors import ClientGone, LlmdError
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,10 @@ class Source(Protocol[Item_co]):
     @property
     def usage(self) -> Usage | None:
         """The tokens, once they are known."""
+
+    @property
+    def timings(self) -> Timings | None:
+        """How long it took in the engine, once that is known."""
 
     def close(self) -> None:
         """End it, wherever it is. Idempotent."""
@@ -85,7 +89,7 @@ class EventStream(Generic[T]):
             self._events.close()
             self._source.close()
         finally:
-            self._log.add_usage(self._source.usage)
+            self._log.add_usage(self._source.usage, self._source.timings)
             self._log.write(self._status)
 
     def _make_events(self) -> Generator[bytes, None, None]:
@@ -135,7 +139,7 @@ def take_whole(req: falcon.Request, source: Source[T]) -> None:
             pass
     finally:
         source.close()
-        log_of(req).add_usage(source.usage)
+        log_of(req).add_usage(source.usage, source.timings)
 
 
 class AnswerForm:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from llmd.chat.request import AnswerRequest, AnswerResult
 from llmd.chat.run import Outcome, Run
-from llmd.chat.usage import Usage
+from llmd.chat.usage import Timings, Usage
 from llmd.engine.protocol import Delta
 from llmd.store.profiles import StoredProfile
 from llmd.store.sessions import NewTurn, Sessions
@@ -41,6 +41,11 @@ class Answer:
     def usage(self) -> Usage | None:
         """The tokens, once they are known: also of an answer that nobody waits for."""
         return self._run.usage
+
+    @property
+    def timings(self) -> Timings | None:
+        """How long it took in the engine, once that is known."""
+        return self._run.timings
 
     @property
     def result(self) -> AnswerResult | None:

@@ -135,7 +135,7 @@ class Responses:
         for index, turn in enumerate(place.turns):
             messages += _said(turn, index if ask.truncate else -1)
         conversation = Conversation(
-            messages=[*messages, *ask.input], tools=ask.tools, variables=ask.variables
+            messages=_with_names([*messages, *ask.input]), tools=ask.tools, variables=ask.variables
         )
         request = request_for(owner, place.session, conversation, profile, options)
         if ask.truncate:
@@ -185,6 +185,17 @@ def _said(turn: Turn, number: int) -> list[Message]:
     else:
         said = _messages.decode(turn.messages)
     return [msgspec.structs.replace(message, turn=number) for message in said]
+
+
+def _with_names(messages: list[Message]) -> list[Message]:
+    """Tell of each tool's result which tool it is of: its call may be in an earlier response."""
+    names = {call.id: call.name for message in messages for call in message.calls}
+    return [
+        msgspec.structs.replace(message, name=message.name or names.get(message.call_id, ""))
+        if message.role == "tool"
+        else message
+        for message in messages
+    ]
 
 
 def _messages_of(given: list[Message], outcome: Outcome) -> str | None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from llmd.chat.admission import POLL_S
 from llmd.chat.run import Outcome, Piece, Run
-from llmd.chat.usage import Usage
+from llmd.chat.usage import Timings, Usage
 from llmd.errors import ClientGone, InvalidField
 
 KEPT_S = 300.0
@@ -52,6 +52,7 @@ class JoinedRun:
         self.id = ""
         self.created_at = 0
         self.usage: Usage | None = None
+        self.timings: Timings | None = None
         self.outcome: Outcome | None = None
 
     def wait_started(self) -> None:
@@ -100,7 +101,7 @@ class JoinedRun:
             self._at += 1
             return job.pieces[at]
         run = job.started()
-        self.usage, self.outcome = run.usage, run.outcome
+        self.usage, self.timings, self.outcome = run.usage, run.timings, run.outcome
         raise StopIteration
 
     def _check_gone(self) -> None:

@@ -98,6 +98,7 @@ class Run:
         self.id, self.created_at = plan.id, plan.created_at
         self.model = generation.model
         self.usage: Usage | None = None
+        self.timings: Timings | None = None
         self.outcome: Outcome | None = None
         self._plan = plan
         self._generation = generation
@@ -193,6 +194,13 @@ class Run:
             done.num_completion_tokens,
             started.num_cached_tokens if started else 0,
         )
+        self.timings = Timings(
+            queue_ms=round(done.queue_ms, 1),
+            prefill_ms=round(done.prefill_ms, 1),
+            decode_ms=round(done.decode_ms, 1),
+            drafted_tokens=done.num_drafted_tokens,
+            accepted_tokens=done.num_accepted_tokens,
+        )
         return Outcome(
             text="".join(self._texts),
             reasoning="".join(self._reasoning),
@@ -204,11 +212,7 @@ class Run:
             finish_reason=done.finish_reason,
             model=self.model,
             usage=self.usage,
-            timings=Timings(
-                queue_ms=round(done.queue_ms, 1),
-                prefill_ms=round(done.prefill_ms, 1),
-                decode_ms=round(done.decode_ms, 1),
-            ),
+            timings=self.timings,
             num_turns=started.num_turns if started else 0,
         )
 

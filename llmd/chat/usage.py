@@ -31,8 +31,13 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Timings(Struct, frozen=True, kw_only=True):
-    """How long the parts of an answer took in the engine, in milliseconds."""
+    """How long the parts of an answer took in the engine, in milliseconds.
+
+    Of the drafted tokens, which were guessed, some were accepted: those cost no step.
+    """
 
     queue_ms: float
     prefill_ms: float
     decode_ms: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

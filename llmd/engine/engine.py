@@ -54,6 +54,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_prompt_tokens: int
     num_cached_tokens: int
     num_completion_tokens: int
+    num_drafted_tokens: int
+    num_accepted_tokens: int
     tokens_per_s: float
 
 
@@ -177,6 +179,8 @@ class Engine:
             num_prompt_tokens=beat.num_prompt_tokens if beat else 0,
             num_cached_tokens=beat.num_cached_tokens if beat else 0,
             num_completion_tokens=beat.num_completion_tokens if beat else 0,
+            num_drafted_tokens=beat.num_drafted_tokens if beat else 0,
+            num_accepted_tokens=beat.num_accepted_tokens if beat else 0,
             tokens_per_s=current.rate.per_second(time.monotonic()) if current else 0.0,
         )
 

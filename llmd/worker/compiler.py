@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,4 +59,7 @@ class Compiler:
                 matcher = self._backend.compile(sequence.request, is_thinking=sequence.is_thinking)
             except InvalidField as refused:
                 error = refused
+            except Exception as unforeseen:  # noqa: BLE001 - or no grammar would be compiled again
+                sys.stderr.write(f"a grammar could not be compiled: {unforeseen!r}\n")
+                error = InvalidField("the grammar cannot be compiled", param="response_format")
             self._done(Compiled(sequence, matcher, error))

@@ -9,7 +9,7 @@ from typing import Any
 
 import llguidance
 import numpy as np
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
 
 from llmd.engine.protocol import ChatPrompt, Constraint, JsonSchema, Part, Submit, Tools
@@ -151,7 +151,9 @@ class _Tokens:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self.tokens: Sequence[bytes] = vocabulary.all_spellings()
-        self.special_token_ids = sorted(vocabulary.special_ids.values())
+        # None that ends an answer may be text: it would end it in the midst.
+        special = {*vocabulary.special_ids.values(), *vocabulary.end_tokens}
+        self.special_token_ids = sorted(special)
         self.eos_token_id = vocabulary.end_tokens[0]
         self.bos_token_id = vocabulary.bos if vocabulary.bos >= 0 else None
 
@@ -224,7 +226,7 @@ def _of_gbnf(text: str) -> str:
         )
     try:
         return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(text))
-    except (GbnfToLarkError, ValueError, IndexError, KeyError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - the translator raises whatever comes to hand
         raise InvalidField(
             f"the grammar is not GBNF: {_first_line(str(error))}", param="grammar"
         ) from None

@@ -56,6 +56,8 @@ class Scheduler:
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
         self._num_completion_tokens = 0
+        self._num_drafted_tokens = 0
+        self._num_accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -125,6 +127,8 @@ class Scheduler:
                 num_prompt_tokens=self._num_prompt_tokens,
                 num_cached_tokens=self._num_cached_tokens,
                 num_completion_tokens=self._num_completion_tokens,
+                num_drafted_tokens=self._num_drafted_tokens,
+                num_accepted_tokens=self._num_accepted_tokens,
                 num_step_tokens=num_tokens,
                 step_s=step_s,
             )
@@ -222,6 +226,8 @@ class Scheduler:
             sequence.num_computed += 1
         if guess and sequence.draft is not None:
             sequence.draft.learn(len(guess), num_right)
+            self._num_drafted_tokens += len(guess)
+            self._num_accepted_tokens += num_right
             self._take_back(sequence)
 
     def _take_back(self, sequence: Sequence) -> None:

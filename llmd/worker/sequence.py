@@ -88,4 +88,6 @@ class Sequence:
             queue_ms=1000 * (started - self.submitted_at),
             prefill_ms=1000 * (decoded - started),
             decode_ms=1000 * (now - decoded),
+            num_drafted_tokens=self.draft.num_drafted if self.draft else 0,
+            num_accepted_tokens=self.draft.num_accepted if self.draft else 0,
         )

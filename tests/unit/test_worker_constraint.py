@@ -92,9 +92,8 @@ def test_a_client_has_no_say_in_the_form(form: dict[str, Any]) -> None:
     for text in ("{\n", "{ ", '{"a":1'):
         assert not bound(schema).say(text)
         assert not bound({"properties": {"a": schema}}).say(f'{{"a": {text}')
-    one_of: dict[str, Any] = {"oneOf": [{"type": "string"}, {"minLength": 2}]}
-    for keyword in ({"not": {}}, one_of):
-        _refused({**keyword, "x-guidance": form})
+    _refused({"not": {}, "x-guidance": form})
+    _refused({"oneOf": [{"type": "string"}, {"minLength": 2}], "x-guidance": form})
 
 
 def test_an_answer_may_end_where_its_schema_is_fulfilled() -> None:
@@ -207,7 +206,7 @@ def test_a_number_that_would_be_taken_for_another_is_refused(number: float) -> N
 
 
 def test_a_large_number_is_kept() -> None:
-    """To its last digit."""
-    walk = bound({"type": "integer", "minimum": 10**17, "maximum": 10**17 + 1})
-    assert walk.say("10000000000000000")
+    """To its last digit, up to where every number of JSON is exact."""
+    walk = bound({"type": "integer", "minimum": 2**53 - 2, "maximum": 2**53 - 1})
+    assert walk.say(str(2**53)[:-1])
     assert walk.allowed() == {ord("0"), ord("1")}

@@ -92,7 +92,7 @@ class CallDelta(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """An answer is at its end."""
+    """An answer is at its end. Of the drafted tokens, which were guessed, some were right."""
 
     id: int
     finish_reason: FinishReason
@@ -100,6 +100,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     queue_ms: float
     prefill_ms: float
     decode_ms: float
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -146,6 +148,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     num_prompt_tokens: int
     num_cached_tokens: int
     num_completion_tokens: int
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
     num_step_tokens: int = 0
     step_s: float
 
