@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llmd.worker.draft import MAX_PAUSE, NGRAM, Draft
+from llmd.worker.draft import MAX_AGREEING, MIN_AGREEING, Draft
 from tests.fakes import parrot
 from tests.scheduling import House
 
@@ -23,27 +23,27 @@ def test_nothing_is_guessed_from_too_little() -> None:
     """Nor where the tokens never stood before, nor where there is no room."""
     draft = Draft(3)
     assert draft.guess([], 16) == []
-    assert draft.guess([1] * (NGRAM - 1), 16) == []
+    assert draft.guess([1] * (MIN_AGREEING - 1), 16) == []
     assert draft.guess([1, 2, 3, 4, 5, 6], 16) == []
     assert Draft(3).guess(ASKED, 0) == []
 
 
-def test_wrong_guesses_become_rare_and_a_right_one_brings_them_back() -> None:
-    """So a text in which nothing is copied costs next to nothing."""
+def test_after_wrong_guesses_more_of_the_text_must_agree() -> None:
+    """So a text in which nothing is copied costs next to nothing; right ones bring it back."""
     draft = Draft(3)
-    pauses: list[int] = []
-    for _ in range(9):
-        num_paused = 0
-        while not draft.guess(ASKED, 16):
-            num_paused += 1
-        pauses.append(num_paused)
-        draft.learn(3, 0)
-    assert pauses == [0, 1, 2, 4, 8, 16, 32, 64, MAX_PAUSE]
-    while not draft.guess(ASKED, 16):
-        pass
-    draft.learn(3, 1)
     assert draft.guess(ASKED, 16) == [4, 5, 9]
-    assert (draft.num_drafted, draft.num_accepted) == (30, 1)
+    draft.learn(3, 1)
+    assert draft.guess(ASKED, 16) == []
+    copied = list(range(100, 140))
+    again = [*ASKED, *copied, *copied[:30]]
+    assert draft.guess(again, 16) == copied[30:33]
+    for _ in range(10):
+        draft.learn(3, 0)
+    assert draft.guess([*ASKED, *copied, *copied[: MAX_AGREEING - 1]], 16) == []
+    for _ in range(MAX_AGREEING):
+        draft.learn(3, 3)
+    assert Draft(3).guess(ASKED, 16) == [4, 5, 9]
+    assert (draft.num_drafted, draft.num_accepted) == (3 + 30 + 3 * MAX_AGREEING, 1 + 72)
 
 
 def test_an_answer_that_repeats_itself_takes_fewer_steps() -> None:
