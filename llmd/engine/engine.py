@@ -54,8 +54,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_prompt_tokens: int
     num_cached_tokens: int
     num_completion_tokens: int
-    num_drafted_tokens: int
-    num_accepted_tokens: int
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
     tokens_per_s: float
 
 
