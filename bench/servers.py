@@ -201,6 +201,12 @@ class Llmd(Server):
         """Return how to start it."""
         return self._llmd("serve")
 
+    @property
+    def cpu_code(self) -> str:
+        """The variant that it says it uses: to choose one it looks into all."""
+        _, _, said = (self.folder / "log").read_text(errors="replace").partition("with CPU code ")
+        return said.split(" ", 1)[0]
+
     def _llmd(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "llmd", "--config", f"{self.folder}/llmd.toml", *arguments]
 

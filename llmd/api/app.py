@@ -28,6 +28,7 @@ from llmd.api.operation import Route
 from llmd.api.profiles import PROFILE, PROFILES, ProfileResource, ProfilesResource
 from llmd.api.services import Services
 from llmd.api.sessions import SESSION, SESSIONS, SessionResource, SessionsResource
+from llmd.api.states import STATES, StatesResource
 
 App = falcon.App[falcon.Request, falcon.Response]
 
@@ -56,6 +57,7 @@ def routes(services: Services) -> list[Route]:
         Route("/keys/{key_id}", KeyResource(s.keys, s.engine), KEY, tag="Keys"),
         Route("/status", status, STATUS, tag="State"),
         Route("/health", HealthResource(s.engine, s.admission), HEALTH, tag="State"),
+        Route("/states", StatesResource(s.queries), STATES, tag="State"),
         Route("/livez", LivezResource(), LIVEZ, tag="State"),
     ]
     return with_docs(table)

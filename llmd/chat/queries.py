@@ -9,6 +9,9 @@ from llmd.engine.engine import Engine
 from llmd.engine.protocol import (
     ChatPrompt,
     Detokenize,
+    KeptState,
+    KeptStates,
+    ListStates,
     Query,
     Render,
     Text,
@@ -40,6 +43,12 @@ class Queries:
     def render(self, prompt: ChatPrompt, is_gone: Callable[[], bool]) -> str:
         """Return what the model's chat template makes of messages. Raise `InvalidField`."""
         return self._text(Render(0, prompt), is_gone)
+
+    def kept(self, is_gone: Callable[[], bool]) -> list[KeptState]:
+        """Return what the engine has warm of every session, the quickest first."""
+        answered = self._ask(ListStates(0), is_gone)
+        assert isinstance(answered, KeptStates), "not what was asked for"  # noqa: S101
+        return answered.states
 
     def _text(self, query: Query, is_gone: Callable[[], bool]) -> str:
         answered = self._ask(query, is_gone)

@@ -25,7 +25,7 @@ from llmd.cli.output import (
     print_table,
     visible,
 )
-from llmd.errors import Conflict, UnknownSession
+from llmd.errors import Conflict, LlmdError, UnknownSession
 
 if TYPE_CHECKING:
     from llmd.store.db import Database
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llmd.store.sessions import Session, Turn
 
 _PAGE = 1000
+_PATIENCE_S = 3.0
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -52,14 +53,23 @@ def session_group() -> None:
 @json_option
 @pass_installation
 def list_sessions(installation: Installation, *, key_id: str | None, as_json: bool) -> None:
-    """List the sessions of every key in the order of their making."""
+    """List the sessions of every key in the order of their making.
+
+    WARM tells where the running daemon has what the model computed of a session: in a slot of the
+    model, in memory, or on the disk. The next answer of a session that is nowhere takes longer.
+    """
     with installation.database() as db:
         found = [(key, one) for key in _keys(db, key_id) for one in _sessions(db, key.id)]
+    warm = _warm(installation)
     if as_json:
-        print_json({"sessions": [_public(key, session) for key, session in found]})
+        sessions = [
+            _public(key, session) | {"warm": warm.get((key.id, session.id))}
+            for key, session in found
+        ]
+        print_json({"sessions": sessions})
         return
     print_table(
-        ("KEY", "OF", "ID", "TURNS", "LAST USED", "NAME"),
+        ("KEY", "OF", "ID", "TURNS", "LAST USED", "WARM", "NAME"),
         [
             (
                 key.id,
@@ -67,6 +77,7 @@ def list_sessions(installation: Installation, *, key_id: str | None, as_json: bo
                 session.id,
                 str(session.num_turns),
                 moment(session.updated_at),
+                warm.get((key.id, session.id), "-"),
                 session.name,
             )
             for key, session in found
@@ -74,6 +85,22 @@ def list_sessions(installation: Installation, *, key_id: str | None, as_json: bo
         empty="no sessions",
         numbers=("TURNS",),
     )
+
+
+def _warm(installation: Installation) -> dict[tuple[str, str], str]:
+    """Return where the daemon has each session's state: (key id, session id) → place.
+
+    Nothing when it does not run, or does not tell: the list is of the store.
+    """
+    from llmd.cli.connection import connect
+
+    try:
+        client = connect(installation, None, None, timeout_s=_PATIENCE_S, needs_key=False)
+        states = client.call("GET", "/states")["states"] if client.has_key else []
+        # The quickest place comes first, and counts.
+        return {(one["key_id"], one["session"]): one["place"] for one in reversed(states)}
+    except (LlmdError, OSError, KeyError, TypeError):
+        return {}
 
 
 @session_group.command("show", cls=Command, cannot="show the session")

@@ -13,6 +13,8 @@ from llmd.engine.protocol import (
     Embed,
     Event,
     Forget,
+    KeptStates,
+    ListStates,
     Part,
     Refused,
     Render,
@@ -137,7 +139,7 @@ class Desk:
         else:
             self._emit(sequence.done("cancelled", self._clock()))
 
-    def _answer(self, query: Tokenize | Detokenize | Render) -> None:
+    def _answer(self, query: Tokenize | Detokenize | Render | ListStates) -> None:
         if isinstance(query, Tokenize):
             if len(query.text) > MAX_QUERY_CHARS:
                 raise InvalidField(
@@ -146,6 +148,8 @@ class Desk:
             parts = [Part(text=query.text, literal=query.parse_special)]
             tokens = self._backend.tokenize(parts, begin=query.with_special)
             self._emit(Tokens(id=query.id, tokens=tokens, pieces=self._pieces(tokens)))
+        elif isinstance(query, ListStates):
+            self._emit(KeptStates(query.id, self._scheduler.kept()))
         elif isinstance(query, Detokenize):
             raw = b"".join(self._pieces(query.tokens))
             self._emit(Text(query.id, raw.decode("utf-8", "replace")))
@@ -210,7 +214,7 @@ class EmbeddingDesk:
             self._embeds.submit(command.id, command.inputs)
         elif isinstance(command, Cancel):
             self._embeds.cancel(command.id)
-        elif isinstance(command, Submit | Tokenize | Detokenize | Render):
+        elif isinstance(command, Submit | Tokenize | Detokenize | Render | ListStates):
             self._emit(Refused(id=command.id, message="this model makes nothing but vectors"))
 
 

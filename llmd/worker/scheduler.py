@@ -12,6 +12,7 @@ from llmd.engine.protocol import (
     Beat,
     Event,
     FinishReason,
+    KeptState,
     Progress,
     Refused,
     Started,
@@ -80,6 +81,10 @@ class Scheduler:
         if self._backend.max_draft_tokens:
             sequence.draft = Draft(self._backend.max_draft_tokens)
         self._waiting.append(sequence)
+
+    def kept(self) -> list[KeptState]:
+        """Return what is warm of every session, the quickest to go on from first."""
+        return list(self._slots.kept())
 
     def save_one(self) -> bool:
         """Put one state of an idle session to the disk; False when all are there."""

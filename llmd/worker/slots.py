@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
+from llmd.engine.protocol import KeptState
 from llmd.worker.backend import Backend
 from llmd.worker.disk import DiskStates, Entry
 from llmd.worker.prefix import common_prefix
@@ -28,6 +31,23 @@ class Slot:
     forgotten: bool = False
     """Its session was forgotten while a sequence used it: empty it afterwards."""
     last_used: int = 0
+
+
+class _Holds(Protocol):
+    """What has the tokens of a session."""
+
+    @property
+    def owner(self) -> str: ...
+    @property
+    def session(self) -> str: ...
+    @property
+    def tokens(self) -> list[int]: ...
+
+
+def _kept(held: _Holds, place: Literal["slot", "memory", "disk"]) -> KeptState:
+    return KeptState(
+        owner=held.owner, session=held.session, place=place, num_tokens=len(held.tokens)
+    )
 
 
 class Slots:
@@ -86,6 +106,16 @@ class Slots:
             return True
         self._disk.remove(entry)
         return False
+
+    def kept(self) -> Iterator[KeptState]:
+        """Yield what is warm of every session, in slots, in RAM and on the disk."""
+        for slot in self._slots:
+            if slot.tokens:
+                yield _kept(slot, "slot")
+        for state in self._states.states:
+            yield _kept(state, "memory")
+        for entry in self._disk.entries if self._disk else []:
+            yield _kept(entry, "disk")
 
     def save_one(self) -> bool:
         """Put one state to the disk that is not there; False when there is none any more."""

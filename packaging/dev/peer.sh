@@ -34,6 +34,7 @@ peer="$peers/$(basename "${of_engine%-*}")-$peer_key"
 small="$("$root/packaging/dev/model.sh" --path)"
 small_q4_0="${small%.*.gguf}.Q4_0.gguf"
 
+[ -x "$venv/bin/python" ] || die "no $venv yet; run packaging/dev/venv.sh first"
 # Not part of .venv, in which nothing that is not locked belongs.
 python_peer="$peer-$("$venv/bin/python" -c 'import sys; print(sys.implementation.cache_tag)')"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,27 @@ def test_a_state_goes_with_its_session_or_key(start_daemon: Starter) -> None:
     [key] = [key["id"] for key in keys if key["name"] == "other"]
     daemon.client.call("DELETE", f"/keys/{key}")
     until(lambda: not _files(daemon), "that of the key is gone")
+
+
+def test_what_is_warm_is_told(start_daemon: Starter) -> None:
+    """To the admin, with its place: in a slot, then after a restart on the disk, then nowhere."""
+    daemon = start_daemon()
+
+    def warm() -> list[str | None]:
+        listed = daemon.run("session", "list", "--json", LLMD_KEY=daemon.key)
+        return [session["warm"] for session in json.loads(listed)["sessions"]]
+
+    daemon.client.ask(TOLD, session_id="s", **GREEDY)
+    assert warm() == ["slot"]
+    daemon.stop()
+    assert warm() == [None]
+    daemon.start()
+    assert warm() == ["disk"]
+    [state] = daemon.client.get("/states").body["states"]
+    assert (state["session"], state["place"]) == ("s", "disk")
+    assert state["tokens"] > 300
+    assert daemon.user().get("/states").status == 403
+    assert "slot" not in daemon.run("session", "list")
 
 
 def test_a_spoilt_file_is_a_miss(start_daemon: Starter) -> None:

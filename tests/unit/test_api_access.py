@@ -16,6 +16,7 @@ EXPECTED = {
     ("GET", "/livez"): "open",
     ("GET", "/health"): "open",
     ("GET", "/status"): "user",
+    ("GET", "/states"): "admin",
     ("GET", "/answer"): "user",
     ("POST", "/answer"): "user",
     ("GET", "/models"): "user",

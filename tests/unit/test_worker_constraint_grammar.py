@@ -118,6 +118,19 @@ def test_a_grammar_that_leads_nowhere_is_refused() -> None:
     assert refusal(follow).param == "grammar"
 
 
+def test_a_grammar_of_letters_that_the_model_has_not_is_refused() -> None:
+    """There is no token to choose from."""
+
+    class WithoutZ(Bytes):
+        def all_spellings(self) -> list[bytes]:
+            return [b"" if spelling == b"z" else spelling for spelling in super().all_spellings()]
+
+    walk = Walk(grammars(WithoutZ()).of_constraint(Grammar('root ::= "az"')))
+    assert walk.say("a")
+    error = refusal(walk.matcher.mask)
+    assert (error.param, "no way to go on" in error.message) == ("grammar", True)
+
+
 def test_a_grammar_has_no_more_characters_than_that() -> None:
     """Comments count."""
     comment = "\n#" + "x" * (MAX_GRAMMAR_CHARS - 14)

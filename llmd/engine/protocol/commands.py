@@ -126,7 +126,13 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
     inputs: list[str | list[int]]
 
 
-Query = Tokenize | Detokenize | Render | Embed
+class ListStates(msgspec.Struct, frozen=True, tag="list_states"):
+    """Answered by `KeptStates`."""
+
+    id: int
+
+
+Query = Tokenize | Detokenize | Render | Embed | ListStates
 """Commands that are answered by one event."""
 
 Command = Start | Submit | Cancel | Forget | Query

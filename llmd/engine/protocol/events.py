@@ -137,6 +137,22 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
     num_tokens: int
 
 
+class KeptState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is computed of a session, and where it is: in use or ready in a slot, or kept."""
+
+    owner: str
+    session: str
+    place: Literal["slot", "memory", "disk"]
+    num_tokens: int
+
+
+class KeptStates(msgspec.Struct, frozen=True, tag="kept_states"):
+    """Everything that is warm, the quickest to go on from first."""
+
+    id: int
+    states: list[KeptState]
+
+
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """Totals since the start and the counts of this moment; `step_s` is 0 between steps.
 
@@ -154,7 +170,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     step_s: float
 
 
-Answered = Tokens | Text | Embedded
+Answered = Tokens | Text | Embedded | KeptStates
 """What ends a `Query`."""
 
 Progress = Started | Delta | Reasoning | CallDelta
