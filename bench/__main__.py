@@ -16,7 +16,7 @@ from bench import machine
 from bench.comparison import Comparison
 from bench.peers import Peers
 from bench.picture import draw
-from bench.report import Report, num_missed, show, show_facts
+from bench.report import Report, goals_reached, show, show_facts
 from bench.results import Record
 from bench.runner import Runner
 from bench.scenarios import SCENARIOS, Scenario
@@ -87,6 +87,10 @@ def main(
         key=peer_key,
         model=peer_model,
     )
+    try:
+        compared.make(place, tries_slots=False)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
     runner = Runner(place, compared, _options(settings), sizes, temperature)
     facts = machine.facts() | {
@@ -114,7 +118,7 @@ def main(
         show(console, scenario.title, comparison, found)
         if scenario.name == "load":
             draw(comparison, f"{place.model.name}, {facts['processor']}", file.with_suffix(".png"))
-    console.print(f"Goals missed: {num_missed(comparisons)}. All figures: {file}", highlight=False)
+    console.print(f"{goals_reached(comparisons)}; all figures are in {file}", highlight=False)
 
 
 def _measure(console: Console, runner: Runner, scenario: Scenario, num_rounds: int) -> list[Record]:

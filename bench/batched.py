@@ -30,7 +30,7 @@ class BatchedBench(Server):
             str(self.place.peer / "llama-batched-bench"),
             *("--model", str(self.place.model), "--offline", "--output-format", "jsonl"),
             *("--threads", num_threads, "--threads-batch", num_threads),
-            *("--ctx-size", str(self.need.slots * self.need.tokens_per_slot)),
+            *("--ctx-size", str(self.need.context(self.need.slots))),
             *("-npp", str(num_prompt), "-ntg", str(num_answer)),
             *("-npl", ",".join(map(str, sizes))),
         ]

@@ -27,7 +27,7 @@ async def busy(trial: Trial) -> None:
         with neighbour():
             taken = await _load_of(trial, client, num_clients, ", busy")
         if quiet:
-            trial.add(f"{num_clients} clients", "busy : quiet", taken / quiet, SHARE)
+            trial.add(_clients(num_clients), "busy : quiet", taken / quiet, SHARE)
 
 
 async def stall(trial: Trial) -> None:
@@ -97,7 +97,7 @@ async def _load_of(trial: Trial, client: Client, num_clients: int, note: str) ->
         for question in [await trial.prompts.question(client, sizes.prompt, *key, number)]
     ]
     answers, wall_s = await trial.together(num_clients, list(requests))
-    at = f"{num_clients} client{'s' if num_clients > 1 else ''}{note}"
+    at = _clients(num_clients) + note
     # Those of the first wave all came at the same time.
     at_once = median(one.first_s * 1000 for one in answers[:num_clients] if not one.error)
     whole = trial.check(answers)
@@ -105,3 +105,7 @@ async def _load_of(trial: Trial, client: Client, num_clients: int, note: str) ->
     trial.readings += readings
     trial.add(at, "first token p50, at once", at_once, "ms")
     return readings[0].value
+
+
+def _clients(number: int) -> str:
+    return "1 client" if number == 1 else f"{number} clients"

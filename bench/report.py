@@ -60,14 +60,15 @@ def show(console: Console, title: str, comparison: Comparison, records: list[Rec
     console.print()
 
 
-def num_missed(comparisons: list[Comparison]) -> int:
-    """Return how many goals were measured and not reached."""
-    lines = [line for comparison in comparisons for line in comparison.lines]
-    return sum(
-        not line.goal.is_met(line.reached)
-        for line in lines
+def goals_reached(comparisons: list[Comparison]) -> str:
+    """Tell how many goals were reached of those that could be measured."""
+    met = [
+        line.goal.is_met(line.reached)
+        for comparison in comparisons
+        for line in comparison.lines
         if line.goal is not None and line.reached is not None
-    )
+    ]
+    return f"{sum(met)} of {len(met)} goals reached"
 
 
 def _cell(cell: Cell | None, unit: str) -> str:

@@ -13,14 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 from msgspec import Struct
 
 from bench.load import Client, Json
 from bench.machine import descendants
-from llmd import config
 
 HOST = "127.0.0.1"
 _START_S = 300.0
@@ -36,6 +34,10 @@ class Need(Struct, frozen=True, kw_only=True):
 
     slots: int
     tokens_per_slot: int
+
+    def context(self, num_slots: int) -> int:
+        """Return the tokens of so many slots together: 256 is the least that llmd takes."""
+        return max(256, num_slots * self.tokens_per_slot)
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -55,6 +57,8 @@ class Server:
     """A server that is asked, under the name that the tables give it."""
 
     can_restart = True
+    is_own = True
+    """Whether its processes are this one's: others count as a disturbance."""
     ready_path = "/health"
 
     def __init__(self, name: str, place: Place) -> None:
@@ -167,21 +171,21 @@ class Llmd(Server):
         models = self.folder / "models"
         models.mkdir()
         (models / "a.gguf").symlink_to(self.place.model)
-        need, num_threads = self.need, self.place.num_threads
+        num_threads = self.place.num_threads
+        num_slots = self._options.get("engine", {}).get("parallel", self.need.slots)
         sections: Options = {
-            "server": {"listen": [f"{HOST}:{self.port}"], "max_streams": need.slots},
+            "server": {"listen": [f"{HOST}:{self.port}"], "max_streams": self.need.slots},
             "store": {"url": f"sqlite:///{self.folder}/llmd.db"},
             "models": {"dir": str(models), "default": "a.gguf"},
             "engine": {
                 "threads": num_threads,
                 "threads_batch": num_threads,
-                "parallel": need.slots,
-                "context": need.slots * need.tokens_per_slot,
+                "parallel": num_slots,
+                "context": self.need.context(num_slots),
             },
+            "cache": {"dir": str(self.folder / "cache")},
             "log": {"format": "text"},
         }
-        if "dir" in config.Cache.__struct_fields__:
-            sections["cache"] = {"dir": str(self.folder / "cache")}
         lines: list[str] = []
         for section in sections | self._options:
             values = sections.get(section, {}) | self._options.get(section, {})
@@ -189,12 +193,15 @@ class Llmd(Server):
             lines += [f"[{section}]", *(f"{name} = {json.dumps(values[name])}" for name in values)]
         (self.folder / "llmd.toml").write_text("\n".join([*lines, ""]))
         key_file = self.folder / "admin.key"
-        subprocess.run(
+        done = subprocess.run(
             self._llmd("init", "--key-file", str(key_file)),
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
             env=self.environment(),
         )
+        if done.returncode:
+            raise OSError(f"llmd init ended with {done.returncode}: {done.stderr}")
         self.key = key_file.read_text().strip()
 
     def command(self) -> list[str]:
@@ -203,85 +210,13 @@ class Llmd(Server):
 
     @property
     def cpu_code(self) -> str:
-        """The variant that it says it uses: to choose one it looks into all."""
-        _, _, said = (self.folder / "log").read_text(errors="replace").partition("with CPU code ")
-        return said.split(" ", 1)[0]
+        """The variant that it says it uses: to choose one it maps all of them."""
+        url = f"http://{HOST}:{self.port}/status"
+        with _OPENER.open(Request(url, headers={"x-api-key": self.key}), timeout=5) as reply:
+            return str(json.load(reply)["cpu_variant"] or "")
 
     def _llmd(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "llmd", "--config", f"{self.folder}/llmd.toml", *arguments]
-
-
-class LlamaServer(Server):
-    """llama.cpp's own server, with as many slots as needed or as many as told."""
-
-    def __init__(self, place: Place, num_slots: int = 0, more: tuple[str, ...] = ()) -> None:
-        super().__init__(f"llama-server -np {num_slots}" if num_slots else "llama-server", place)
-        self._num_slots = num_slots
-        self._more = more
-
-    def command(self) -> list[str]:
-        """Return how to start it."""
-        slots = self._num_slots or self.need.slots
-        num_threads = str(self.place.num_threads)
-        return [
-            str(self.place.peer / "llama-server"),
-            *("--model", str(self.place.model), "--offline", "--no-ui"),
-            *("--host", HOST, "--port", str(self.port)),
-            *("--threads", num_threads, "--threads-batch", num_threads),
-            *("--parallel", str(slots), "--ctx-size", str(slots * self.need.tokens_per_slot)),
-            *self._more,
-        ]
-
-
-class LlamaCppPython(Server):
-    """The server in llama-cpp-python, which answers one request after another."""
-
-    ready_path = "/v1/models"
-
-    def __init__(self, place: Place) -> None:
-        super().__init__("llama-cpp-python", place)
-
-    def environment(self) -> dict[str, str]:
-        """Add the packages that only it needs, and the libraries that all use."""
-        more = {"PYTHONPATH": str(self.place.python_peer)}
-        return super().environment() | more | {"LLAMA_CPP_LIB_PATH": str(self.place.engine)}
-
-    def command(self) -> list[str]:
-        """Return how to start it."""
-        num_threads = str(self.place.num_threads)
-        return [
-            *(sys.executable, "-m", "llama_cpp.server", "--model", str(self.place.model)),
-            *("--host", HOST, "--port", str(self.port), "--n_ctx", str(self.need.tokens_per_slot)),
-            *("--n_threads", num_threads, "--n_threads_batch", num_threads),
-            # A second request would else end the first one's answer.
-            *("--interrupt_requests", "false"),
-        ]
-
-    def prepare(self) -> None:
-        """Put the CPU code where it is looked for: in the working directory."""
-        for file in self.place.engine.glob("libggml-cpu-*.so"):
-            (self.folder / file.name).symlink_to(file)
-
-
-class Running(Server):
-    """A server that runs already, wherever it is, and speaks OpenAI's API."""
-
-    can_restart = False
-
-    def __init__(self, url: str, key: str, model: str, place: Place) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") not in {"", "v1"}:
-            raise ValueError(f"{url} is not http://HOST:PORT")
-        super().__init__(parts.netloc, place)
-        self.host, self.port = parts.hostname, parts.port or 80
-        self.key, self.model = key, model
-
-    def open(self, need: Need) -> None:
-        """Take it as it is."""
-        self.need = need
-
-    def close(self) -> None:
-        """Leave it running."""
 
 
 def _free_port() -> int:

@@ -9,7 +9,17 @@ from llmd import config
 from llmd.engine.engine import Engine, EngineStatus, Request
 from llmd.engine.generation import Generation, GenerationEvent
 from llmd.engine.model import Model
-from llmd.engine.protocol import Delta, Done, FinishReason, ModelInfo, Query, Refused, Started
+from llmd.engine.protocol import (
+    Delta,
+    Done,
+    FinishReason,
+    KeptStates,
+    ListStates,
+    ModelInfo,
+    Query,
+    Refused,
+    Started,
+)
 from llmd.errors import EngineDied, EngineFailed, LlmdError
 
 Event = GenerationEvent | Refused | EngineDied
@@ -120,6 +130,8 @@ class FakeEngine(Engine):
         if self.submit_error is not None:
             raise self.submit_error
         self.queries.append(query)
+        if isinstance(query, ListStates):
+            return self._begin([KeptStates(0, [])])
         return self._begin(self.reply(query))
 
     def forget(self, owner: str, session: str | None = None) -> None:

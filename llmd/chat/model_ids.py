@@ -61,7 +61,7 @@ class ModelIds:
         selected = self._settings.selection().profile
         if stored.name != selected and wanted not in ("", self._engine.model):
             raise Conflict(
-                f"the profile {stored.name} is for {wanted}, but {self._engine.model} is loaded: "
+                f"the profile {stored.name} is for {wanted}, but {self._loaded} is loaded: "
                 "an admin can load it by POST /models/model",
                 param="profile",
             )
@@ -83,7 +83,7 @@ class ModelIds:
             raise _unknown(name)
         if name != self._engine.model:
             raise Conflict(
-                f"{name} is not loaded, {self._engine.model} is: "
+                f"{name} is not loaded, {self._loaded} is: "
                 "an admin can load it by POST /models/model",
                 param="model",
             )
@@ -91,6 +91,10 @@ class ModelIds:
         if stored.profile.model in ("", name):
             return stored
         return StoredProfile(name="", revision=0, profile=Profile(), updated_at=0)
+
+    @property
+    def _loaded(self) -> str:
+        return self._engine.model or "no model"
 
     def _all_profiles(self) -> Iterator[StoredProfile]:
         after: str | None = None

@@ -59,7 +59,7 @@ class Compiler:
                 matcher = self._backend.compile(sequence.request, is_thinking=sequence.is_thinking)
             except InvalidField as refused:
                 error = refused
-            except Exception as unforeseen:  # noqa: BLE001 - or no grammar would be compiled again
+            except BaseException as unforeseen:  # noqa: BLE001 - a panic of the library is one
                 sys.stderr.write(f"a grammar could not be compiled: {unforeseen!r}\n")
                 error = InvalidField("the grammar cannot be compiled", param="response_format")
             self._done(Compiled(sequence, matcher, error))

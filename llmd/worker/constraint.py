@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -225,11 +226,22 @@ def _of_gbnf(text: str) -> str:
             f"the grammar has more than {MAX_GRAMMAR_CHARS} characters", param="grammar"
         )
     try:
-        return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(text))
+        return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(_ESCAPE.sub(_letter, text)))
     except Exception as error:  # noqa: BLE001 - the translator raises whatever comes to hand
         raise InvalidField(
             f"the grammar is not GBNF: {_first_line(str(error))}", param="grammar"
         ) from None
+
+
+_ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
+
+
+def _letter(match: re.Match[str]) -> str:
+    """Write an escaped letter out: the translator loses the zeros at its beginning."""
+    if len(match[1]) == 1:
+        return match[0]
+    code = int(match[1][1:], 16)
+    return f"\\x{code:02x}" if code < 0x80 else chr(code)
 
 
 def _first_line(text: str) -> str:

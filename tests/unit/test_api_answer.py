@@ -31,7 +31,13 @@ def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> Non
         "finish_reason": "stop",
         "turns_in_prompt": 0,
         "seed": 5,
-        "timings": {"queue_ms": 1.0, "prefill_ms": 20.0, "decode_ms": 30.0},
+        "timings": {
+            "queue_ms": 1.0,
+            "prefill_ms": 20.0,
+            "decode_ms": 30.0,
+            "drafted_tokens": 0,
+            "accepted_tokens": 0,
+        },
     }
     assert is_free(service)
 

@@ -149,7 +149,7 @@ def test_a_stream_that_is_closed_early_is_cancelled(
     assert (turn.assistant, turn.finish_reason) == ("Hel", "cancelled")
     [line] = [at.getMessage() for at in caplog.records if at.name == "llmd.request"]
     assert line.startswith("POST /answer 499 ")
-    assert line.endswith("prompt=11 cached=4 completion=1")
+    assert "prompt=11 cached=4 completion=1 queue=1 prefill=20 decode=30" in line
 
 
 def test_a_client_that_is_gone_ends_its_stream(service: Service) -> None:

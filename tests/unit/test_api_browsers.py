@@ -134,7 +134,9 @@ def test_a_request_is_one_line_with_its_tokens_and_without_its_text(
     service.ask("POST", "/answer", body, params={"token": service.user})
     [line] = request_lines(caplog)
     assert line.startswith("POST /answer 200 ")
-    assert line.endswith(f"ms key={service.user_key.id} prompt=11 cached=4 completion=2")
+    assert line.endswith(
+        f"ms key={service.user_key.id} prompt=11 cached=4 completion=2 queue=1 prefill=20 decode=30"
+    )
     for text in ("secret question", "Hello", service.user, service.user.split("_")[2]):
         assert text not in caplog.text
 

@@ -69,7 +69,7 @@ def test_the_status_tells_what_the_daemon_is_doing(service: Service) -> None:
         "threads": 2,
         "sequences": {"running": 1, "waiting": 0, "max": 8},
         "streams": {"active": 0, "queued": 0, "max": 2, "max_queue": 2},
-        "tokens": {"prompt": 11, "cached": 4, "completion": 2},
+        "tokens": {"prompt": 11, "cached": 4, "completion": 2, "drafted": 0, "accepted": 0},
         "tokens_per_s": 12.3,
         "restarts": 0,
         "sessions": 1,

@@ -75,7 +75,7 @@ def test_a_field_that_must_be_there_is_named(service: Service, name: str) -> Non
         ({"seed": 1.5}, "seed"),
         ({"logit_bias": {"one": 1}}, "logit_bias"),
         ({"logit_bias": {"-1": 1}}, "logit_bias"),
-        ({"logit_bias": {"²": 1}}, "logit_bias"),
+        ({"logit_bias": {"٣": 1}}, "logit_bias"),
         ({"logit_bias": {"": 1}}, "logit_bias"),
         ({"logit_bias": {"1000000000": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias[...]"),

@@ -214,6 +214,14 @@ def test_a_response_can_be_continued_by_its_id_or_its_conversation(service: Serv
     assert answer["turns_in_prompt"] == 3
 
 
+def test_the_oldest_turns_may_be_left_out_when_the_client_says_so(service: Service) -> None:
+    """Only then does the engine hear which turns there are."""
+    first = _make(service)["id"]
+    for truncation, number in ((None, 0), ("disabled", 0), ("auto", 1)):
+        _make(service, previous_response_id=first, store=False, truncation=truncation)
+        assert service.engine.requests[-1].num_turns == number
+
+
 def test_what_cannot_be_continued_is_not_found(service: Service) -> None:
     """Another key's response, one that was not stored, and one that never was."""
     others = service.ask("POST", PATH, ASK, key=service.other).json["id"]

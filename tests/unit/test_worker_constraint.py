@@ -144,6 +144,24 @@ def test_a_token_that_was_not_allowed_ends_the_answer() -> None:
     refusal(walk.matcher.mask)
 
 
+def test_the_vocabulary_is_read_once_and_only_when_it_is_needed() -> None:
+    """It takes a while."""
+
+    class Counted(Bytes):
+        num_read = 0
+
+        def all_spellings(self) -> list[bytes]:
+            self.num_read += 1
+            return super().all_spellings()
+
+    vocabulary = Counted()
+    compiler = grammars(vocabulary)
+    assert vocabulary.num_read == 0
+    for _ in range(2):
+        compiler.of_constraint(JsonSchema("{}"))
+    assert vocabulary.num_read == 1
+
+
 @pytest.mark.parametrize(
     ("schema", "keyword"),
     [
