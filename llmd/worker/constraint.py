@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,10 @@ from llmd.worker.vocabulary import Vocabulary
 
 MAX_GRAMMAR_CHARS = 65_536
 MAX_GRAMMAR_DEPTH = 64
+
+SLOW_S = 0.03
+MAX_SLOW = 10
+"""Steps that take so long, beyond those that do not, until a grammar is given up."""
 
 Mask = NDArray[np.bool_]
 
@@ -55,11 +60,14 @@ class GrammarMatcher:
         self._matcher = matcher
         self._num_vocab = num_vocab
         self._param = param
+        self._num_slow = 0
 
     def mask(self) -> Mask:
         """Return for each token whether it may come next. Raise `InvalidField` when none may."""
+        began = time.perf_counter()
         raw = self._matcher.compute_bitmask()
         self._check()
+        self._charge(time.perf_counter() - began)
         bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little")
         mask = bits[: self._num_vocab].astype(np.bool_)
         if not mask.any():
@@ -68,13 +76,26 @@ class GrammarMatcher:
 
     def accept(self, token: int) -> None:
         """Go on by a token. Raise `InvalidField` when the grammar becomes too complex."""
+        began = time.perf_counter()
         if not self._matcher.consume_token(token):
             self._check()
+        self._charge(time.perf_counter() - began)
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing but the end can follow."""
         return self._matcher.is_stopped()
+
+    def _charge(self, took_s: float) -> None:
+        """Raise `InvalidField` when the grammar holds the others up again and again.
+
+        One that is ambiguous takes longer with each token, in the thread that decodes for all.
+        """
+        self._num_slow = max(0, self._num_slow - 1) if took_s < SLOW_S else self._num_slow + 1
+        if self._num_slow > MAX_SLOW:
+            raise InvalidField(
+                "the grammar takes too long to follow: make it unambiguous", param=self._param
+            )
 
     def _check(self) -> None:
         if self._matcher.is_error():
