@@ -20,7 +20,7 @@ from llmd.worker.chat_template import ChatTemplate
 from llmd.worker.native import ShortCalls
 from llmd.worker.syntax import choose
 from llmd.worker.threads import num_usable_cores
-from llmd.worker.variants import check_processor, load_best
+from llmd.worker.variants import load_best
 from llmd.worker.vocabulary import Vocabulary
 
 _LOG_WARN = 3
@@ -100,7 +100,6 @@ def _load_library(folder: Path, avoid: list[str]) -> tuple[Any, str]:
             f"no llama.cpp libraries in {folder}: install llmd again ('make engine' "
             "in a checkout), or set [engine] library_dir"
         )
-    check_processor()
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
     import llama_cpp.llama_cpp as lib
 

@@ -7,129 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import queue
 import signal
 import socket
 import sys
-import threading
-import time
 from pathlib import Path
 
-from llmd.engine.protocol import (
-    Command,
-    Event,
-    LoadFailed,
-    Loading,
-    Start,
-    receive_command,
-    send_events,
-)
+from llmd.engine.protocol import LoadFailed, Start, receive_command, send_events
 from llmd.errors import LlmdError, ModelInvalid
-from llmd.worker.compiler import Compiled
-from llmd.worker.context import load_backend
-from llmd.worker.desk import Desk, EmbeddingDesk
-from llmd.worker.disk import DiskStates, fingerprint_of
-from llmd.worker.embedding_context import load_embedder
+from llmd.worker.variants import check_processor
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 500
 """When memory runs out the kernel shall take the worker, never the daemon with its store."""
-
-OBEY_S = 0.02
-"""How long new requests may be read and tokenised before those that generate go on."""
-
-
-IDLE_S = 2.0
-"""Without any work for so long, the states of sessions are put to the disk, one by one."""
-
-
-class Worker:
-    """Feed the desk from the daemon's commands and send its events back."""
-
-    def __init__(self, sock: socket.socket, start: Start) -> None:
-        """Load the model. Raise `EngineFailed` or `ModelInvalid`."""
-        self._sock = sock
-        self._events: list[Event] = []
-        self._progress = -1
-        self._inbox: queue.SimpleQueue[Command | Compiled | None] = queue.SimpleQueue()
-        self._desk: Desk | EmbeddingDesk
-        if start.embeds_only:
-            embedder = load_embedder(start, self._on_progress)
-            info = embedder.info
-            self._desk = EmbeddingDesk(embedder, self._events.append, time.monotonic)
-        else:
-            backend = load_backend(start, self._on_progress)
-            info = backend.info
-            self._desk = Desk(
-                backend,
-                self._events.append,
-                self._inbox.put,
-                max_state_bytes=start.max_state_bytes,
-                clock=time.monotonic,
-                disk=_disk(start, backend.build),
-            )
-        send_events(sock, [info])
-
-    def run(self) -> None:
-        """Serve until the daemon closes its end. Every decode is made in this thread.
-
-        The OpenMP runtime keeps a team of threads for each thread that calls it, and two teams
-        on the same cores halve the speed.
-        """
-        threading.Thread(target=self._read, name="commands", daemon=True).start()
-        while True:
-            began = time.monotonic()
-            while not self._desk.has_work or (
-                not self._inbox.empty() and time.monotonic() - began < OBEY_S
-            ):
-                command = self._next_command()
-                if command is None:
-                    self._desk.close()
-                    return
-                self._desk.obey(command)
-                self._flush()
-            self._desk.step()
-            self._flush()
-
-    def _next_command(self) -> Command | Compiled | None:
-        """Wait for a command; keep what is idle on the disk while none comes."""
-        while True:
-            try:
-                return self._inbox.get(timeout=IDLE_S if not self._desk.has_work else None)
-            except queue.Empty:
-                if not self._desk.save_one():
-                    return self._inbox.get()
-
-    def _read(self) -> None:
-        try:
-            while (command := receive_command(self._sock)) is not None:
-                self._inbox.put(command)
-        finally:
-            # Whatever ended it: a worker that hears nothing must end too.
-            self._inbox.put(None)
-
-    def _flush(self) -> None:
-        if self._events:
-            send_events(self._sock, self._events)
-            self._events.clear()
-
-    def _on_progress(self, done: float, cpu_variant: str) -> None:
-        if int(100 * done) > self._progress:
-            self._progress = int(100 * done)
-            send_events(self._sock, [Loading(done, cpu_variant)])
-
-
-def _disk(start: Start, build: str) -> DiskStates | None:
-    """Return what keeps states on the disk, if the daemon wants that."""
-    if not start.cache_dir or not start.max_disk_bytes:
-        return None
-    fingerprint = fingerprint_of(Path(start.model_path), build, start.kv_type)
-    folder = Path(start.cache_dir, "kv")
-    return DiskStates(folder, fingerprint, start.max_disk_bytes, _warn)
-
-
-def _warn(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 def main() -> int:
@@ -147,6 +36,10 @@ def main() -> int:
     if not isinstance(start, Start):
         return 1
     try:
+        # First of all: what is imported next has native code that an older one cannot run.
+        check_processor()
+        from llmd.worker.serving import Worker
+
         worker = Worker(sock, start)
     except LlmdError as error:
         send_events(sock, [LoadFailed(error.message, isinstance(error, ModelInvalid))])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -32,8 +34,8 @@ from llmd.engine.protocol import (
     receive_events,
     send_command,
 )
-from llmd.worker import main
-from llmd.worker.main import Worker
+from llmd.worker import serving
+from llmd.worker.serving import Worker
 from tests.fakes import FakeBackend, says, wait_until
 
 INFO = ModelInfo(
@@ -123,7 +125,7 @@ class Daemon:
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """Give a worker that serves, and end it by closing its socket."""
-    monkeypatch.setattr(main, "load_backend", LoadedBackend)
+    monkeypatch.setattr(serving, "load_backend", LoadedBackend)
     LoadedBackend.gate.set()
     daemon = Daemon()
     yield daemon
@@ -198,3 +200,10 @@ def test_worker_ends_when_the_daemon_closes_its_end(daemon: Daemon) -> None:
     daemon.sock.shutdown(socket.SHUT_WR)
     daemon.thread.join(20)
     assert not daemon.thread.is_alive()
+
+
+def test_nothing_native_is_imported_before_the_processor_is_looked_at() -> None:
+    """An older one would die of it without a word."""
+    code = "import sys, llmd.worker.main; print({'numpy', 'llguidance'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
