@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -45,8 +44,7 @@ class Embeddings:
         """
         self._engine.check_ready()
         ticket = self._admission.enter(owner, None, is_gone)
-        with contextlib.ExitStack() as at_end:
-            at_end.callback(ticket.release)
+        try:
             generation = self._engine.ask(Embed(0, inputs))
             while (event := _next(generation)) is None:
                 if is_gone():
@@ -59,6 +57,8 @@ class Embeddings:
             return EmbeddingResult(
                 vectors=event.vectors, num_tokens=event.num_tokens, model=generation.model
             )
+        finally:
+            ticket.release()
 
     def close(self) -> None:
         """End the model that is for embeddings alone, if there is one."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from llmd.engine.protocol import ChatPrompt, Constraint, JsonSchema, Part, Submit, Tools
 from llmd.errors import InvalidField
 from llmd.worker.syntax import Syntax
-from llmd.worker.tool_grammar import tool_grammar
+from llmd.worker.tool_grammar import JSON_FORM, tool_grammar
 from llmd.worker.vocabulary import Vocabulary
 
 MAX_GRAMMAR_CHARS = 65_536
@@ -41,16 +41,6 @@ _LIMITS = llguidance.LLParserLimits(
     max_lexer_states=50_000,
     verbose_errors=False,
 )
-
-_JSON_FORM: Any = {
-    # One line: free white space is where a small model loses its way.
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-    # What cannot be kept is refused, not left out.
-    "lenient": False,
-    "coerce_one_of": False,
-}
 
 
 class GrammarMatcher:
@@ -203,7 +193,7 @@ def _of_schema(text: str) -> str:
             "the schema has a number of more than 18 digits", param="response_format"
         )
     try:
-        return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_JSON_FORM)
+        return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=JSON_FORM)
     except ValueError as error:
         raise InvalidField(
             f"the schema cannot be used: {_first_line(str(error))}", param="response_format"

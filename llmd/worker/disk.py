@@ -194,11 +194,12 @@ class DiskStates:
 
     def _others(self) -> Iterator[tuple[float, Path, int]]:
         """Yield the files of other models: (time of last use, path, bytes)."""
-        for path in self._folder.parent.glob(f"*/*{_SUFFIX}"):
-            if path.parent != self._folder:
-                with contextlib.suppress(OSError):
-                    stat = path.stat()
-                    yield stat.st_mtime, path, stat.st_size
+        for folder in self._folder.parent.iterdir():
+            if folder != self._folder:
+                for path in folder.glob(f"*{_SUFFIX}"):
+                    with contextlib.suppress(OSError):
+                        stat = path.stat()
+                        yield stat.st_mtime, path, stat.st_size
 
     def _read(self, path: Path) -> bytes:
         with path.open("rb") as file:

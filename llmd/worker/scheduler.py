@@ -51,7 +51,7 @@ class Scheduler:
         self._backend = backend
         self._emit = emit
         self._clock = clock
-        self._slots = Slots(backend, _states(max_state_bytes, disk), disk)
+        self._slots = Slots(backend, States(max_state_bytes, disk), disk)
         self._waiting: deque[Sequence] = deque()
         self._running: dict[Sequence, Slot] = {}
         self._num_prompt_tokens = 0
@@ -290,15 +290,6 @@ class Scheduler:
     def _send(self, events: list[Progress]) -> None:
         for event in events:
             self._emit(event)
-
-
-def _states(max_bytes: int, disk: DiskStates | None) -> States:
-    """Return the room for states in RAM; what it loses goes to the disk."""
-    if disk is None:
-        return States(max_bytes)
-    return States(
-        max_bytes, lambda state: disk.add(state.owner, state.session, state.tokens, state.data)
-    )
 
 
 def _sampler_of(sequence: Sequence) -> Sampler:

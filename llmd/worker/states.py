@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmd.worker.disk import DiskStates
 from llmd.worker.prefix import common_prefix
 
 
@@ -21,12 +22,12 @@ class State:
 class States:
     """The states that were used last, at most `max_bytes` of them. 0 keeps none.
 
-    `on_evict` gets those for which there is no room any more.
+    Those for which there is no room any more go to the `disk`, if there is one.
     """
 
-    def __init__(self, max_bytes: int, on_evict: Callable[[State], None] | None = None) -> None:
+    def __init__(self, max_bytes: int, disk: DiskStates | None = None) -> None:
         self._max_bytes = max_bytes
-        self._on_evict = on_evict
+        self._disk = disk
         self._states: list[State] = []
         self.num_bytes = 0
 
@@ -52,8 +53,8 @@ class States:
         while self.num_bytes > self._max_bytes:
             evicted = self._states[0]
             self.remove(evicted)
-            if self._on_evict is not None:
-                self._on_evict(evicted)
+            if self._disk is not None:
+                self._disk.add(evicted.owner, evicted.session, evicted.tokens, evicted.data)
 
     def find(self, owner: str, tokens: list[int]) -> tuple[int, State | None]:
         """Return the owner's state that shares most of `tokens`: (how many, state)."""

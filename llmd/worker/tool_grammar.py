@@ -14,7 +14,7 @@ from llmd.engine.protocol import Tool, Tools
 from llmd.worker.syntax import ARGUMENTS_MARKER, Form, Syntax
 from llmd.worker.tool_schema import parameters_of, properties_of, types_of
 
-_JSON_FORM = {
+JSON_FORM: Any = {
     # One line: free white space is where a small model loses its way.
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -23,6 +23,7 @@ _JSON_FORM = {
     "lenient": False,
     "coerce_one_of": False,
 }
+"""How the library shall write JSON, whatever a client's schema says of it."""
 
 _TERMINALS = [r"TEXT: /(.|\n)+/", r"ANY: /(.|\n)*/", r"NAME: /[^<>\n]+/"]
 
@@ -171,7 +172,7 @@ class _Grammar:
         return f'{_literal(head)} {arguments} "}}"'
 
     def _json(self, name: str, schema: dict[str, Any]) -> str:
-        form = {"x-guidance": _JSON_FORM}
+        form = {"x-guidance": JSON_FORM}
         return self._add(name, f"%json {json.dumps({**schema, **form}, ensure_ascii=False)}")
 
     # Calls of the form XML

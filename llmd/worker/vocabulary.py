@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from functools import cached_property
 from typing import Any
 
 from llmd.engine.protocol import Part
@@ -164,7 +165,7 @@ class Vocabulary:
         """The tokens that no ordinary text gives, by their spelling."""
         return self._special | {text: self._marker_ids[text] for text in self._markers}
 
-    @property
+    @cached_property
     def end_tokens(self) -> list[int]:
         """All tokens by which the model ends its answer."""
         return [token for token in range(self.num_tokens) if self.is_end(token)]

@@ -10,7 +10,7 @@ import falcon
 
 from llmd.api.access import caller_of, is_gone
 from llmd.chat.retries import Attempt, JoinedRun, Retries
-from llmd.chat.run import Run
+from llmd.chat.run import Outcome, Run
 from llmd.errors import InvalidField
 
 _CONVERSATION_HEADERS = ("X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID")
@@ -31,6 +31,13 @@ def affinity_of(req: falcon.Request, user: str | None) -> str:
 
 
 AnyRun = Run | JoinedRun
+
+
+def outcome_of(run: AnyRun) -> Outcome:
+    """Return what a run came to that was taken to its end."""
+    outcome = run.outcome
+    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
+    return outcome
 
 
 class Asking:

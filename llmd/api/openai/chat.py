@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
-from llmd.api.openai.asking import AnyRun, Asking, affinity_of
+from llmd.api.openai.asking import AnyRun, Asking, affinity_of, outcome_of
 from llmd.api.openai.fields import Sampled, max_tokens_of, without_ignored
 from llmd.api.openai.forms import (
     DONE,
@@ -134,8 +134,7 @@ def _conversation(wanted: ChatBody, constraint: Constraint | None) -> Conversati
 
 
 def _reply(wanted: ChatBody, run: AnyRun) -> ChatReply:
-    outcome = run.outcome
-    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
+    outcome = outcome_of(run)
     return ChatReply(
         id=f"chatcmpl-{run.id}",
         created=run.created_at,
@@ -192,8 +191,7 @@ class ChunkForm:
 
     def end(self) -> bytes:
         """Return the last chunks."""
-        outcome = self._run.outcome
-        assert outcome is not None, "the run was not taken to its end"  # noqa: S101
+        outcome = outcome_of(self._run)
         last = self._chunk({}, finish_reason=finish_of(outcome.finish_reason))
         # Never unasked: some clients break on a chunk without choices.
         usage = data(self._head | {"choices": [], "usage": outcome.usage})

@@ -8,14 +8,14 @@ import falcon
 from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.openai.asking import AnyRun, Asking, affinity_of
+from llmd.api.openai.asking import AnyRun, Asking, affinity_of, outcome_of
 from llmd.api.openai.fields import Sampled, without_ignored
 from llmd.api.openai.forms import DONE, FINGERPRINT, Finish, data, finish_of
 from llmd.api.openai.inputs import Inputs, inputs_of
 from llmd.api.reply import send
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Options
-from llmd.chat.run import CallPiece, Outcome, Piece
+from llmd.chat.run import CallPiece, Piece
 from llmd.chat.usage import Usage
 from llmd.engine.protocol import Reasoning, TokenLogprob
 from llmd.errors import InvalidField
@@ -138,7 +138,7 @@ def _reply(
     choices: list[TextChoice] = []
     usages: list[Usage] = []
     for index, (prompt, run) in enumerate(zip(prompts, runs, strict=True)):
-        outcome = _outcome(run)
+        outcome = outcome_of(run)
         echo = prompt if wanted.echo and isinstance(prompt, str) else ""
         choices.append(
             TextChoice(
@@ -195,7 +195,7 @@ class TextForm:
 
     def end(self) -> bytes:
         """Return the last chunks."""
-        outcome = _outcome(self._run)
+        outcome = outcome_of(self._run)
         last = self._chunk("", finish_reason=finish_of(outcome.finish_reason))
         usage = data(self._head | {"choices": [], "usage": outcome.usage})
         return last + (usage if self._with_usage else b"") + DONE
@@ -213,12 +213,6 @@ class TextForm:
     ) -> bytes:
         choice = TextChoice(text=text, index=0, finish_reason=finish_reason, logprobs=logprobs)
         return data(self._head | {"choices": [choice]})
-
-
-def _outcome(run: AnyRun) -> Outcome:
-    outcome = run.outcome
-    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
-    return outcome
 
 
 def _logprobs(logprobs: list[TokenLogprob], offset: int) -> TextLogprobs:

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import caller_of
-from llmd.api.openai.asking import AnyRun, Asking
+from llmd.api.openai.asking import Asking, outcome_of
 from llmd.api.openai.fields import (
     MAX_TOKENS,
     ModelName,
@@ -183,10 +183,10 @@ class ResponsesResource:
         reply = echo.reply(run.id, run.created_at)
         if wanted.stream:
             source: Source[Piece] = run
-            send_stream(req, resp, source, ResponseForm(reply, lambda: _outcome(run)))
+            send_stream(req, resp, source, ResponseForm(reply, lambda: outcome_of(run)))
         else:
             take_whole(req, run)
-            send(resp, reply.ended(_outcome(run)))
+            send(resp, reply.ended(outcome_of(run)))
 
 
 class ResponseResource:
@@ -258,9 +258,3 @@ def _kept(given: object) -> object:
         named = {name: given[name] for name in ("store", "metadata") if name in given}
         return kept | named
     return kept
-
-
-def _outcome(run: AnyRun) -> Outcome:
-    outcome = run.outcome
-    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
-    return outcome
