@@ -24,12 +24,13 @@ from llmd.engine.protocol import (
     Tokenize,
     Tokens,
 )
-from llmd.errors import InvalidField, LlmdError, PromptTooLong
+from llmd.errors import InvalidField, LlmdError
 from llmd.worker.backend import Backend
 from llmd.worker.compiler import Compiled, Compiler
 from llmd.worker.disk import DiskStates
 from llmd.worker.embedding import EmbedQueue
 from llmd.worker.embedding_backend import EmbeddingBackend
+from llmd.worker.refusal import refusal
 from llmd.worker.scheduler import Scheduler
 
 MAX_QUERY_CHARS = 262_144
@@ -111,7 +112,7 @@ class Desk:
                 else:
                     self._answer(command)
             except LlmdError as error:
-                self._emit(_refusal(command.id, error))
+                self._emit(refusal(command.id, error))
 
     def _submit(self, request: Submit) -> None:
         sequence = self._scheduler.prepare(request)
@@ -129,7 +130,7 @@ class Desk:
         if compiled.error is None:
             self._scheduler.enqueue(sequence, compiled.matcher)
         else:
-            self._emit(_refusal(sequence.request.id, compiled.error))
+            self._emit(refusal(sequence.request.id, compiled.error))
 
     def _cancel(self, request_id: int) -> None:
         sequence = self._compiler.take(request_id)
@@ -216,14 +217,3 @@ class EmbeddingDesk:
             self._embeds.cancel(command.id)
         elif isinstance(command, Submit | Tokenize | Detokenize | Render | ListStates):
             self._emit(Refused(id=command.id, message="this model makes nothing but vectors"))
-
-
-def _refusal(request_id: int, error: LlmdError) -> Refused:
-    if isinstance(error, PromptTooLong):
-        return Refused(
-            id=request_id,
-            message=error.message,
-            num_prompt_tokens=error.num_prompt_tokens,
-            num_context_tokens=error.num_context_tokens,
-        )
-    return Refused(id=request_id, message=error.message, param=error.param or "prompt")

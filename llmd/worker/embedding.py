@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from llmd.engine.protocol import Done, Embedded, Event, Refused
+from llmd.engine.protocol import Done, Embedded, Event
 from llmd.errors import InvalidField, LlmdError, PromptTooLong
 from llmd.worker.embedding_backend import Chunk, EmbeddingBackend, Vector
 from llmd.worker.fit import CHARS_A_TOKEN, MIN_CHECKED_CHARS
+from llmd.worker.refusal import refusal
 
 MAX_VECTORS_BYTES = 32 * 1024 * 1024
 """Of the vectors that a step sends: half of what a frame to the daemon may have."""
@@ -226,16 +227,7 @@ class EmbedQueue:
             self._split = None
 
     def _refuse(self, job_id: int, error: LlmdError) -> None:
-        too_long = error if isinstance(error, PromptTooLong) else None
-        self._emit(
-            Refused(
-                id=job_id,
-                message=error.message,
-                param="input",
-                num_prompt_tokens=too_long.num_prompt_tokens if too_long else 0,
-                num_context_tokens=too_long.num_context_tokens if too_long else 0,
-            )
-        )
+        self._emit(refusal(job_id, error, param="input"))
 
 
 def _tokens(backend: EmbeddingBackend, raw: str | list[int], name: str) -> list[int]:

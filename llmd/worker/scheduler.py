@@ -14,7 +14,6 @@ from llmd.engine.protocol import (
     FinishReason,
     KeptState,
     Progress,
-    Refused,
     Started,
     Submit,
 )
@@ -23,6 +22,7 @@ from llmd.worker.backend import Backend, Matcher, Sampler
 from llmd.worker.disk import DiskStates
 from llmd.worker.draft import Draft
 from llmd.worker.intake import sequence_of
+from llmd.worker.refusal import refusal
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot, Slots
 from llmd.worker.states import States
@@ -251,7 +251,7 @@ class Scheduler:
             token = sampler.sample(row)
         except InvalidField as error:
             self._leave(sequence)
-            self._emit(Refused(id=sequence.request.id, message=error.message, param=_param(error)))
+            self._emit(refusal(sequence.request.id, error))
             return
         if self._backend.is_end(token):
             self._finish(sequence, "stop")
@@ -296,7 +296,3 @@ def _sampler_of(sequence: Sequence) -> Sampler:
     sampler = sequence.sampler
     assert sampler is not None, "a sequence was queued without its sampler"  # noqa: S101
     return sampler
-
-
-def _param(error: InvalidField) -> str:
-    return error.param or "prompt"
