@@ -72,7 +72,7 @@ class Completions:
         Raise the errors of `Runs.start` and `ModelIds.resolve`, and `InvalidField`.
         """
         # Before anything waits: who named what is not there shall hear it at once.
-        profile = profile_for(self._models, options)
+        profile = changed(self._models.resolve(options.model).profile, options)
         if self._log_prompts:
             log.info("prompt: %s", _shown(ask))
 
@@ -84,9 +84,8 @@ class Completions:
         return self._runs.start(owner, None, is_gone, lambda: Plan(request, keep))
 
 
-def profile_for(models: ModelIds, options: Options) -> Profile:
-    """Return the named profile with this request's changes, or raise `InvalidField`."""
-    profile = models.resolve(options.model).profile
+def changed(profile: Profile, options: Options) -> Profile:
+    """Return a profile with this request's changes, or raise `InvalidField`."""
     if not options.changes:
         return profile
     return read_profile(msgspec.to_builtins(profile) | options.changes)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from llmd.chat.completions import Conversation, Options, profile_for, request_for
+from llmd.chat.completions import Conversation, Options, changed, request_for
 from llmd.chat.model_ids import ModelIds
 from llmd.chat.run import Outcome, Plan, Run, Runs
 from llmd.engine.engine import Engine
 from llmd.engine.protocol import Call, Message, Tools
 from llmd.errors import InvalidField
+from llmd.store.profiles import Profile, StoredProfile
 from llmd.store.responses import Responses as ResponseStore
 from llmd.store.responses import StoredResponse
 from llmd.store.sessions import NewTurn, Turn, session_id
@@ -92,12 +93,17 @@ class Responses:
                 "previous_response_id and conversation exclude each other",
                 param="previous_response_id",
             )
-        profile_for(self._models, options)
+        # Before anything waits: who named what is not there shall hear it at once.
+        stored = self._models.resolve(options.model)
+        profile = changed(stored.profile, options)
         session = self._session(owner, ask)
         if self._log_prompts:
             log.info("prompt: %s", ask.input[-1].content)
         return self._runs.start(
-            owner, session, is_gone, lambda: self._plan(owner, ask, options, naming)
+            owner,
+            session,
+            is_gone,
+            lambda: self._plan(owner, ask, options, naming, stored, profile),
         )
 
     def get(self, owner: str, response_id: str) -> bytes:
@@ -128,9 +134,16 @@ class Responses:
             return _Place(session=session, turns=self._store.history(owner, session))
         return _Place(session=naming.id, turns=[])
 
-    def _plan(self, owner: str, ask: ResponseAsk, options: Options, naming: Naming) -> Plan:
+    def _plan(
+        self,
+        owner: str,
+        ask: ResponseAsk,
+        options: Options,
+        naming: Naming,
+        stored: StoredProfile,
+        profile: Profile,
+    ) -> Plan:
         place = self._place(owner, ask, naming)
-        profile = profile_for(self._models, options)
         messages = [Message(role="system", content=ask.instructions)] if ask.instructions else []
         for index, turn in enumerate(place.turns):
             messages += _said(turn, index if ask.truncate else -1)
@@ -140,7 +153,6 @@ class Responses:
         request = request_for(owner, place.session, conversation, profile, options)
         if ask.truncate:
             request = msgspec.structs.replace(request, num_turns=len(place.turns))
-        stored = self._models.resolve(options.model)
 
         def keep(outcome: Outcome) -> None:
             if self._log_prompts:
