@@ -1,4 +1,4 @@
-"""Continuous batching: what goes into each step, and what comes out of it.
+"""Continuous batching: who runs, and what comes out of each step.
 
 Arithmetic alone: the model is behind `Backend`, and events go to a callable.
 """
@@ -21,14 +21,12 @@ from llmd.errors import InvalidField
 from llmd.worker.backend import Backend, Matcher, Sampler
 from llmd.worker.disk import DiskStates
 from llmd.worker.draft import Draft
+from llmd.worker.filling import fill
 from llmd.worker.intake import sequence_of
 from llmd.worker.refusal import refusal
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot, Slots
 from llmd.worker.states import States
-
-MAX_WAITS = 16
-"""Steps in which shorter prompts may go before a long one."""
 
 
 class Scheduler:
@@ -115,9 +113,9 @@ class Scheduler:
         if not self._running:
             return
         began = self._clock()
-        outputs, num_tokens = self._fill()
+        rows, num_tokens = fill(self._backend, self._running)
         self._backend.decode()
-        for sequence, row in outputs:
+        for sequence, row in rows:
             self._take_all(sequence, row)
         self.beat(self._clock() - began, num_tokens)
         if not self.has_work and self._slots.num_free != self._backend.max_sequences:
@@ -160,58 +158,6 @@ class Scheduler:
                     num_turns=sequence.num_turns,
                 )
             )
-
-    def _fill(self) -> tuple[list[tuple[Sequence, int]], int]:
-        """Put the step's tokens into the batch.
-
-        Return (sequence, its first row that gives a token) of each that is ready, and how many
-        tokens there are in all.
-        """
-        decoding = [one for one in self._running if one.status is Status.DECODE]
-        prefill = [one for one in self._running if one.status is Status.PREFILL]
-        outputs: list[tuple[Sequence, int]] = []
-        num_used = 0
-        for sequence in decoding:
-            outputs.append((sequence, num_used))
-            num_used += self._add_decode(sequence, len(decoding))
-        # The shortest first: those who wait for little are not held up by those who wait for
-        # much. Who has waited long enough is not passed over any more.
-        prefill.sort(key=lambda one: one.num_uncomputed if one.num_waits < MAX_WAITS else 0)
-        for sequence in prefill:
-            num_left = sequence.num_uncomputed
-            num_taken = min(num_left, self._backend.max_batch_tokens - num_used)
-            if not num_taken:
-                sequence.num_waits += 1
-                continue
-            self._add(sequence, num_taken)
-            num_used += num_taken
-            if num_taken == num_left:
-                outputs.append((sequence, num_used - 1))
-        return outputs, num_used
-
-    def _add(self, sequence: Sequence, num_taken: int) -> None:
-        """Put the next tokens of a prompt into the batch."""
-        slot = self._running[sequence].index
-        begin, last = sequence.num_computed, len(sequence.tokens) - 1
-        for position in range(begin, begin + num_taken):
-            self._backend.add(sequence.tokens[position], position, slot, output=position == last)
-        sequence.num_computed += num_taken
-
-    def _add_decode(self, sequence: Sequence, num_decoding: int) -> int:
-        """Put a sequence's last token and a guess of the next ones in; return how many."""
-        slot, position = self._running[sequence].index, sequence.num_computed
-        sequence.guess = self._guess(sequence, num_decoding)
-        for offset, token in enumerate([sequence.tokens[-1], *sequence.guess]):
-            self._backend.add(token, position + offset, slot, output=True)
-        sequence.num_computed += 1
-        return 1 + len(sequence.guess)
-
-    def _guess(self, sequence: Sequence, num_decoding: int) -> list[int]:
-        """Return what may come next, if there is room to look whether it does."""
-        if sequence.draft is None:
-            return []
-        room = self._backend.max_output_rows // num_decoding - 1
-        return sequence.draft.guess(sequence.tokens, min(room, sequence.num_possible - 1))
 
     def _take_all(self, sequence: Sequence, row: int) -> None:
         """Sample a sequence's next token, and further ones as long as they were guessed.
