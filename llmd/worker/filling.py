@@ -18,6 +18,13 @@ With more, the cores are busy with the rows there are: measured with 8 and with 
 guess for each lost a fifth of the throughput (`make bench ARGS="--scenario load"`).
 """
 
+MIN_READ = 64
+"""Tokens of prompts that a step reads, if there are so many.
+
+Beyond it, a step begins no further prompt: with one prompt a step the first answers begin while
+the others are still read, at the same cost in all. Much less would not fill the cores.
+"""
+
 Row = tuple[Sequence, int]
 """A sequence, and its first row in the batch that gives a token."""
 
@@ -69,16 +76,19 @@ def _guess(backend: Backend, decoding: list[Sequence]) -> None:
 def _share_out(prefill: list[Sequence], room: int) -> dict[Sequence, int]:
     """Return how many tokens of each prompt are read.
 
-    The shortest first: those who wait for little are not held up by those who wait for much.
-    Who has waited long enough is not passed over any more.
+    One after another, the shortest first: those who wait for little are not held up by those who
+    wait for much. Who has waited long enough is not passed over any more.
     """
     prefill.sort(key=lambda one: one.num_uncomputed if one.num_waits < MAX_WAITS else 0)
     shares: dict[Sequence, int] = {}
+    num_read = 0
     for sequence in prefill:
-        shares[sequence] = min(sequence.num_uncomputed, room)
-        room -= shares[sequence]
-        if not shares[sequence]:
+        num_tokens = min(sequence.num_uncomputed, room - num_read)
+        if num_read >= MIN_READ or not num_tokens:
             sequence.num_waits += 1
+        else:
+            shares[sequence] = num_tokens
+            num_read += num_tokens
     return shares
 
 

@@ -167,10 +167,11 @@ class Slots:
         slot.owner, slot.session, slot.tokens, slot.forgotten = "", "", [], False
 
     def _choose(self, owner: str, session: str, tokens: list[int]) -> Slot:
-        """Return the free slot that `tokens` continue, else the one longest unused.
+        """Return the free slot that `tokens` continue, else one beside slots in use.
 
         A session's own slot comes first, even if most of it will be lost: what others have in
-        theirs is worth more to them.
+        theirs is worth more to them. Of slots as good, it is an empty one, then the one longest
+        unused.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
@@ -182,7 +183,21 @@ class Slots:
         best = max(free, key=lambda slot: self._num_continued(slot, owner, tokens))
         if self._num_continued(best, owner, tokens) > 0:
             return best
-        return min(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
+        return min(free, key=lambda slot: (*self._price(slot), slot.last_used))
+
+    def _price(self, slot: Slot) -> tuple[int, int]:
+        """Return what it costs to take a slot that has something else or nothing.
+
+        Neighbours in use are computed with it in one pass over the weights (see `fill`). That is
+        worth more than what an idle slot holds, as long as that is kept in RAM.
+        """
+        index = slot.index
+        beside = [
+            self._slots[near] for near in (index - 1, index + 1) if 0 <= near < len(self._slots)
+        ]
+        num_idle = 2 - sum(near.busy for near in beside)
+        is_full = int(bool(slot.tokens))
+        return (num_idle, is_full) if self._states.max_bytes else (is_full, num_idle)
 
     def _num_continued(self, slot: Slot, owner: str, tokens: list[int]) -> int:
         """Return the shared prefix, or 0 where most of what the slot holds would be lost."""

@@ -26,7 +26,7 @@ class States:
     """
 
     def __init__(self, max_bytes: int, disk: DiskStates | None = None) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._disk = disk
         self._states: list[State] = []
         self.num_bytes = 0
@@ -41,16 +41,16 @@ class States:
 
         One that is larger than all the room is not kept.
         """
-        if not self._max_bytes:
+        if not self.max_bytes:
             return
         state = State(owner, session, list(tokens), save())
-        if len(state.data) > self._max_bytes:
+        if len(state.data) > self.max_bytes:
             return
         for old in [old for old in self._states if _continues(state, old)]:
             self.remove(old)
         self._states.append(state)
         self.num_bytes += len(state.data)
-        while self.num_bytes > self._max_bytes:
+        while self.num_bytes > self.max_bytes:
             evicted = self._states[0]
             self.remove(evicted)
             if self._disk is not None:

@@ -63,3 +63,17 @@ def test_nobody_guesses_when_one_has_no_guess() -> None:
     house.submit("other:", session="2", max_tokens=2)
     house.step(2)
     assert [step for step in house.backend.steps[-1:] if len(step) == 2] == [{0: 1, 1: 1}]
+
+
+def test_prompts_are_read_one_a_step_so_that_the_first_answer_does_not_wait() -> None:
+    """Only short ones are read together."""
+    house = House(max_batch_tokens=250)
+    for number in range(3):
+        house.submit("x" * 80 + ":", session=str(number))
+    house.step(3)
+    assert house.backend.steps == [{0: 81}, {0: 1, 1: 81}, {0: 1, 1: 1, 2: 81}]
+    house = House(max_batch_tokens=250)
+    for number in range(3):
+        house.submit("x" * 40 + ":", session=str(number))
+    house.step(2)
+    assert house.backend.steps == [{0: 41, 1: 41}, {0: 1, 1: 1, 2: 41}]

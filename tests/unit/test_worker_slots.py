@@ -14,11 +14,13 @@ THIRD = list(b"c" * (MIN_SAVED_TOKENS + 6))
 class House:
     """Slots over a fake KV memory, and the sequences that would use them."""
 
-    def __init__(self, num_slots: int = 2, *, recurrent: bool = False) -> None:
+    def __init__(
+        self, num_slots: int = 2, *, recurrent: bool = False, max_state_bytes: int = 1 << 20
+    ) -> None:
         self.backend = FakeBackend(
             max_sequences=num_slots, max_batch_tokens=256, recurrent=recurrent
         )
-        self.states = States(1 << 20)
+        self.states = States(max_state_bytes)
         self.slots = Slots(self.backend, self.states)
 
     def run(self, owner: str, tokens: list[int], session: str = "1") -> tuple[Slot, int]:
@@ -85,6 +87,28 @@ def test_empty_slot_comes_before_one_that_is_worth_something() -> None:
     assert {first.index, second.index, third.index} == {0, 1, 2}
     assert house.run("ann", [4])[0] is first
     assert house.run("ann", [5])[0] is second
+
+
+def test_new_sequence_goes_beside_those_that_run() -> None:
+    """Neighbours are computed together; what an idle one held is kept in RAM."""
+    house = House(num_slots=5)
+    for number in range(4):
+        house.run("ann", [number, *LONG], session=str(number))
+    third, _ = house.begin("ann", [2, *LONG, 1], session="2")
+    assert third.index == 2
+    beside, _ = house.begin("bob", [7])
+    assert beside.index == 1
+    assert house.begin("bob", [8])[0].index == 0
+    assert house.run("ann", [1, *LONG, 1], session="1")[1] == 1 + len(LONG)
+
+
+def test_without_states_in_ram_an_empty_slot_comes_before_a_near_one() -> None:
+    """There, what an idle slot holds would be lost."""
+    house = House(num_slots=4, max_state_bytes=0)
+    for number in range(3):
+        house.run("ann", [number, *LONG], session=str(number))
+    assert house.begin("ann", [0, *LONG, 1], session="0")[0].index == 0
+    assert house.begin("bob", [7])[0].index == 3
 
 
 def test_slot_with_much_to_lose_is_not_cut_for_a_short_beginning() -> None:
