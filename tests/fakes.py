@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
 from llmd.errors import InvalidField
-from llmd.worker.backend import Matcher
+from llmd.worker.backend import Matcher, StateBytes
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.prefix import common_prefix
 from llmd.worker.syntax import choose
@@ -171,7 +171,7 @@ class FakeBackend:
     def save(self, slot: int) -> bytes:
         return array.array("i", self.resident[slot]).tobytes()
 
-    def load(self, slot: int, state: bytes) -> bool:
+    def load(self, slot: int, state: StateBytes) -> bool:
         assert not self.resident[slot], "a state was loaded over another"
         tokens = list(array.array("i", state))
         # A load that fails may have written a part.

@@ -8,6 +8,9 @@ from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.syntax import Syntax
 
+StateBytes = bytes | memoryview
+"""The KV of a slot as it is kept: megabytes, which nobody copies without need."""
+
 
 class Sampler(Protocol):
     """Choose the tokens of one sequence: holds its random state and its repeat window."""
@@ -95,10 +98,10 @@ class Backend(Protocol):
     def truncate(self, slot: int, num_tokens: int) -> int:
         """Keep at most the first `num_tokens` of a slot's KV; return how many it kept."""
 
-    def save(self, slot: int) -> bytes:
+    def save(self, slot: int) -> StateBytes:
         """Return the slot's KV as bytes."""
 
-    def load(self, slot: int, state: bytes) -> bool:
+    def load(self, slot: int, state: StateBytes) -> bool:
         """Put KV bytes from `save` into a slot; False when they do not fit."""
 
     def make_embedder(self) -> EmbeddingBackend:

@@ -6,9 +6,12 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llmd.engine.protocol import ChatPrompt, ModelInfo, Part, Start, Submit
 from llmd.errors import EngineFailed, InvalidField
-from llmd.worker.backend import Matcher
+from llmd.worker.backend import Matcher, StateBytes
 from llmd.worker.batch import Batch
 from llmd.worker.constraint import Grammars
 from llmd.worker.embedding_context import EmbeddingContext
@@ -153,17 +156,18 @@ class LlamaBackend:
         self._short.memory_seq_rm(self._memory, slot, -1, -1)
         return 0
 
-    def save(self, slot: int) -> bytes:
+    def save(self, slot: int) -> StateBytes:
         """Return the slot's KV as bytes."""
         size = int(self._lib.llama_state_seq_get_size(self._ctx, slot))
+        # Of new memory each page costs as much as its copy: it is not copied again.
         buffer = (ctypes.c_uint8 * size)()
         written = int(self._lib.llama_state_seq_get_data(self._ctx, buffer, size, slot))
-        return bytes(memoryview(buffer)[:written])
+        return memoryview(buffer).cast("B")[:written]
 
-    def load(self, slot: int, state: bytes) -> bool:
+    def load(self, slot: int, state: StateBytes) -> bool:
         """Put KV bytes from `save` into a slot; False when they do not fit."""
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        return bool(self._lib.llama_state_seq_set_data(self._ctx, buffer, len(state), slot))
+        pointer = _pointer(np.frombuffer(state, np.uint8))
+        return bool(self._lib.llama_state_seq_set_data(self._ctx, pointer, len(state), slot))
 
     def make_embedder(self) -> EmbeddingContext:
         """Return a context that makes vectors by the same model."""
@@ -183,6 +187,10 @@ class LlamaBackend:
         self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
         self.decode()
         self.truncate(0, 0)
+
+
+def _pointer(data: NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _num_outputs(start: Start) -> int:

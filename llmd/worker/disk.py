@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from llmd.worker.backend import StateBytes
 from llmd.worker.prefix import common_prefix
 
 MAX_PENDING_BYTES = 256 * 1024 * 1024
@@ -50,7 +51,7 @@ class Entry:
     tokens: list[int]
     path: Path
     num_bytes: int
-    data: bytes | None = None
+    data: StateBytes | None = None
     """The state, until it is written."""
     is_gone: bool = False
 
@@ -86,7 +87,7 @@ class DiskStates:
         """All states that can be had, the ones longest unused first."""
         return list(self._entries)
 
-    def add(self, owner: str, session: str, tokens: list[int], data: bytes) -> None:
+    def add(self, owner: str, session: str, tokens: list[int], data: StateBytes) -> None:
         """Keep a state, in place of those that it continues. It is written by and by."""
         too_much = self._num_pending_bytes + len(data) > MAX_PENDING_BYTES
         if not self._is_usable or len(data) > self._max_bytes or too_much:
@@ -118,7 +119,7 @@ class DiskStates:
                     best, num_shared = entry, num
         return num_shared, best
 
-    def load(self, entry: Entry) -> bytes | None:
+    def load(self, entry: Entry) -> StateBytes | None:
         """Return a state's bytes; None, and the file is deleted, when there is anything wrong."""
         data = entry.data
         if data is None:
@@ -223,7 +224,7 @@ class DiskStates:
             self._num_pending_bytes -= len(data)
             entry.data = None
 
-    def _write(self, entry: Entry, data: bytes) -> None:
+    def _write(self, entry: Entry, data: StateBytes) -> None:
         header = msgspec.msgpack.encode(
             _Header(
                 owner=entry.owner,

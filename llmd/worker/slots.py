@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from llmd.engine.protocol import KeptState
-from llmd.worker.backend import Backend
+from llmd.worker.backend import Backend, StateBytes
 from llmd.worker.disk import DiskStates, Entry
 from llmd.worker.prefix import common_prefix
 from llmd.worker.states import States
@@ -93,7 +93,7 @@ class Slots:
         slot.busy = True
         return slot, num_cached
 
-    def _load(self, slot: Slot, data: bytes) -> bool:
+    def _load(self, slot: Slot, data: StateBytes) -> bool:
         """Put a state into a slot; what the slot holds is kept before. False: it is empty now."""
         self._keep(slot, 0)
         self._backend.truncate(slot.index, 0)

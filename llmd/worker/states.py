@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmd.worker.backend import StateBytes
 from llmd.worker.disk import DiskStates
 from llmd.worker.prefix import common_prefix
 
@@ -16,7 +17,7 @@ class State:
     owner: str
     session: str
     tokens: list[int]
-    data: bytes
+    data: StateBytes
 
 
 class States:
@@ -36,7 +37,9 @@ class States:
         """All states, the ones longest unused first."""
         return list(self._states)
 
-    def add(self, owner: str, session: str, tokens: list[int], save: Callable[[], bytes]) -> None:
+    def add(
+        self, owner: str, session: str, tokens: list[int], save: Callable[[], StateBytes]
+    ) -> None:
         """Keep a state, in place of those it continues; drop the ones longest unused.
 
         One that is larger than all the room is not kept.

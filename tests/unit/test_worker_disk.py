@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llmd.worker.backend import StateBytes
 from llmd.worker.disk import DiskStates, fingerprint_of
 
 Open = Callable[..., DiskStates]
@@ -32,7 +33,7 @@ def _files(tmp_path: Path) -> list[Path]:
     return sorted(path for path in (tmp_path / "kv").rglob("*") if path.is_file())
 
 
-def _read(disk: DiskStates, owner: str = "ann", tokens: list[int] = TOKENS) -> bytes | None:
+def _read(disk: DiskStates, owner: str = "ann", tokens: list[int] = TOKENS) -> StateBytes | None:
     num_shared, entry = disk.find(owner, tokens)
     return None if entry is None or not num_shared else disk.load(entry)
 
