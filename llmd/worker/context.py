@@ -16,7 +16,7 @@ from llmd.worker.batch import Batch
 from llmd.worker.constraint import Grammars
 from llmd.worker.embedding_context import EmbeddingContext
 from llmd.worker.llama import LoadedModel
-from llmd.worker.sampler import LlamaSampler
+from llmd.worker.sampler import LlamaSampler, SamplerTools
 
 MAX_DRAFT_ROWS = 16
 """More guesses a step cost more than they bring: the cores have enough to do without."""
@@ -40,6 +40,7 @@ class LlamaBackend:
         self._grammars = Grammars(loaded.vocabulary)
         self.build = loaded.build
         self._ctx = self._make_context(start)
+        self.tools = SamplerTools(self._lib, self._short, self._ctx, self._vocabulary)
         self._memory = self._lib.llama_get_memory(self._ctx)
         self.max_sequences = start.max_sequences
         self.max_batch_tokens = start.max_batch_tokens
@@ -125,10 +126,7 @@ class LlamaBackend:
     def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> LlamaSampler:
         """Return a new sampler whose repeat window begins with the `recent` tokens."""
         return LlamaSampler(
-            self._lib,
-            self._short,
-            self._ctx,
-            self._vocabulary,
+            self.tools,
             request.sampling,
             recent,
             matcher=matcher,

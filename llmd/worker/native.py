@@ -23,7 +23,10 @@ class ShortCalls:
             return bound
 
         self.get_logits_ith = bind("llama_get_logits_ith")
+        # The address alone: a pointer object would be made for each token.
+        self.get_logits_ith.restype = ctypes.c_void_p
         self.memory_seq_rm = bind("llama_memory_seq_rm")
+        self.sampler_apply = bind("llama_sampler_apply")
         self.sampler_free = bind("llama_sampler_free")
         self.sampler_sample = bind("llama_sampler_sample")
         self.vocab_is_eog = bind("llama_vocab_is_eog")
