@@ -7,22 +7,13 @@ from collections.abc import Mapping
 from llmd.worker.backend import Backend
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot
-
-MAX_WAITS = 16
-"""Steps in which shorter prompts may go before a long one."""
+from llmd.worker.waiting import MIN_READ, urgency
 
 MAX_GUESSING = 4
 """Sequences that decode side by side while tokens are guessed.
 
 With more, the cores are busy with the rows there are: measured with 8 and with 16 sequences, a
 guess for each lost a fifth of the throughput (`make bench ARGS="--scenario load"`).
-"""
-
-MIN_READ = 64
-"""Tokens of prompts that a step reads, if there are so many.
-
-Beyond it, a step begins no further prompt: with one prompt a step the first answers begin while
-the others are still read, at the same cost in all. Much less would not fill the cores.
 """
 
 Row = tuple[Sequence, int]
@@ -74,12 +65,8 @@ def _guess(backend: Backend, decoding: list[Sequence]) -> None:
 
 
 def _share_out(prefill: list[Sequence], room: int) -> dict[Sequence, int]:
-    """Return how many tokens of each prompt are read.
-
-    One after another, the shortest first: those who wait for little are not held up by those who
-    wait for much. Who has waited long enough is not passed over any more.
-    """
-    prefill.sort(key=lambda one: one.num_uncomputed if one.num_waits < MAX_WAITS else 0)
+    """Return how many tokens of each prompt are read: one prompt after another."""
+    prefill.sort(key=urgency)
     shares: dict[Sequence, int] = {}
     num_read = 0
     for sequence in prefill:

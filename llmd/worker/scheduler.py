@@ -5,7 +5,6 @@ Arithmetic alone: the model is behind `Backend`, and events go to a callable.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from llmd.engine.protocol import (
@@ -27,6 +26,7 @@ from llmd.worker.refusal import refusal
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot, Slots
 from llmd.worker.states import States
+from llmd.worker.waiting import Waiting
 
 
 class Scheduler:
@@ -50,7 +50,7 @@ class Scheduler:
         self._emit = emit
         self._clock = clock
         self._slots = Slots(backend, States(max_state_bytes, disk), disk)
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = Waiting()
         self._running: dict[Sequence, Slot] = {}
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
@@ -78,7 +78,10 @@ class Scheduler:
         sequence.sampler = self._backend.sampler(sequence.request, sequence.tokens, matcher)
         if self._backend.max_draft_tokens:
             sequence.draft = Draft(self._backend.max_draft_tokens)
-        self._waiting.append(sequence)
+        if self.has_work:
+            request = sequence.request
+            sequence.num_computed = self._slots.num_warm(request.owner, sequence.tokens)
+        self._waiting.add(sequence)
 
     def kept(self) -> list[KeptState]:
         """Return what is warm of every session, the quickest to go on from first."""
@@ -138,9 +141,13 @@ class Scheduler:
         )
 
     def _admit(self) -> None:
-        """Move waiting sequences to free slots."""
-        while self._waiting and self._slots.num_free:
-            sequence = self._waiting.popleft()
+        """Move waiting sequences to free slots, as many as there is time to read."""
+        while self._slots.num_free:
+            sequence = self._waiting.take(
+                one for one in self._running if one.status is Status.PREFILL
+            )
+            if sequence is None:
+                return
             request = sequence.request
             slot, num_cached = self._slots.acquire(request.owner, request.session, sequence.tokens)
             slot.forgotten = sequence.forgotten

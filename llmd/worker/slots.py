@@ -93,6 +93,13 @@ class Slots:
         slot.busy = True
         return slot, num_cached
 
+    def num_warm(self, owner: str, tokens: list[int]) -> int:
+        """Return how many of `tokens` a slot or RAM holds now, of which one is always computed."""
+        usable = tokens[:-1]
+        held: list[_Holds] = [*self._slots, *self._states.states]
+        shared = (common_prefix(one.tokens, usable) for one in held if one.owner == owner)
+        return max(shared, default=0)
+
     def _load(self, slot: Slot, data: StateBytes) -> bool:
         """Put a state into a slot; what the slot holds is kept before. False: it is empty now."""
         self._keep(slot, 0)
