@@ -89,7 +89,7 @@ async def batch(trial: Trial) -> None:
 async def _load_of(trial: Trial, client: Client, num_clients: int, note: str) -> float:
     """Measure so many clients; return their tokens a second."""
     sizes = trial.sizes
-    num_requests = max(2 * num_clients, sizes.min_requests)
+    num_requests = max(sizes.requests_each * num_clients, sizes.min_requests)
     key = ("load", trial.round, num_clients, note)
     requests = [
         partial(client.chat, question, sizes.answer)

@@ -24,8 +24,10 @@ class Sizes(Struct, frozen=True, kw_only=True):
     clients: tuple[int, ...] = (1, 4, 8, 16)
     prompt: int = 160
     answer: int = 64
+    requests_each: int = 4
+    """By each client: with fewer, most of the time not all of them are asking."""
     min_requests: int = 4
-    """Of all clients of one point together; each sends at least two."""
+    """Of all clients of one point together."""
     turns: tuple[int, ...] = (5, 10, 50)
     turn: int = 64
     sessions: int = 32
@@ -48,6 +50,7 @@ QUICK = Sizes(
     clients=(1, 2),
     prompt=64,
     answer=8,
+    requests_each=2,
     min_requests=1,
     turns=(2, 3),
     turn=24,
