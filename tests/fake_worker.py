@@ -31,6 +31,7 @@ from llmd.engine.protocol import (
     Started,
     Submit,
     TextPrompt,
+    TokenPrompt,
     receive_command,
     send_events,
 )
@@ -63,8 +64,11 @@ class FakeWorker:
         self._load(Path(start.model_path).read_text())
         while (command := receive_command(self._sock)) is not None:
             if isinstance(command, Submit):
-                assert isinstance(command.prompt, TextPrompt)
-                self._answer(command.id, command.prompt.parts)
+                if isinstance(command.prompt, TokenPrompt):
+                    self._generate(command, start)
+                else:
+                    assert isinstance(command.prompt, TextPrompt)
+                    self._answer(command.id, command.prompt.parts)
             elif isinstance(command, Forget):
                 said = f"forgot {command.owner} {command.session}"
                 send_events(self._sock, [Delta(number, said) for number in self._waiting])
@@ -102,6 +106,24 @@ class FakeWorker:
         )
         if how == "die when ready":
             sys.exit(3)
+
+    def _generate(self, command: Submit, start: Start) -> None:
+        """Tell of a machine that reads faster with each thread, and generates as fast with two."""
+        assert isinstance(command.prompt, TokenPrompt)
+        assert command.ignores_end
+        num_prompt = len(command.prompt.tokens)
+        done = Done(
+            id=command.id,
+            finish_reason="length",
+            num_completion_tokens=command.max_tokens,
+            queue_ms=0.0,
+            prefill_ms=10.0 * num_prompt / start.num_threads_batch,
+            decode_ms=10.0 * command.max_tokens / min(start.num_threads, 2),
+        )
+        started = Started(
+            id=command.id, num_prompt_tokens=num_prompt, num_cached_tokens=0, num_turns=0
+        )
+        send_events(self._sock, [started, done])
 
     def _answer(self, request_id: int, parts: list[Part]) -> None:
         verb, _, rest = parts[0].text.partition(" ")

@@ -25,6 +25,7 @@ from llmd.cli.profiles import profile_group
 from llmd.cli.serve import serve
 from llmd.cli.sessions import session_group
 from llmd.cli.status import status
+from llmd.cli.tune import tune
 
 
 @click.group(
@@ -64,6 +65,7 @@ for command in (
     model_group,
     db_group,
     config_group,
+    tune,
     import_seed,
 ):
     cli.add_command(command)

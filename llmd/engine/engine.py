@@ -38,6 +38,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     stop: list[str]
     constraint: Constraint | None = None
     num_logprobs: int | None = None
+    ignores_end: bool = False
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):

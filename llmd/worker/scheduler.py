@@ -206,7 +206,7 @@ class Scheduler:
             self._leave(sequence)
             self._emit(refusal(sequence.request.id, error))
             return
-        if self._backend.is_end(token):
+        if self._backend.is_end(token) and not sequence.request.ignores_end:
             self._finish(sequence, "stop")
             return
         sequence.tokens.append(token)

@@ -67,7 +67,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     """Generate. `owner` bounds the reuse of KV; `session` tells which to drop with a session.
 
     `num_logprobs` asks for the log probability of each token and of so many others; None for
-    none. Tools in the prompt bound the answer too, so a `constraint` excludes them.
+    none. Tools in the prompt bound the answer too, so a `constraint` excludes them. With
+    `ignores_end` the answer goes on beyond the model's own end: for measurements.
     """
 
     id: int
@@ -81,6 +82,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     max_context_tokens: int | None = None
     constraint: Constraint | None = None
     num_logprobs: int | None = None
+    ignores_end: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
