@@ -80,15 +80,19 @@ class Slots:
         num_cached = common_prefix(slot.tokens, usable) if slot.owner == owner else 0
         num_saved, state = self._states.find(owner, usable)
         num_filed, entry = self._disk.find(owner, usable) if self._disk else (0, None)
+        num_held = len(slot.tokens)
         if entry is not None and num_filed >= max(num_cached, num_saved) + MIN_FILED_TOKENS:
+            num_held = len(entry.tokens)
             num_cached = num_filed if self._load_file(slot, entry) else 0
         elif state is not None and num_saved > num_cached:
+            num_held = len(state.tokens)
             num_cached = num_saved if self._load(slot, state.data) else 0
             if not num_cached:
                 self._states.remove(state)
         else:
             self._keep(slot, num_cached)
         num_cached = self._backend.truncate(slot.index, num_cached)
+        self._states.worth.note_found(owner, num_cached, num_held)
         slot.owner, slot.session, slot.tokens = owner, session, tokens[:num_cached]
         slot.busy = True
         return slot, num_cached
@@ -129,21 +133,22 @@ class Slots:
         if self._disk is None:
             return False
         for slot in self._slots:
-            if not slot.busy and self._is_unsaved(slot.owner, slot.tokens):
+            if not slot.busy and self._is_unsaved(slot):
                 self._disk.add(
                     slot.owner, slot.session, slot.tokens, self._backend.save(slot.index)
                 )
                 return self._disk.holds(slot.owner, slot.tokens)
         for state in self._states.states:
-            if self._is_unsaved(state.owner, state.tokens):
+            if self._is_unsaved(state):
                 self._disk.add(state.owner, state.session, state.tokens, state.data)
                 return self._disk.holds(state.owner, state.tokens)
         return False
 
-    def _is_unsaved(self, owner: str, tokens: list[int]) -> bool:
-        if self._disk is None or len(tokens) < MIN_FILED_TOKENS:
+    def _is_unsaved(self, held: _Holds) -> bool:
+        if self._disk is None or len(held.tokens) < MIN_FILED_TOKENS:
             return False
-        return not self._disk.holds(owner, tokens)
+        is_wanted = self._states.worth.is_wanted(held.owner, held.session)
+        return is_wanted and not self._disk.holds(held.owner, held.tokens)
 
     def release(self, slot: Slot, tokens: list[int]) -> None:
         """Take a slot back, which now holds the KV of `tokens`."""
@@ -215,7 +220,9 @@ class Slots:
 
     def _keep(self, slot: Slot, num_cached: int) -> None:
         """Save a slot's state when it holds many tokens beyond those that stay in use."""
-        if len(slot.tokens) - num_cached >= MIN_SAVED_TOKENS:
+        if len(slot.tokens) - num_cached < MIN_SAVED_TOKENS:
+            return
+        if self._states.worth.is_kept(slot.owner, slot.session):
             self._states.add(
                 slot.owner, slot.session, slot.tokens, lambda: self._backend.save(slot.index)
             )

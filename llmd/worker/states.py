@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llmd.worker.backend import StateBytes
 from llmd.worker.disk import DiskStates
 from llmd.worker.prefix import common_prefix
+from llmd.worker.worth import Worth
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +24,14 @@ class State:
 class States:
     """The states that were used last, at most `max_bytes` of them. 0 keeps none.
 
-    Those for which there is no room any more go to the `disk`, if there is one.
+    Those for which there is no room any more go to the `disk`, if there is one, and they may be
+    wanted again.
     """
 
     def __init__(self, max_bytes: int, disk: DiskStates | None = None) -> None:
         self.max_bytes = max_bytes
         self._disk = disk
+        self.worth = Worth()
         self._states: list[State] = []
         self.num_bytes = 0
 
@@ -56,7 +59,7 @@ class States:
         while self.num_bytes > self.max_bytes:
             evicted = self._states[0]
             self.remove(evicted)
-            if self._disk is not None:
+            if self._disk is not None and self.worth.is_wanted(evicted.owner, evicted.session):
                 self._disk.add(evicted.owner, evicted.session, evicted.tokens, evicted.data)
 
     def find(self, owner: str, tokens: list[int]) -> tuple[int, State | None]:
