@@ -172,6 +172,9 @@ class Scheduler:
         Each is sampled as if there had been no guess, so guesses change no answer.
         """
         guess = sequence.guess
+        if not guess:
+            self._take(sequence, row)
+            return
         num_right = 0
         for offset in range(len(guess) + 1):
             self._take(sequence, row + offset)
@@ -182,7 +185,7 @@ class Scheduler:
             num_right += 1
             # Its keys and values are there already.
             sequence.num_computed += 1
-        if guess and sequence.draft is not None:
+        if sequence.draft is not None:
             sequence.draft.learn(len(guess), num_right)
             self._num_drafted_tokens += len(guess)
             self._num_accepted_tokens += num_right

@@ -28,6 +28,7 @@ class Vocabulary:
         self.num_tokens = int(lib.llama_vocab_n_tokens(self._vocab))
         self._pieces: dict[int, bytes] = {}
         self._spellings: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self._buffer = ctypes.create_string_buffer(1024)
         bos, eos = lib.llama_vocab_bos(self._vocab), lib.llama_vocab_eos(self._vocab)
         self._adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
@@ -182,7 +183,10 @@ class Vocabulary:
 
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its answer with this token."""
-        return bool(self._short.vocab_is_eog(self._vocab, token))
+        known = self._ends.get(token)
+        if known is None:
+            known = self._ends[token] = bool(self._short.vocab_is_eog(self._vocab, token))
+        return known
 
 
 def _fragments(text: str) -> list[str]:
