@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 
-from bench.servers import Need, Place, Server
+from bench.alone import Alone
+from bench.servers import Place
 
 
-class BatchedBench(Server):
+class BatchedBench(Alone):
     """llama-batched-bench: what the libraries give when nothing is in their way."""
-
-    can_restart = False
 
     def __init__(self, place: Place) -> None:
         super().__init__("llama-batched-bench", place)
-
-    def open(self, need: Need) -> None:
-        """Keep what is needed; there is nothing to start."""
-        self.need = need
-
-    def close(self) -> None:
-        """Leave nothing behind."""
 
     def measure(self, sizes: tuple[int, ...], num_prompt: int, num_answer: int) -> dict[int, float]:
         """Return tokens a second by number of sequences, each with KV memory of its own."""

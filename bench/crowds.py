@@ -6,7 +6,7 @@ import asyncio
 import time
 from functools import partial
 
-from bench.batched import BatchedBench
+from bench.alone import Alone
 from bench.load import Answer, Client
 from bench.results import RATE, SHARE, median, percentile, timing
 from bench.trial import Trial, neighbour
@@ -61,7 +61,7 @@ async def stall(trial: Trial) -> None:
 async def batch(trial: Trial) -> None:
     """Generate many answers side by side; count while all of them are generated."""
     sizes = trial.sizes
-    if isinstance(trial.server, BatchedBench):
+    if isinstance(trial.server, Alone):
         rates = trial.server.measure(sizes.batches, sizes.batch_prompt, sizes.batch_answer)
         for size, rate in rates.items():
             trial.add(f"{size} side by side", RATE, rate, RATE)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from bench.batched import BatchedBench
+from bench.engine_alone import EngineAlone
 from bench.goals import NO_LOOKUP
 from bench.machine import Watch
 from bench.peers import Peers
@@ -34,7 +35,7 @@ class Runner:
         engine = self._options.get("engine", {}) | {"draft": 0}
         unguessing = Llmd(NO_LOOKUP, self._place, self._options | {"engine": engine})
         if scenario.batched_bench_only:
-            return [unguessing, BatchedBench(self._place)]
+            return [EngineAlone(self._place), BatchedBench(self._place), unguessing]
         found: list[Server] = [Llmd("llmd", self._place, self._options)]
         if scenario.with_lookup_off:
             found.append(unguessing)

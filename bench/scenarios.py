@@ -30,7 +30,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     with_lookup_off: bool = False
     """Whether llmd is measured without guessing tokens, too."""
     batched_bench_only: bool = False
-    """Whether llmd, without guessing, is compared with llama-batched-bench and nothing else."""
+    """Whether llmd's engine, without guessing, is compared with llama-batched-bench alone."""
 
 
 def _for_turns(sizes: Sizes, num_turns: int) -> int:

@@ -70,13 +70,19 @@ def _share_out(prefill: list[Sequence], room: int) -> dict[Sequence, int]:
     shares: dict[Sequence, int] = {}
     num_read = 0
     for sequence in prefill:
-        num_tokens = min(sequence.num_uncomputed, room - num_read)
+        num_tokens = min(_num_next(sequence), room - num_read)
         if num_read >= MIN_READ or not num_tokens:
             sequence.num_waits += 1
         else:
             shares[sequence] = num_tokens
             num_read += num_tokens
     return shares
+
+
+def _num_next(sequence: Sequence) -> int:
+    """Return how many tokens may be read at once: a beginning to keep is read by itself."""
+    num_shareable = sequence.num_shareable - sequence.num_computed
+    return num_shareable if num_shareable > 0 else sequence.num_uncomputed
 
 
 def _add_prompt(backend: Backend, sequence: Sequence, slot: int, num_tokens: int) -> int:

@@ -9,6 +9,7 @@ import msgspec
 from llmd.engine.protocol import Part, Prompt, Submit, TextPrompt, TokenPrompt
 from llmd.errors import InvalidField, PromptTooLong
 from llmd.worker.backend import Backend
+from llmd.worker.shared import num_shareable
 
 TURN_BLOCK = 2
 """Old turns go in blocks, so that the prompt begins the same for some turns and is reused."""
@@ -24,11 +25,15 @@ MIN_CHECKED_CHARS = 4096
 
 @dataclass(frozen=True)
 class Fitted:
-    """The tokens of a prompt, how many old turns they hold, and the end of its text."""
+    """The tokens of a prompt, how many old turns they hold, and the end of its text.
+
+    The first `num_shareable` tokens are the chat template's own words.
+    """
 
     tokens: list[int]
     num_turns: int
     tail: str = ""
+    num_shareable: int = 0
 
 
 def fit(backend: Backend, request: Submit) -> Fitted:
@@ -43,11 +48,11 @@ def fit(backend: Backend, request: Submit) -> Fitted:
     )
     _check_length(backend, request.prompt, num_context)
     room = num_context - max(1, min(request.max_tokens, num_context // 4))
-    tokens, tail = _tokens(backend, request.prompt, 0)
+    tokens, parts = _tokens(backend, request.prompt, 0)
     if not tokens:
         raise InvalidField("the prompt has no text: give at least a word", param="prompt")
     if len(tokens) <= room:
-        return Fitted(tokens, request.num_turns, tail)
+        return _fitted(backend, request.prompt, tokens, parts, request.num_turns)
     # The fewest blocks to leave out, by bisection: tokenising takes long for long prompts.
     low, high = 1, -(-request.num_turns // TURN_BLOCK)
     while low < high:
@@ -58,10 +63,18 @@ def fit(backend: Backend, request: Submit) -> Fitted:
             low = middle + 1
     num_dropped = min(high * TURN_BLOCK, request.num_turns)
     if num_dropped:
-        tokens, tail = _tokens(backend, request.prompt, num_dropped)
+        tokens, parts = _tokens(backend, request.prompt, num_dropped)
     if len(tokens) >= num_context:
         raise PromptTooLong(len(tokens), num_context)
-    return Fitted(tokens, request.num_turns - num_dropped, tail)
+    num_turns = request.num_turns - num_dropped
+    return _fitted(backend, request.prompt, tokens, parts, num_turns)
+
+
+def _fitted(
+    backend: Backend, prompt: Prompt, tokens: list[int], parts: list[Part], num_turns: int
+) -> Fitted:
+    tail = parts[-1].text[-TAIL_CHARS:] if parts else ""
+    return Fitted(tokens, num_turns, tail, num_shareable(backend, prompt, parts, tokens))
 
 
 def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
@@ -84,8 +97,8 @@ def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
             raise PromptTooLong(num_tokens, num_context, is_exact=False)
 
 
-def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> tuple[list[int], str]:
-    """Return the tokens and the end of a prompt without its first `num_dropped` turns."""
+def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> tuple[list[int], list[Part]]:
+    """Return the tokens and the parts of a prompt without its first `num_dropped` turns."""
     if isinstance(prompt, TokenPrompt):
         unknown = [token for token in prompt.tokens if token >= backend.num_vocabulary]
         if unknown:
@@ -93,10 +106,10 @@ def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> tuple[list[in
                 f"the model has no token {unknown[0]}: its last is {backend.num_vocabulary - 1}",
                 param="prompt",
             )
-        return prompt.tokens, ""
+        return prompt.tokens, []
     if isinstance(prompt, TextPrompt):
         parts = [part for part in prompt.parts if not 0 <= part.turn < num_dropped]
     else:
         kept = [message for message in prompt.messages if not 0 <= message.turn < num_dropped]
         parts = backend.render(msgspec.structs.replace(prompt, messages=kept))
-    return backend.tokenize(parts), parts[-1].text[-TAIL_CHARS:] if parts else ""
+    return backend.tokenize(parts), parts

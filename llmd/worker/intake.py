@@ -25,6 +25,7 @@ def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Seque
         AnswerStream(request.id, request.stop, parser),
         submitted_at,
         is_thinking,
+        fitted.num_shareable,
     )
 
 

@@ -118,11 +118,20 @@ class Scheduler:
         began = self._clock()
         rows, num_tokens = fill(self._backend, self._running)
         self._backend.decode()
+        self._share()
         for sequence, row in rows:
             self._take_all(sequence, row)
         self.beat(self._clock() - began, num_tokens)
         if not self.has_work and self._slots.num_free != self._backend.max_sequences:
             raise RuntimeError("a slot was lost")
+
+    def _share(self) -> None:
+        """Keep the beginnings that were computed for the first time."""
+        for sequence, slot in self._running.items():
+            number = sequence.num_shareable
+            if number and sequence.num_computed == number:
+                self._slots.share(slot, sequence.tokens[:number])
+                sequence.num_shareable = 0
 
     def beat(self, step_s: float, num_tokens: int) -> None:
         """Tell where the scheduler is; a `step_s` of 0 is no step."""
@@ -153,6 +162,8 @@ class Scheduler:
             slot.forgotten = sequence.forgotten
             self._running[sequence] = slot
             sequence.num_computed = num_cached
+            if self._slots.knows(sequence.tokens[: sequence.num_shareable]):
+                sequence.num_shareable = 0
             sequence.status = Status.PREFILL
             sequence.started_at = self._clock()
             self._num_cached_tokens += num_cached

@@ -36,6 +36,8 @@ class Sequence:
     submitted_at: float
     is_thinking: bool = False
     """The prompt ends within a thought of the model."""
+    num_shareable: int = 0
+    """Tokens that are the chat template's words, and may be kept for everybody."""
     sampler: Sampler | None = None
     """Made when nothing can refuse the request any more: it holds native memory."""
     num_prompt_tokens: int = field(init=False)

@@ -10,6 +10,7 @@ from llmd.engine.protocol import KeptState
 from llmd.worker.backend import Backend, StateBytes
 from llmd.worker.disk import DiskStates, Entry
 from llmd.worker.prefix import common_prefix
+from llmd.worker.shared import SharedBeginnings
 from llmd.worker.states import States
 
 MIN_FILED_TOKENS = 128
@@ -62,6 +63,7 @@ class Slots:
         self._states = states
         self._disk = disk
         self._slots = [Slot(index) for index in range(backend.max_sequences)]
+        self._shared = SharedBeginnings()
         self._clock = 0
 
     @property
@@ -76,26 +78,44 @@ class Slots:
         is free: ask `num_free` before.
         """
         slot = self._choose(owner, session, tokens)
-        usable = tokens[:-1]
-        num_cached = common_prefix(slot.tokens, usable) if slot.owner == owner else 0
-        num_saved, state = self._states.find(owner, usable)
-        num_filed, entry = self._disk.find(owner, usable) if self._disk else (0, None)
-        num_held = len(slot.tokens)
-        if entry is not None and num_filed >= max(num_cached, num_saved) + MIN_FILED_TOKENS:
-            num_held = len(entry.tokens)
-            num_cached = num_filed if self._load_file(slot, entry) else 0
-        elif state is not None and num_saved > num_cached:
-            num_held = len(state.tokens)
-            num_cached = num_saved if self._load(slot, state.data) else 0
-            if not num_cached:
-                self._states.remove(state)
-        else:
-            self._keep(slot, num_cached)
-        num_cached = self._backend.truncate(slot.index, num_cached)
-        self._states.worth.note_found(owner, num_cached, num_held)
+        num_cached = self._backend.truncate(slot.index, self._warm_up(slot, owner, tokens[:-1]))
         slot.owner, slot.session, slot.tokens = owner, session, tokens[:num_cached]
         slot.busy = True
         return slot, num_cached
+
+    def _warm_up(self, slot: Slot, owner: str, tokens: list[int]) -> int:
+        """Put the longest beginning of `tokens` that is kept anywhere into a slot; its length.
+
+        What the slot held and cannot be used is saved before, if it is worth that.
+        """
+        num_own = common_prefix(slot.tokens, tokens) if slot.owner == owner else 0
+        num_saved, state = self._states.find(owner, tokens)
+        num_shared, shared = self._shared.find(tokens)
+        num_filed, entry = self._disk.find(owner, tokens) if self._disk else (0, None)
+        worth = self._states.worth
+        num_near = max(num_own, num_saved, num_shared)
+        if entry is not None and num_filed >= num_near + MIN_FILED_TOKENS:
+            worth.note_found(owner, num_filed, len(entry.tokens))
+            return num_filed if self._load_file(slot, entry) else 0
+        if state is not None and num_saved > max(num_own, num_shared):
+            worth.note_found(owner, num_saved, len(state.tokens))
+            if self._load(slot, state.data):
+                return num_saved
+            self._states.remove(state)
+            return 0
+        if num_shared > num_own:
+            return num_shared if self._load(slot, shared) else 0
+        worth.note_found(owner, num_own, len(slot.tokens))
+        self._keep(slot, num_own)
+        return num_own
+
+    def knows(self, tokens: list[int]) -> bool:
+        """Tell whether these tokens are kept as a beginning for everybody."""
+        return self._shared.find(tokens)[0] == len(tokens)
+
+    def share(self, slot: Slot, tokens: list[int]) -> None:
+        """Keep what a slot holds, which is just `tokens`, as a beginning for everybody."""
+        self._shared.add(tokens, self._backend.save(slot.index))
 
     def num_warm(self, owner: str, tokens: list[int]) -> int:
         """Return how many of `tokens` a slot or RAM holds now, of which one is always computed."""
