@@ -11,9 +11,6 @@ from llmd.errors import InvalidField, PromptTooLong
 from llmd.worker.backend import Backend
 from llmd.worker.shared import num_shareable
 
-TURN_BLOCK = 2
-"""Old turns go in blocks, so that the prompt begins the same for some turns and is reused."""
-
 CHARS_A_TOKEN = 16
 """More than a token of any ordinary text has."""
 
@@ -53,21 +50,40 @@ def fit(backend: Backend, request: Submit) -> Fitted:
         raise InvalidField("the prompt has no text: give at least a word", param="prompt")
     if len(tokens) <= room:
         return _fitted(backend, request.prompt, tokens, parts, request.num_turns)
-    # The fewest blocks to leave out, by bisection: tokenising takes long for long prompts.
-    low, high = 1, -(-request.num_turns // TURN_BLOCK)
-    while low < high:
-        middle = (low + high) // 2
-        if len(_tokens(backend, request.prompt, middle * TURN_BLOCK)[0]) <= room:
-            high = middle
-        else:
-            low = middle + 1
-    num_dropped = min(high * TURN_BLOCK, request.num_turns)
+    num_dropped = _num_dropped(backend, request, room)
     if num_dropped:
         tokens, parts = _tokens(backend, request.prompt, num_dropped)
     if len(tokens) >= num_context:
         raise PromptTooLong(len(tokens), num_context)
     num_turns = request.num_turns - num_dropped
     return _fitted(backend, request.prompt, tokens, parts, num_turns)
+
+
+def _num_dropped(backend: Backend, request: Submit, room: int) -> int:
+    """Return how many old turns to leave out: as many as it takes, and then some.
+
+    They go in blocks of up to half of those that fit: for some turns the prompt then begins as
+    before, and what was computed of it is used again.
+    """
+    # By bisection: tokenising takes long for long prompts.
+    low, high = min(1, request.num_turns), request.num_turns
+    while low < high:
+        middle = (low + high) // 2
+        if len(_tokens(backend, request.prompt, middle)[0]) <= room:
+            high = middle
+        else:
+            low = middle + 1
+    block = _block(request.num_turns - high)
+    return min(-(-high // block) * block, request.num_turns)
+
+
+def _block(num_fitting: int) -> int:
+    """Return the largest power of two up to half of the turns that fit.
+
+    Blocks of all sizes have their ends in common then, should one turn more or less fit.
+    """
+    half: int = max(1, num_fitting // 2)
+    return 1 << (half.bit_length() - 1)
 
 
 def _fitted(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmd.engine.protocol import ChatPrompt, Message, Part, Prompt, Sampling, Submit, TextPrompt
 from llmd.errors import InvalidField, PromptTooLong
-from llmd.worker.fit import TURN_BLOCK, fit
+from llmd.worker.fit import fit
 from tests.fakes import FakeBackend
 
 
@@ -45,10 +45,10 @@ def _without(prompt: TextPrompt, num_dropped: int) -> list[int]:
 )
 @example(lengths=[], size=1, max_tokens=1, num_context=2, limit=None)
 @example(lengths=[1], size=1, max_tokens=1, num_context=3, limit=None)
-def test_fewest_blocks_of_old_turns_are_left_out_that_leave_room(
+def test_old_turns_are_left_out_until_there_is_room(
     lengths: list[int], size: int, max_tokens: int, num_context: int, limit: int | None
 ) -> None:
-    """The prompt keeps its newest turns, loses no more than it must, and fits the context."""
+    """The prompt keeps its newest turns, more than half of those that fit, and fits the context."""
     prompt = _text(lengths, size)
     backend = FakeBackend(num_context_tokens=num_context)
     request = _request(prompt, len(lengths), max_tokens, limit)
@@ -66,14 +66,26 @@ def test_fewest_blocks_of_old_turns_are_left_out_that_leave_room(
     num_dropped = len(lengths) - num_kept
     assert tokens == _without(prompt, num_dropped)
     assert len(tokens) < context
-    assert num_dropped % TURN_BLOCK == 0 or num_kept == 0
     room = context - max(1, min(max_tokens, context // 4))
-    if num_kept:
-        assert len(tokens) <= room
-    if num_dropped:
-        one_block_more = max(0, -(-num_dropped // TURN_BLOCK) - 1) * TURN_BLOCK
-        assert len(_without(prompt, one_block_more)) > room
+    num_fitting = len(lengths)
+    while num_fitting and len(_without(prompt, len(lengths) - num_fitting)) > room:
+        num_fitting -= 1
+    assert num_fitting / 2 <= num_kept <= num_fitting
+    if num_fitting == len(lengths):
+        assert num_kept == num_fitting
     assert backend.num_tokenized <= 3 + math.log2(len(lengths) + 1)
+
+
+def test_a_long_conversation_begins_the_same_for_some_turns() -> None:
+    """What was computed of it is used again: it is not read anew at each turn."""
+    backend = FakeBackend(num_context_tokens=120)
+    dropped = [
+        num_turns - fit(backend, _request(_text([10] * num_turns, 10), num_turns, 10)).num_turns
+        for num_turns in range(30)
+    ]
+    assert dropped == sorted(dropped)
+    assert dropped[:10] == [0] * 10
+    assert set(dropped) == {0, 4, 8, 12, 16, 20}
 
 
 def test_prompt_that_fits_is_tokenised_once() -> None:
