@@ -11,35 +11,21 @@ import contextlib
 import hashlib
 import os
 import queue
-import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from llmd.worker import state_file
 from llmd.worker.backend import StateBytes
 from llmd.worker.prefix import common_prefix
 
 MAX_PENDING_BYTES = 256 * 1024 * 1024
 """Of states that wait to be written: more would take memory that others need."""
 
-_MAGIC = b"LLMDKV1\n"
-_LENGTH = struct.Struct(">I")
-_MAX_HEADER_BYTES = 64 * 1024 * 1024
 _SUFFIX = ".kv"
-
-
-class _Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file begins with. `checksum` is the CRC-32 of the state behind it."""
-
-    owner: str
-    session: str
-    tokens: list[int]
-    num_bytes: int
-    checksum: int
 
 
 @dataclass(eq=False)
@@ -124,7 +110,7 @@ class DiskStates:
         data = entry.data
         if data is None:
             try:
-                data = self._read(entry.path)
+                data = state_file.read(entry.path)
             except (OSError, ValueError, msgspec.MsgspecError) as error:
                 self._warn(f"a kept state cannot be used: {error}")
                 self.remove(entry)
@@ -202,14 +188,6 @@ class DiskStates:
                         stat = path.stat()
                         yield stat.st_mtime, path, stat.st_size
 
-    def _read(self, path: Path) -> bytes:
-        with path.open("rb") as file:
-            header = _header_of(file.read(len(_MAGIC) + _LENGTH.size), file.read)
-            data = file.read()
-        if len(data) != header.num_bytes or zlib.crc32(data) != header.checksum:
-            raise ValueError("its content is not what was written")
-        return data
-
     def _write_all(self) -> None:
         while (entry := self._queue.get()) is not None:
             data = entry.data
@@ -225,20 +203,12 @@ class DiskStates:
             entry.data = None
 
     def _write(self, entry: Entry, data: StateBytes) -> None:
-        header = msgspec.msgpack.encode(
-            _Header(
-                owner=entry.owner,
-                session=entry.session,
-                tokens=entry.tokens,
-                num_bytes=len(data),
-                checksum=zlib.crc32(data),
-            )
-        )
         beside = entry.path.with_suffix(".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(beside, flags, 0o600), "wb") as file:
-            file.write(_MAGIC + _LENGTH.pack(len(header)) + header)
-            file.write(data)
+        try:
+            state_file.write(beside, entry.owner, entry.session, entry.tokens, data)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
         with self._lock:
             # Forgotten while it was written: it must not come back.
             if entry.is_gone:
@@ -247,20 +217,10 @@ class DiskStates:
                 beside.rename(entry.path)
 
 
-def _read_header(path: Path) -> _Header:
+def _read_header(path: Path) -> state_file.Header:
     if path.suffix != _SUFFIX:
         raise ValueError("half a file")
-    with path.open("rb") as file:
-        return _header_of(file.read(len(_MAGIC) + _LENGTH.size), file.read)
-
-
-def _header_of(head: bytes, read: Callable[[int], bytes]) -> _Header:
-    if len(head) != len(_MAGIC) + _LENGTH.size or not head.startswith(_MAGIC):
-        raise ValueError("it is no state")
-    (length,) = _LENGTH.unpack(head[len(_MAGIC) :])
-    if length > _MAX_HEADER_BYTES:
-        raise ValueError("its beginning is too long")
-    return msgspec.msgpack.decode(read(length), type=_Header)
+    return state_file.read_header(path)
 
 
 def fingerprint_of(model: Path, *words: str) -> str:
