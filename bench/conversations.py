@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from bench.load import Answer, Client, Json
-from bench.results import SHARE, timing
+from bench.results import SHARE, median, timing
 from bench.trial import Trial
 
 
@@ -31,6 +31,34 @@ async def session(trial: Trial) -> None:
             trial.add(f"turn {turn}", "since turn 1", time.perf_counter() - began, "s")
     early, *_, late = sizes.turns
     trial.add(f"turn {late}", f": turn {early}", first_s[late] / first_s[early], SHARE)
+
+
+async def window(trial: Trial) -> None:
+    """Hold a conversation that llmd keeps, and that soon has more than the context takes.
+
+    Old turns are left out in blocks then, so that most turns go on from what is there. What it
+    costs to read the rest anew is in the mean.
+    """
+    sizes, client = trial.sizes, await trial.client()
+    profile = {"history_turns": max(sizes.turns), "temperature": 0}
+    await client.call("PUT", "/profiles/long", profile)
+    early, *_, late = sizes.turns
+    last = late + sizes.turns_around
+    first_s: list[float] = []
+    for turn in range(1, last + 1):
+        text = await trial.prompts.text(client, sizes.turn, "window", trial.round, turn)
+        answer = await client.say("window", text, "long", sizes.answer)
+        if not trial.check([answer]):
+            return
+        first_s.append(answer.first_s)
+    found: list[float] = []
+    for turn in (early, late):
+        around = first_s[turn - sizes.turns_around - 1 : turn + sizes.turns_around]
+        found.append(median(around))
+        at = f"turn {turn}"
+        trial.add(at, "first token, median around", 1000 * median(around), "ms")
+        trial.add(at, "first token, mean around", 1000 * sum(around) / len(around), "ms")
+    trial.add(f"turn {late}", f": turn {early}", found[1] / found[0], SHARE)
 
 
 async def juggle(trial: Trial) -> None:

@@ -50,7 +50,7 @@ GOALS = (
     _at_once("8 clients"),
     _at_once("16 clients"),
     Goal(scenario="session", at="turn 10", what="first token", limit=1.0),
-    Goal(scenario="session", at="turn 50", what=": turn 5", limit=1.3, against=""),
+    Goal(scenario="window", at="turn 50", what=": turn 5", limit=1.3, against=""),
     Goal(scenario="juggle", at="32 sessions, 8 sequences", what="all turns", limit=0.9),
     Goal(scenario="restart", at="4096 tokens", what="restarted : cold", limit=0.05, against=""),
     Goal(scenario="restart", at="4096 tokens", what="first token, restarted", limit=0.1),

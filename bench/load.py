@@ -23,7 +23,8 @@ Json = dict[str, Any]
 class Answer:
     """What one request gave. Times are seconds of `time.perf_counter`."""
 
-    def __init__(self, num_wanted: int) -> None:
+    def __init__(self, num_wanted: int | None) -> None:
+        """Take how many tokens are wanted; None where the model may end it when it likes."""
         self.num_wanted = num_wanted
         self.began = time.perf_counter()
         self.times: list[float] = []
@@ -41,7 +42,7 @@ class Answer:
         """Note what a chunk tells."""
         if chunk.error is not None:
             self.error = f"error within the stream: {chunk.error}"
-        if chunk.choices and (piece := chunk.choices[0].piece):
+        if piece := chunk.piece:
             self.times.append(now)
             self.pieces.append(piece)
             if len(self.times) == _UNDER_WAY:
@@ -63,7 +64,7 @@ class Answer:
             return
         if not self.times:
             self.error = "no piece came"
-        elif self._usage_tokens not in (None, self.num_wanted):
+        elif self.num_wanted and self._usage_tokens not in (None, self.num_wanted):
             self.error = f"{self._usage_tokens} tokens, not {self.num_wanted}"
 
     @property
@@ -216,7 +217,16 @@ class Client:
         body["stream_options"] = {"include_usage": True}
         headers = {"X-Conversation-Id": conversation} if conversation else {}
         answer = answer or Answer(num_tokens)
-        raw = self._request("POST", path, body, headers)
+        return await self._fill(answer, self._request("POST", path, body, headers))
+
+    async def say(self, session: str, prompt: str, profile: str, num_tokens: int) -> Answer:
+        """Stream the next answer of a conversation that llmd keeps, of up to `num_tokens`."""
+        body = {"session_id": session, "prompt": prompt, "profile": profile, "stream": True}
+        raw = self._request("POST", "/answer", body | {"max_tokens": num_tokens}, {})
+        return await self._fill(Answer(None), raw)
+
+    async def _fill(self, answer: Answer, raw: bytes) -> Answer:
+        """Send a request for a stream, and note what comes."""
         events, failure = Events(), bytearray()
 
         def sink(data: bytes) -> None:
@@ -239,10 +249,10 @@ class Client:
         return answer
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        """Return the answer to a request, from JSON. Raise `OSError` when it is not 200."""
+        """Return the answer to a request, from JSON. Raise `OSError` for an error."""
         found = bytearray()
         response = await self._send(self._request(method, path, body, {}), found.extend)
-        if response.status != 200:
+        if response.status // 100 != 2:
             raise OSError(f"{method} {path}: {response.status}: {bytes(found[:300])!r}")
         return msgspec.json.decode(bytes(found))
 

@@ -37,6 +37,8 @@ class Runner:
         if scenario.batched_bench_only:
             return [EngineAlone(self._place), BatchedBench(self._place), unguessing]
         found: list[Server] = [Llmd("llmd", self._place, self._options)]
+        if scenario.llmd_only:
+            return found
         if scenario.with_lookup_off:
             found.append(unguessing)
         peers = self._peers.make(self._place, tries_slots=scenario.tries_slots)

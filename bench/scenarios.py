@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from bench.conversations import juggle, restart, session
+from bench.conversations import juggle, restart, session, window
 from bench.copying import copy
 from bench.crowds import batch, busy, load, stall
 from bench.servers import Need
@@ -27,6 +27,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     tries_slots: bool = False
     """Whether the peer is measured with several numbers of slots."""
     restarts: bool = False
+    llmd_only: bool = False
     with_lookup_off: bool = False
     """Whether llmd is measured without guessing tokens, too."""
     batched_bench_only: bool = False
@@ -54,6 +55,13 @@ SCENARIOS = (
         title="One long conversation",
         need=lambda s: Need(slots=2, tokens_per_slot=_for_turns(s, max(s.turns))),
         run=session,
+    ),
+    Scenario(
+        name="window",
+        title="A conversation that outgrows the context",
+        need=lambda s: Need(slots=1, tokens_per_slot=_for_turns(s, max(s.turns)) // 4),
+        run=window,
+        llmd_only=True,
     ),
     Scenario(
         name="juggle",

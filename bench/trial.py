@@ -29,6 +29,8 @@ class Sizes(Struct, frozen=True, kw_only=True):
     min_requests: int = 4
     """Of all clients of one point together."""
     turns: tuple[int, ...] = (5, 10, 50)
+    turns_around: int = 3
+    """Before and after a turn that is looked at, where single ones differ by their nature."""
     turn: int = 64
     sessions: int = 32
     sequences: int = 8
@@ -53,6 +55,7 @@ QUICK = Sizes(
     requests_each=2,
     min_requests=1,
     turns=(2, 3),
+    turns_around=1,
     turn=24,
     sessions=3,
     sequences=2,

@@ -127,11 +127,17 @@ class Usage(Struct):
 
 
 class Chunk(Struct):
-    """One event of a stream."""
+    """One event of a stream: OpenAI's, or one of llmd's own, with its text or what it came to."""
 
     choices: list[Choice] = []
+    text: str = ""
     usage: Usage | None = None
     error: Any = None
+
+    @property
+    def piece(self) -> str:
+        """What it adds to the answer."""
+        return self.choices[0].piece if self.choices else self.text
 
 
 class Events:
