@@ -34,20 +34,28 @@ async def session(trial: Trial) -> None:
 
 
 async def window(trial: Trial) -> None:
-    """Hold a conversation that llmd keeps, and that soon has more than the context takes.
+    """Hold conversations that llmd keeps and of which not all goes into the prompt.
 
-    Old turns are left out in blocks then, so that most turns go on from what is there. What it
-    costs to read the rest anew is in the mean.
+    Once the profile keeps the usual 5 turns, once the context takes what it can. Old turns are
+    left out in blocks, so that most turns go on from what is there. What it costs to read the
+    rest anew is in the mean.
     """
-    sizes, client = trial.sizes, await trial.client()
-    profile = {"history_turns": max(sizes.turns), "temperature": 0}
-    await client.call("PUT", "/profiles/long", profile)
+    client = await trial.client()
+    for num_turns, note in ((5, "5 kept"), (max(trial.sizes.turns), "context full")):
+        await _outgrow(trial, client, num_turns, note)
+
+
+async def _outgrow(trial: Trial, client: Client, num_turns: int, note: str) -> None:
+    sizes = trial.sizes
+    await client.call(
+        "PUT", f"/profiles/{num_turns}", {"history_turns": num_turns, "temperature": 0}
+    )
     early, *_, late = sizes.turns
     last = late + sizes.turns_around
     first_s: list[float] = []
     for turn in range(1, last + 1):
         text = await trial.prompts.text(client, sizes.turn, "window", trial.round, turn)
-        answer = await client.say("window", text, "long", sizes.answer)
+        answer = await client.say(f"keep-{num_turns}", text, str(num_turns), sizes.answer)
         if not trial.check([answer]):
             return
         first_s.append(answer.first_s)
@@ -55,10 +63,10 @@ async def window(trial: Trial) -> None:
     for turn in (early, late):
         around = first_s[turn - sizes.turns_around - 1 : turn + sizes.turns_around]
         found.append(median(around))
-        at = f"turn {turn}"
+        at = f"turn {turn}, {note}"
         trial.add(at, "first token, median around", 1000 * median(around), "ms")
         trial.add(at, "first token, mean around", 1000 * sum(around) / len(around), "ms")
-    trial.add(f"turn {late}", f": turn {early}", found[1] / found[0], SHARE)
+    trial.add(f"turn {late}, {note}", f": turn {early}", found[1] / found[0], SHARE)
 
 
 async def juggle(trial: Trial) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from bench.alone import Alone
 from bench.load import Answer, Client
 from bench.results import RATE, SHARE, median, percentile, timing
+from bench.servers import PACKAGED_WEIGHT
 from bench.trial import Trial, neighbour
 
 
@@ -20,14 +21,48 @@ async def load(trial: Trial) -> None:
 
 
 async def busy(trial: Trial) -> None:
-    """Let clients ask with all cores free, and with one of them taken by another process."""
+    """Let clients ask with all cores free, and with one of them taken by another process.
+
+    At first both have the same weight, then the server has what llmd's package gives it.
+    """
     client = await trial.client()
-    for num_clients in trial.sizes.busy_clients:
-        quiet = await _load_of(trial, client, num_clients, ", quiet")
-        with neighbour():
-            taken = await _load_of(trial, client, num_clients, ", busy")
-        if quiet:
-            trial.add(_clients(num_clients), "busy : quiet", taken / quiet, SHARE)
+    for weight in ("", f", weight {PACKAGED_WEIGHT}"):
+        if weight and not trial.server.outweigh():
+            return
+        for num_clients in trial.sizes.busy_clients:
+            at = _clients(num_clients) + weight
+            quiet = await _rate_for_a_while(trial, client, num_clients, f"quiet{weight}")
+            with neighbour():
+                taken = await _rate_for_a_while(trial, client, num_clients, f"busy{weight}")
+            trial.add(at, "tok/s, quiet", quiet, RATE)
+            trial.add(at, "tok/s, busy", taken, RATE)
+            if quiet:
+                trial.add(at, "busy : quiet", taken / quiet, SHARE)
+
+
+async def _rate_for_a_while(trial: Trial, client: Client, num_clients: int, note: str) -> float:
+    """Return the tokens a second until the first answer is whole.
+
+    Some servers are a thousand times slower beside a neighbour: nobody waits for their end.
+    """
+    sizes = trial.sizes
+    questions = [
+        await trial.prompts.question(client, sizes.prompt, "busy", trial.round, note, number)
+        for number in range(num_clients)
+    ]
+    answers = [Answer(sizes.busy_answer) for _ in questions]
+    asked = [
+        asyncio.ensure_future(client.chat(question, sizes.busy_answer, answer=answer))
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    began = time.perf_counter()
+    await asyncio.wait(asked, timeout=sizes.busy_s, return_when=asyncio.FIRST_COMPLETED)
+    rate = sum(len(answer.times) for answer in answers) / (time.perf_counter() - began)
+    for one in asked:
+        one.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    trial.errors += [answer.error for answer in answers if answer.error]
+    return rate
 
 
 async def stall(trial: Trial) -> None:

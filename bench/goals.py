@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bench.results import RATE
+from bench.servers import PACKAGED_WEIGHT
 
 NO_LOOKUP = "llmd, no lookup"
 """llmd that guesses no tokens."""
@@ -42,6 +43,10 @@ def _at_once(at: str) -> Goal:
     return Goal(scenario="load", at=at, what="first token p50, at once", limit=0.7)
 
 
+def _beside(at: str) -> Goal:
+    return Goal(scenario="busy", at=at, what="busy : quiet", limit=0.6, against="", at_least=True)
+
+
 GOALS = (
     _rate("load", "1 client", 1.0),
     _rate("load", "4 clients", 1.0),
@@ -50,16 +55,15 @@ GOALS = (
     _at_once("8 clients"),
     _at_once("16 clients"),
     Goal(scenario="session", at="turn 10", what="first token", limit=1.0),
-    Goal(scenario="window", at="turn 50", what=": turn 5", limit=1.3, against=""),
+    Goal(scenario="window", at="turn 50, 5 kept", what=": turn 5", limit=1.3, against=""),
     Goal(scenario="juggle", at="32 sessions, 8 sequences", what="all turns", limit=0.9),
     Goal(scenario="restart", at="4096 tokens", what="restarted : cold", limit=0.05, against=""),
     Goal(scenario="restart", at="4096 tokens", what="first token, restarted", limit=0.1),
     _rate("copy", "edited text", 1.3, NO_LOOKUP),
     _rate("copy", "free text", 0.98, NO_LOOKUP),
     Goal(scenario="stall", at="2048 tokens come to 4 streams", what="worst gap", limit=0.7),
-    Goal(
-        scenario="busy", at="8 clients", what="busy : quiet", limit=0.6, against="", at_least=True
-    ),
+    _beside("8 clients"),
+    _beside(f"8 clients, weight {PACKAGED_WEIGHT}"),
     _rate("batch", "8 side by side", 0.95),
     _rate("batch", "16 side by side", 0.95),
 )

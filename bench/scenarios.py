@@ -96,7 +96,9 @@ SCENARIOS = (
     Scenario(
         name="busy",
         title="A neighbour that takes one core",
-        need=lambda s: Need(slots=max(s.busy_clients), tokens_per_slot=_for_one(s)),
+        need=lambda s: Need(
+            slots=max(s.busy_clients), tokens_per_slot=s.prompt + s.busy_answer + _SPARE
+        ),
         run=busy,
     ),
     Scenario(

@@ -25,6 +25,12 @@ _START_S = 300.0
 _STOP_S = 60.0
 _OPENER = build_opener(ProxyHandler({}))
 
+PACKAGED_WEIGHT = 1000
+"""CPUWeight= of llmd's unit; systemd's own is 100."""
+
+_PACKAGED_NICE = "-10"
+"""Gives a session nearly ten times the weight of another, as the kernel's table has it."""
+
 Options = dict[str, dict[str, Any]]
 """[section] → option → value of llmd's configuration."""
 
@@ -135,6 +141,20 @@ class Server:
         """Return the end of its log."""
         log = self.folder / "log"
         return log.read_text(errors="replace")[-2000:] if log.exists() else ""
+
+    def outweigh(self) -> bool:
+        """Give it the weight that llmd's package has; False where that is not allowed.
+
+        Linux weighs sessions against each other as systemd's services are weighed.
+        """
+        if self._process is None:
+            return False
+        try:
+            for pid in (self._process.pid, *descendants(self._process.pid)):
+                Path(f"/proc/{pid}/autogroup").write_text(_PACKAGED_NICE)
+        except OSError:
+            return False
+        return True
 
     @property
     def cpu_code(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from llmd.errors import InvalidField
 from llmd.worker.backend import Backend, Matcher
 from llmd.worker.sequence import Sequence
+from llmd.worker.team import leave_core
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Compiler:
                 sequence.forgotten = True
 
     def _run(self) -> None:
+        leave_core()
         while True:
             sequence = self._queue.get()
             matcher, error = None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from llmd.worker.constraint import Grammars
 from llmd.worker.embedding_context import EmbeddingContext
 from llmd.worker.llama import LoadedModel
 from llmd.worker.sampler import LlamaSampler, SamplerTools
+from llmd.worker.team import Team
 
 MAX_DRAFT_ROWS = 16
 """More guesses a step cost more than they bring: the cores have enough to do without."""
@@ -50,6 +52,7 @@ class LlamaBackend:
         self.num_context_tokens = int(self._lib.llama_n_ctx_seq(self._ctx))
         self._batch = Batch(start.max_batch_tokens)
         self._native_batch = self._lib.llama_batch(**self._batch.pointers())
+        self._team = Team(max(loaded.num_threads, loaded.num_threads_batch), self._set_threads)
         self._warm_up()
 
     def _make_context(self, start: Start) -> Any:
@@ -75,6 +78,12 @@ class LlamaBackend:
                 f"no memory for a context of {params.n_ctx} tokens: make [engine] context smaller"
             )
         return context
+
+    def _set_threads(self, most: int) -> None:
+        loaded = self._loaded
+        self._lib.llama_set_n_threads(
+            self._ctx, min(most, loaded.num_threads), min(most, loaded.num_threads_batch)
+        )
 
     @property
     def info(self) -> ModelInfo:
@@ -142,7 +151,9 @@ class LlamaBackend:
         self._native_batch.n_tokens = self._batch.num_tokens
         self._batch.num_tokens = 0
         # CDLL, not PyDLL: it runs for long and must leave the GIL to the reader thread.
+        began = time.monotonic()
         code = self._lib.llama_decode(self._ctx, self._native_batch)
+        self._team.note(time.monotonic() - began)
         if code != 0:
             raise EngineFailed(f"llama_decode failed with code {code}")
 

@@ -15,6 +15,7 @@ from llmd.worker.context import load_backend
 from llmd.worker.desk import Desk, EmbeddingDesk
 from llmd.worker.disk import DiskStates, fingerprint_of
 from llmd.worker.embedding_context import load_embedder
+from llmd.worker.team import leave_core
 
 OBEY_S = 0.02
 """How long new requests may be read and tokenised before those that generate go on."""
@@ -81,6 +82,7 @@ class Worker:
                     return self._inbox.get()
 
     def _read(self) -> None:
+        leave_core()
         try:
             while (command := receive_command(self._sock)) is not None:
                 self._inbox.put(command)

@@ -16,9 +16,14 @@ def num_usable_cores() -> int:
 
     The quota is rounded down: threads that wait for their share hold up all the others.
     """
-    cores = {_core_of(cpu) for cpu in os.sched_getaffinity(0)}
+    num_cores = num_physical_cores()
     quota = cgroup_quota(_OWN_CGROUP, _CGROUPS)
-    return max(1, len(cores) if quota is None else min(len(cores), int(quota)))
+    return max(1, num_cores if quota is None else min(num_cores, int(quota)))
+
+
+def num_physical_cores() -> int:
+    """Return the physical cores that affinity allows."""
+    return len({_core_of(cpu) for cpu in os.sched_getaffinity(0)})
 
 
 def cgroup_quota(own: Path, root: Path) -> float | None:

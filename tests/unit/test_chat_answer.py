@@ -79,7 +79,7 @@ def test_requests_of_a_session_see_the_turn_before_them(service: Service) -> Non
 
 
 def test_the_prompt_holds_the_last_turns_of_the_window(service: Service) -> None:
-    """Five at most, in order; the oldest go two by two; the store keeps all."""
+    """Five at most, in order; the oldest go by threes; the store keeps all."""
     prompts, told = [], []
     for number in range(8):
         told.append(finish(start(service, prompt=f"p{number}")).turns_in_prompt)
@@ -87,9 +87,9 @@ def test_the_prompt_holds_the_last_turns_of_the_window(service: Service) -> None
         assert isinstance(prompt, ChatPrompt)
         prompts.append([at.content for at in prompt.messages if at.role == "user"])
         assert service.engine.requests[-1].num_turns == told[-1]
-    assert told == [0, 1, 2, 3, 4, 5, 4, 5]
-    assert prompts[6] == ["p2", "p3", "p4", "p5", "p6"]
-    assert prompts[7] == ["p2", "p3", "p4", "p5", "p6", "p7"]
+    assert told == [0, 1, 2, 3, 4, 5, 3, 4]
+    assert prompts[6] == ["p3", "p4", "p5", "p6"]
+    assert prompts[7] == ["p3", "p4", "p5", "p6", "p7"]
     assert len(turns(service)) == 8
 
 
