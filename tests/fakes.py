@@ -78,7 +78,9 @@ class FakeBackend:
         max_batch_tokens: int = 32,
         recurrent: bool = False,
         max_draft_tokens: int = 0,
+        num_cells: int = 0,
     ) -> None:
+        self.num_cells = num_cells
         self.next_token = next_token
         self.num_context_tokens = num_context_tokens
         self.max_sequences = max_sequences
@@ -143,6 +145,7 @@ class FakeBackend:
         assert position == len(self.resident[slot]), "a gap or a token twice in the KV memory"
         assert position < self.num_context_tokens, "a token beyond the context"
         self.resident[slot].append(token)
+        self._check_cells()
         self._batch.append((slot, output, position))
 
     def decode(self) -> None:
@@ -174,9 +177,14 @@ class FakeBackend:
     def load(self, slot: int, state: StateBytes) -> bool:
         assert not self.resident[slot], "a state was loaded over another"
         tokens = list(array.array("i", state))
+        self.resident[slot] = tokens
+        self._check_cells()
         # A load that fails may have written a part.
         self.resident[slot] = tokens if self.loads else tokens[:1]
         return self.loads
+
+    def _check_cells(self) -> None:
+        assert not self.num_cells or sum(map(len, self.resident)) <= self.num_cells, "no cell free"
 
     def make_embedder(self) -> EmbeddingBackend:
         raise InvalidField("this fake makes no vectors")

@@ -32,6 +32,7 @@ class House:
         max_sequences: int = 4,
         max_batch_tokens: int = 32,
         max_draft_tokens: int = 0,
+        num_cells: int = 0,
     ) -> None:
         self.backend = FakeBackend(
             next_token=next_token or says(LONG_ANSWER),
@@ -39,6 +40,7 @@ class House:
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
             max_draft_tokens=max_draft_tokens,
+            num_cells=num_cells,
         )
         self.events: list[Event] = []
         self.clock = Clock()

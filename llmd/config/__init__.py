@@ -94,6 +94,8 @@ class Engine(_Section, frozen=True, kw_only=True):
     batch: Annotated[int, Meta(ge=16, le=4096)] = 256
     draft: Annotated[int, Meta(ge=0, le=16)] = 3
     kv_type: Literal["f16", "q8_0"] = "f16"
+    kv_unified: bool = False
+    flash_attention: Literal["auto", "on", "off"] = "auto"
     load_timeout_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
     stall_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
 
@@ -138,6 +140,7 @@ class Config(_Section, frozen=True, kw_only=True):
 _SECTIONS: dict[str, type[_Section]] = {f.name: f.type for f in msgspec.structs.fields(Config)}
 
 _MIN_CONTEXT_PER_SEQUENCE = 128
+_FLASH_ATTENTION = ("engine", "flash_attention")
 
 
 def load(path: Path) -> Config:
@@ -231,6 +234,12 @@ def _check_together(config: Config, sources: dict[tuple[str, str], Path], path: 
             f"{file}: engine.context: {engine.context} tokens for engine.parallel = "
             f"{engine.parallel} sequences leave less than {_MIN_CONTEXT_PER_SEQUENCE} each: "
             f"give at least {engine.parallel * _MIN_CONTEXT_PER_SEQUENCE}, or fewer sequences"
+        )
+    if engine.kv_type != "f16" and engine.flash_attention == "off":
+        file = sources[_FLASH_ATTENTION]
+        raise ConfigError(
+            f'{file}: engine.flash_attention: "off" goes with kv_type = "f16" alone: '
+            f'take "auto", or leave kv_type = "{engine.kv_type}" out'
         )
 
 

@@ -225,6 +225,8 @@ class Engine:
             num_threads=settings.threads,
             num_threads_batch=settings.threads_batch,
             kv_type=settings.kv_type,
+            kv_unified=settings.kv_unified,
+            flash_attention=settings.flash_attention,
             max_state_bytes=self._cache.ram_bytes,
             cache_dir=self._cache.dir,
             max_disk_bytes=self._cache.disk_bytes,

@@ -51,6 +51,8 @@ class Backend(Protocol):
 
     num_context_tokens: int
     """Tokens that one slot holds."""
+    num_cells: int
+    """Tokens that all slots together hold; 0: each holds its own, whatever the others do."""
     max_sequences: int
     max_batch_tokens: int
     """Tokens that one decode takes."""

@@ -23,6 +23,9 @@ from llmd.worker.team import Team
 MAX_DRAFT_ROWS = 16
 """More guesses a step cost more than they bring: the cores have enough to do without."""
 
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+"""As llama.h numbers them."""
+
 _NUM_WARM_UP = 32
 """Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
 
@@ -49,7 +52,9 @@ class LlamaBackend:
         self.max_output_rows = _num_outputs(start)
         # A recurrent model has no earlier state to go back to.
         self.max_draft_tokens = 0 if loaded.is_recurrent else start.max_draft_tokens
-        self.num_context_tokens = int(self._lib.llama_n_ctx_seq(self._ctx))
+        num_seq_tokens = int(self._lib.llama_n_ctx_seq(self._ctx))
+        self.num_cells = num_seq_tokens if start.kv_unified else 0
+        self.num_context_tokens = min(num_seq_tokens, loaded.num_trained_tokens)
         self._batch = Batch(start.max_batch_tokens)
         self._native_batch = self._lib.llama_batch(**self._batch.pointers())
         self._team = Team(max(loaded.num_threads, loaded.num_threads_batch), self._set_threads)
@@ -70,7 +75,8 @@ class LlamaBackend:
             start.kv_type
         ]
         # With one KV stream for all, every token's attention walks the cells of all sequences.
-        params.kv_unified = False
+        params.kv_unified = start.kv_unified
+        params.flash_attn_type = _FLASH_ATTENTION[start.flash_attention]
         params.no_perf = True
         context = lib.llama_init_from_model(self._loaded.model, params)
         if not context:

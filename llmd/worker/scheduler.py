@@ -18,6 +18,7 @@ from llmd.engine.protocol import (
 )
 from llmd.errors import InvalidField
 from llmd.worker.backend import Backend, Matcher, Sampler
+from llmd.worker.cells import Cells
 from llmd.worker.disk import DiskStates
 from llmd.worker.draft import Draft
 from llmd.worker.filling import fill
@@ -26,7 +27,7 @@ from llmd.worker.refusal import refusal
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot, Slots
 from llmd.worker.states import States
-from llmd.worker.waiting import Waiting
+from llmd.worker.waiting import MAX_WAITS, Waiting
 
 
 class Scheduler:
@@ -50,6 +51,7 @@ class Scheduler:
         self._emit = emit
         self._clock = clock
         self._slots = Slots(backend, States(max_state_bytes, disk), disk)
+        self._cells = Cells(backend.num_cells, backend.max_draft_tokens)
         self._waiting = Waiting()
         self._running: dict[Sequence, Slot] = {}
         self._num_prompt_tokens = 0
@@ -115,6 +117,7 @@ class Scheduler:
         self._admit()
         if not self._running:
             return
+        self._make_room()
         began = self._clock()
         rows, num_tokens = fill(self._backend, self._running)
         self._backend.decode()
@@ -153,29 +156,49 @@ class Scheduler:
         """Move waiting sequences to free slots, as many as there is time to read."""
         while self._slots.num_free:
             sequence = self._waiting.take(
-                one for one in self._running if one.status is Status.PREFILL
+                (one for one in self._running if one.status is Status.PREFILL),
+                lambda one: self._cells.admits(one, self._running.keys()),
             )
             if sequence is None:
                 return
             request = sequence.request
-            slot, num_cached = self._slots.acquire(request.owner, request.session, sequence.tokens)
+            room = self._cells.left_by(self._running.keys())
+            slot, num_cached = self._slots.acquire(
+                request.owner, request.session, sequence.tokens, room
+            )
             slot.forgotten = sequence.forgotten
             self._running[sequence] = slot
             sequence.num_computed = num_cached
             if self._slots.knows(sequence.tokens[: sequence.num_shareable]):
                 sequence.num_shareable = 0
             sequence.status = Status.PREFILL
-            sequence.started_at = self._clock()
-            self._num_cached_tokens += num_cached
-            self._num_prompt_tokens += sequence.num_prompt_tokens
-            self._emit(
-                Started(
-                    id=request.id,
-                    num_prompt_tokens=sequence.num_prompt_tokens,
-                    num_cached_tokens=num_cached,
-                    num_turns=sequence.num_turns,
-                )
+            # One that had to give its slot back was started before.
+            if not sequence.started_at:
+                self._tell_start(sequence)
+
+    def _tell_start(self, sequence: Sequence) -> None:
+        sequence.started_at = self._clock()
+        self._num_cached_tokens += sequence.num_computed
+        self._num_prompt_tokens += sequence.num_prompt_tokens
+        self._emit(
+            Started(
+                id=sequence.request.id,
+                num_prompt_tokens=sequence.num_prompt_tokens,
+                num_cached_tokens=sequence.num_computed,
+                num_turns=sequence.num_turns,
             )
+        )
+
+    def _make_room(self) -> None:
+        """See that this step finds free cells: who came last waits again, with its state kept."""
+        while self._cells.left_by(self._running.keys()) < 0:
+            sequence, slot = self._running.popitem()
+            sequence.forgotten = sequence.forgotten or slot.forgotten
+            self._slots.set_aside(slot, sequence.tokens[: sequence.num_computed])
+            sequence.status = Status.WAITING
+            sequence.num_waits = MAX_WAITS
+            self._waiting.add(sequence)
+        self._slots.make_room(self._cells.left_by(self._running.keys()))
 
     def _take_all(self, sequence: Sequence, row: int) -> None:
         """Sample a sequence's next token, and further ones as long as they were guessed.
@@ -212,7 +235,7 @@ class Scheduler:
         """Sample a sequence's next token and send its text."""
         if sequence.status is Status.PREFILL:
             sequence.status = Status.DECODE
-            sequence.decoded_at = self._clock()
+            sequence.decoded_at = sequence.decoded_at or self._clock()
         sampler = _sampler_of(sequence)
         try:
             token = sampler.sample(row)

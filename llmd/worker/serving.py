@@ -15,7 +15,7 @@ from llmd.worker.context import load_backend
 from llmd.worker.desk import Desk, EmbeddingDesk
 from llmd.worker.disk import DiskStates, fingerprint_of
 from llmd.worker.embedding_context import load_embedder
-from llmd.worker.team import leave_core
+from llmd.worker.team import assemble, leave_core
 
 OBEY_S = 0.02
 """How long new requests may be read and tokenised before those that generate go on."""
@@ -29,6 +29,7 @@ class Worker:
 
     def __init__(self, sock: socket.socket, start: Start) -> None:
         """Load the model. Raise `EngineFailed` or `ModelInvalid`."""
+        start = assemble(start)
         self._sock = sock
         self._events: list[Event] = []
         self._progress = -1
@@ -105,7 +106,8 @@ def _disk(start: Start, build: str) -> DiskStates | None:
     """Return what keeps states on the disk, if the daemon wants that."""
     if not start.cache_dir or not start.max_disk_bytes:
         return None
-    fingerprint = fingerprint_of(Path(start.model_path), build, start.kv_type)
+    kv_layout = f"{start.kv_type} {start.kv_unified} {start.flash_attention}"
+    fingerprint = fingerprint_of(Path(start.model_path), build, kv_layout)
     folder = Path(start.cache_dir, "kv")
     return DiskStates(folder, fingerprint, start.max_disk_bytes, _warn)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 from llmd.engine.protocol import KeptState
@@ -71,19 +73,22 @@ class Slots:
         """How many slots no sequence uses."""
         return sum(not slot.busy for slot in self._slots)
 
-    def acquire(self, owner: str, session: str, tokens: list[int]) -> tuple[Slot, int]:
+    def acquire(
+        self, owner: str, session: str, tokens: list[int], room: int = sys.maxsize
+    ) -> tuple[Slot, int]:
         """Give a free slot to a sequence: (slot, how many of `tokens` it holds already).
 
-        At least one token is left to compute, for its logits. Raise LookupError when no slot
-        is free: ask `num_free` before.
+        At least one token is left to compute, for its logits. It and the idle slots may hold up
+        to `room` tokens together. Raise LookupError when no slot is free: ask `num_free` before.
         """
         slot = self._choose(owner, session, tokens)
-        num_cached = self._backend.truncate(slot.index, self._warm_up(slot, owner, tokens[:-1]))
+        num_warm = self._warm_up(slot, owner, tokens[:-1], room)
+        num_cached = self._backend.truncate(slot.index, num_warm)
         slot.owner, slot.session, slot.tokens = owner, session, tokens[:num_cached]
         slot.busy = True
         return slot, num_cached
 
-    def _warm_up(self, slot: Slot, owner: str, tokens: list[int]) -> int:
+    def _warm_up(self, slot: Slot, owner: str, tokens: list[int], room: int) -> int:
         """Put the longest beginning of `tokens` that is kept anywhere into a slot; its length.
 
         What the slot held and cannot be used is saved before, if it is worth that.
@@ -91,20 +96,24 @@ class Slots:
         num_own = common_prefix(slot.tokens, tokens) if slot.owner == owner else 0
         num_saved, state = self._states.find(owner, tokens)
         num_shared, shared = self._shared.find(tokens)
+        if state is not None and len(state.tokens) > room:
+            num_saved = 0
         num_filed, entry = self._disk.find(owner, tokens) if self._disk else (0, None)
+        if entry is not None and len(entry.tokens) > room:
+            num_filed = 0
         worth = self._states.worth
         num_near = max(num_own, num_saved, num_shared)
         if entry is not None and num_filed >= num_near + MIN_FILED_TOKENS:
             worth.note_found(owner, num_filed, len(entry.tokens))
-            return num_filed if self._load_file(slot, entry) else 0
+            return num_filed if self._load_file(slot, entry, room) else 0
         if state is not None and num_saved > max(num_own, num_shared):
             worth.note_found(owner, num_saved, len(state.tokens))
-            if self._load(slot, state.data):
+            if self._load(slot, state.data, room - len(state.tokens)):
                 return num_saved
             self._states.remove(state)
             return 0
         if num_shared > num_own:
-            return num_shared if self._load(slot, shared) else 0
+            return num_shared if self._load(slot, shared, room - num_shared) else 0
         worth.note_found(owner, num_own, len(slot.tokens))
         self._keep(slot, num_own)
         return num_own
@@ -124,16 +133,20 @@ class Slots:
         shared = (common_prefix(one.tokens, usable) for one in held if one.owner == owner)
         return max(shared, default=0)
 
-    def _load(self, slot: Slot, data: StateBytes) -> bool:
-        """Put a state into a slot; what the slot holds is kept before. False: it is empty now."""
+    def _load(self, slot: Slot, data: StateBytes, room: int) -> bool:
+        """Put a state into a slot; what the slot holds is kept before. False: it is empty now.
+
+        `room` is how many tokens the other idle slots may go on to hold.
+        """
         self._keep(slot, 0)
-        self._backend.truncate(slot.index, 0)
+        self._empty(slot)
+        self.make_room(room)
         return self._backend.load(slot.index, data)
 
-    def _load_file(self, slot: Slot, entry: Entry) -> bool:
+    def _load_file(self, slot: Slot, entry: Entry, room: int) -> bool:
         assert self._disk is not None, "a file without a disk"  # noqa: S101
         data = self._disk.load(entry)
-        if data is not None and self._load(slot, data):
+        if data is not None and self._load(slot, data, room - len(entry.tokens)):
             return True
         self._disk.remove(entry)
         return False
@@ -177,6 +190,25 @@ class Slots:
         self._clock += 1
         slot.last_used = self._clock
         if slot.forgotten:
+            self._empty(slot)
+
+    def set_aside(self, slot: Slot, tokens: list[int]) -> None:
+        """Take a slot back from a sequence that goes on later, and keep what it holds in RAM."""
+        self.release(slot, tokens)
+        if slot.tokens:
+            save = partial(self._backend.save, slot.index)
+            self._states.add(slot.owner, slot.session, slot.tokens, save)
+            self._empty(slot)
+
+    def make_room(self, room: int) -> None:
+        """Empty idle slots, those longest unused first, until they hold at most `room` tokens."""
+        idle = [slot for slot in self._slots if not slot.busy and slot.tokens]
+        num_held = sum(len(slot.tokens) for slot in idle)
+        for slot in sorted(idle, key=lambda slot: slot.last_used):
+            if num_held <= room:
+                return
+            num_held -= len(slot.tokens)
+            self._keep(slot, 0)
             self._empty(slot)
 
     def forget(self, owner: str, session: str | None) -> None:

@@ -11,6 +11,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
+from llmd.engine.protocol import Start
+from llmd.worker.threads import num_physical_cores, num_usable_cores
+
 _TASKS = Path("/proc/self/task")
 
 WINDOW_S = 0.25
@@ -27,14 +32,22 @@ LAST_PAUSE_S = 2.0
 _all_cpus = frozenset(os.sched_getaffinity(0))
 
 
-def bind_team() -> None:
-    """Let the OpenMP runtime, which is loaded after this, give each thread a core.
+def assemble(start: Start) -> Start:
+    """Count the threads, before llama.cpp is loaded: return `start` with their numbers.
 
-    Who sets these variables for the process means them.
+    Where they have all cores, the OpenMP runtime will give each one of its own. Who sets its
+    variables for the process means them.
     """
-    if "OMP_PROC_BIND" not in os.environ and "OMP_PLACES" not in os.environ:
+    num_cores = num_usable_cores()
+    num_threads = start.num_threads or num_cores
+    num_threads_batch = start.num_threads_batch or num_cores
+    is_free = "OMP_PROC_BIND" not in os.environ and "OMP_PLACES" not in os.environ
+    if is_free and max(num_threads, num_threads_batch) == num_physical_cores():
         os.environ["OMP_PROC_BIND"] = "close"
         os.environ["OMP_PLACES"] = "cores"
+    return msgspec.structs.replace(
+        start, num_threads=num_threads, num_threads_batch=num_threads_batch
+    )
 
 
 def leave_core() -> None:

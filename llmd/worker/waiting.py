@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from llmd.worker.sequence import Sequence
 
@@ -46,17 +46,19 @@ class Waiting:
         """Take out a sequence that waits."""
         self._sequences.remove(sequence)
 
-    def take(self, reading: Iterable[Sequence]) -> Sequence | None:
+    def take(
+        self, reading: Iterable[Sequence], admits: Callable[[Sequence], bool]
+    ) -> Sequence | None:
         """Take out who is to be read next; None if the prompts that are `reading` come first.
 
         A slot is given only to who is read at once: what it held is saved then, and to save
-        many would hold up all of them.
+        many would hold up all of them. Who is not admitted yet is not passed over either.
         """
         if not self._sequences:
             return None
         chosen = min(self._sequences, key=urgency)
         ahead = sum(one.num_uncomputed for one in reading if urgency(one) <= urgency(chosen))
-        if ahead >= MIN_READ:
+        if ahead >= MIN_READ or not admits(chosen):
             return None
         for passed_over in self._sequences[: self._sequences.index(chosen)]:
             passed_over.num_waits += 1

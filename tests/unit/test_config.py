@@ -141,6 +141,8 @@ def test_all_wrong_options_are_listed(tmp_path: Path) -> None:
         ("engine", "parallel = 257"),
         ("engine", "batch = 99999999999999999999999"),
         ("engine", 'kv_type = "q4_0"'),
+        ("engine", "kv_unified = 1"),
+        ("engine", 'flash_attention = "yes"'),
         ("cache", "ram_bytes = -1"),
         ("auth", 'argon2 = "none"'),
         ("auth", "cache_ttl_s = 0"),
@@ -181,6 +183,14 @@ def test_context_too_small_for_its_sequences_is_refused(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path}/conf.d/a.toml: engine.context: 1023 tokens")
     assert "at least 1024" in message
     config.load(write(tmp_path, "", ("a.toml", "[engine]\nparallel = 8\ncontext = 1024\n")))
+
+
+def test_short_values_need_flash_attention(tmp_path: Path) -> None:
+    """llama.cpp refuses the two together, so that is said where it was asked for."""
+    text = '[engine]\nkv_type = "q8_0"\nflash_attention = '
+    message = refusal(tmp_path, text + '"off"\n')
+    assert message.startswith(f'{tmp_path}/llmd.toml: engine.flash_attention: "off" goes with')
+    config.load(write(tmp_path, text + '"auto"\n'))
 
 
 def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:

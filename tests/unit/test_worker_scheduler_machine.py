@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -17,6 +18,7 @@ from llmd.engine.protocol import (
     TextPrompt,
 )
 from llmd.errors import PromptTooLong
+from llmd.worker import cells
 from llmd.worker.scheduler import Scheduler
 from tests.fakes import END, Clock, FakeBackend, NextToken, babble, num_shared, parrot
 
@@ -69,6 +71,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         next_token=st.sampled_from([babble, parrot]),
         max_draft_tokens=st.sampled_from([0, 1, 3, 8]),
         loads=st.booleans(),
+        num_cells=st.sampled_from([0, CONTEXT, CONTEXT + 50, 2 * CONTEXT]),
+        headroom=st.sampled_from([0, cells.HEADROOM]),
     )
     def begin(
         self,
@@ -80,7 +84,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         next_token: NextToken,
         max_draft_tokens: int,
         loads: bool,
+        num_cells: int,
+        headroom: int,
     ) -> None:
+        # With less of it, more sequences have to give their cells back.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(cells, "HEADROOM", headroom)
         self.backend = FakeBackend(
             num_context_tokens=CONTEXT,
             max_sequences=max_sequences,
@@ -88,6 +97,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             recurrent=recurrent,
             next_token=next_token,
             max_draft_tokens=max_draft_tokens,
+            num_cells=num_cells,
         )
         self.backend.loads = loads
         self.scheduler = Scheduler(
@@ -212,6 +222,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Run to the end: every request has had its one Done, and every slot is free."""
         if not hasattr(self, "scheduler"):
             return
+        try:
+            self.run_to_the_end()
+        finally:
+            self.patch.undo()
+
+    def run_to_the_end(self) -> None:
         num_steps = 0
         while self.scheduler.has_work:
             self.scheduler.step()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmd.engine.protocol import Start
 from llmd.worker import team
 from llmd.worker.team import (
     FIRST_PAUSE_S,
@@ -17,7 +20,19 @@ from llmd.worker.team import (
     WINDOW_S,
     Headcount,
     Team,
-    bind_team,
+    assemble,
+)
+
+START = Start(
+    model_path="a.gguf",
+    library_dir="",
+    num_context_tokens=512,
+    max_sequences=1,
+    max_batch_tokens=64,
+    num_threads=0,
+    num_threads_batch=0,
+    kv_type="f16",
+    max_state_bytes=0,
 )
 
 
@@ -124,14 +139,42 @@ def test_a_kernel_that_does_not_count_changes_nothing(
     assert sizes == []
 
 
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
+    """Return what tells the process's variables for the OpenMP runtime: none at first."""
+    names = ("OMP_PROC_BIND", "OMP_PLACES")
+    for name in names:
+        # What is set by the test is taken back after it.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(team, "num_usable_cores", lambda: 4)
+    monkeypatch.setattr(team, "num_physical_cores", lambda: 4)
+    return lambda: {name: os.environ[name] for name in names if name in os.environ}
+
+
+def test_as_many_threads_as_cores_are_bound_to_them(
+    variables: Callable[[], dict[str, str]],
+) -> None:
+    """The default; and what was 0 is counted now, as long as it can be."""
+    start = assemble(START)
+    assert (start.num_threads, start.num_threads_batch) == (4, 4)
+    assert variables() == {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
+
+
+def test_fewer_threads_than_cores_may_go_where_there_is_room(
+    variables: Callable[[], dict[str, str]],
+) -> None:
+    """Bound ones could not leave a core that a neighbour takes."""
+    start = assemble(msgspec.structs.replace(START, num_threads=2, num_threads_batch=3))
+    assert (start.num_threads, start.num_threads_batch) == (2, 3)
+    assert variables() == {}
+
+
 @pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES"])
-def test_who_sets_where_threads_run_means_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_sets_where_threads_run_means_it(
+    variables: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """What the environment says of the OpenMP runtime is left alone."""
-    monkeypatch.setenv("OMP_PROC_BIND", "x")
-    monkeypatch.delenv("OMP_PROC_BIND")
-    monkeypatch.setenv("OMP_PLACES", "x")
-    monkeypatch.delenv("OMP_PLACES")
     monkeypatch.setenv(name, "false")
-    bind_team()
-    assert os.environ[name] == "false"
-    assert {"OMP_PROC_BIND", "OMP_PLACES"} & set(os.environ) == {name}
+    assemble(START)
+    assert variables() == {name: "false"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from llmd.engine.protocol.prompt import ChatPrompt, Prompt
@@ -55,6 +57,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     num_threads: int
     num_threads_batch: int
     kv_type: str
+    kv_unified: bool = False
+    flash_attention: Literal["auto", "on", "off"] = "auto"
     max_state_bytes: int
     cache_dir: str = ""
     max_disk_bytes: int = 0
