@@ -51,7 +51,9 @@ class Runner:
         servers = self.servers(scenario)
         need = scenario.need(self._sizes)
         for number in range(1, num_rounds + 1):
-            for server in servers:
+            # Each begins a round in its turn: a machine that slows down meanwhile favours nobody.
+            first = (number - 1) % len(servers)
+            for server in servers[first:] + servers[:first]:
                 on_start(number, server.name)
                 yield self._measure(scenario, server, number, need)
 

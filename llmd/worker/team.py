@@ -36,13 +36,14 @@ def assemble(start: Start) -> Start:
     """Count the threads, before llama.cpp is loaded: return `start` with their numbers.
 
     Where they have all cores, the OpenMP runtime will give each one of its own. Who sets its
-    variables for the process means them.
+    variables for the process means them. It would abort the process where it must not bind.
     """
     num_cores = num_usable_cores()
     num_threads = start.num_threads or num_cores
     num_threads_batch = start.num_threads_batch or num_cores
     is_free = "OMP_PROC_BIND" not in os.environ and "OMP_PLACES" not in os.environ
-    if is_free and max(num_threads, num_threads_batch) == num_physical_cores():
+    has_all = max(num_threads, num_threads_batch) == num_physical_cores()
+    if is_free and has_all and _move_to(_all_cpus):
         os.environ["OMP_PROC_BIND"] = "close"
         os.environ["OMP_PLACES"] = "cores"
     return msgspec.structs.replace(
@@ -52,7 +53,16 @@ def assemble(start: Start) -> Start:
 
 def leave_core() -> None:
     """Let the calling thread run on any core: what it was started by may be bound to one."""
-    os.sched_setaffinity(0, _all_cpus)
+    _move_to(_all_cpus)
+
+
+def _move_to(cpus: frozenset[int]) -> bool:
+    """Bind the calling thread to these; False where a sandbox or a changed cpuset forbids it."""
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError:
+        return False
+    return True
 
 
 class Headcount:
@@ -114,7 +124,7 @@ class Team:
         num_threads = self._headcount.now
         self._resize(num_threads)
         # Alone it needs to wait for nobody, and goes where the neighbour is not.
-        os.sched_setaffinity(0, self._core if num_threads > 1 else _all_cpus)
+        _move_to(self._core if num_threads > 1 else _all_cpus)
 
     def _read(self) -> dict[str, int]:
         """Return how many ns each native thread has waited for a core."""

@@ -21,6 +21,7 @@ from llmd.worker.team import (
     Headcount,
     Team,
     assemble,
+    leave_core,
 )
 
 START = Start(
@@ -168,6 +169,20 @@ def test_fewer_threads_than_cores_may_go_where_there_is_room(
     start = assemble(msgspec.structs.replace(START, num_threads=2, num_threads_batch=3))
     assert (start.num_threads, start.num_threads_batch) == (2, 3)
     assert variables() == {}
+
+
+def test_where_binding_is_forbidden_nothing_is_bound(
+    variables: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The OpenMP runtime would abort the process; and no thread of ours ends by it."""
+
+    def refuse(_pid: int, _cpus: frozenset[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    assemble(START)
+    assert variables() == {}
+    leave_core()
 
 
 @pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES"])
