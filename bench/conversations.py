@@ -54,7 +54,7 @@ async def _outgrow(trial: Trial, client: Client, num_turns: int, note: str) -> N
     last = late + sizes.turns_around
     first_s: list[float] = []
     for turn in range(1, last + 1):
-        text = await trial.prompts.text(client, sizes.turn, "window", trial.round, turn)
+        text = await trial.prompts.text(client, sizes.turn, note, trial.round, turn)
         answer = await client.say(f"keep-{num_turns}", text, str(num_turns), sizes.answer)
         if not trial.check([answer]):
             return

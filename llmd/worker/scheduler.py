@@ -117,7 +117,8 @@ class Scheduler:
         self._admit()
         if not self._running:
             return
-        self._make_room()
+        if self._backend.num_cells:
+            self._make_room()
         began = self._clock()
         rows, num_tokens = fill(self._backend, self._running)
         self._backend.decode()
