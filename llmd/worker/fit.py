@@ -122,7 +122,8 @@ def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> tuple[list[in
                 f"the model has no token {unknown[0]}: its last is {backend.num_vocabulary - 1}",
                 param="prompt",
             )
-        return prompt.tokens, []
+        # The answer's tokens are added to them.
+        return list(prompt.tokens), []
     if isinstance(prompt, TextPrompt):
         parts = [part for part in prompt.parts if not 0 <= part.turn < num_dropped]
     else:

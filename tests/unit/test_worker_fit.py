@@ -6,7 +6,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmd.engine.protocol import ChatPrompt, Message, Part, Prompt, Sampling, Submit, TextPrompt
+from llmd.engine.protocol import (
+    ChatPrompt,
+    Message,
+    Part,
+    Prompt,
+    Sampling,
+    Submit,
+    TextPrompt,
+    TokenPrompt,
+)
 from llmd.errors import InvalidField, PromptTooLong
 from llmd.worker.fit import fit
 from tests.fakes import FakeBackend
@@ -131,3 +140,16 @@ def test_far_too_long_a_text_is_refused_from_its_beginning() -> None:
     with pytest.raises(PromptTooLong, match="more than 4096 tokens"):
         fit(backend, _request(_text([], 1_000_000), 0, 1))
     assert seen == [4096]
+
+
+def test_tokens_of_a_request_are_its_own() -> None:
+    """The answer's tokens go to a list of the sequence, not to the request's."""
+    request = Submit(
+        id=1,
+        owner="ann",
+        prompt=TokenPrompt(tokens=[104, 105]),
+        sampling=Sampling(),
+        max_tokens=4,
+    )
+    fit(FakeBackend(), request).tokens.append(1)
+    assert request.prompt == TokenPrompt(tokens=[104, 105])
