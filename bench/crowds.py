@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from bench.alone import Alone
-from bench.load import Answer, Client
+from bench.load import Answer, Client, Json
 from bench.results import RATE, SHARE, median, percentile, timing
 from bench.servers import PACKAGED_WEIGHT
 from bench.trial import Trial, neighbour
@@ -50,11 +50,7 @@ async def _rate_for_a_while(trial: Trial, client: Client, num_clients: int, note
         await trial.prompts.question(client, sizes.prompt, "busy", trial.round, note, number)
         for number in range(num_clients)
     ]
-    answers = [Answer(sizes.busy_answer) for _ in questions]
-    asked = [
-        asyncio.ensure_future(client.chat(question, sizes.busy_answer, answer=answer))
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+    answers, asked = _begin(client, questions, sizes.busy_answer)
     began = time.perf_counter()
     await asyncio.wait(asked, timeout=sizes.busy_s, return_when=asyncio.FIRST_COMPLETED)
     rate = sum(len(answer.times) for answer in answers) / (time.perf_counter() - began)
@@ -73,11 +69,7 @@ async def stall(trial: Trial) -> None:
         for number in range(sizes.streams)
     ]
     long = await trial.prompts.question(client, sizes.intruder, "stall", trial.round)
-    answers = [Answer(sizes.stream_answer) for _ in questions]
-    streams = [
-        asyncio.ensure_future(client.chat(question, sizes.stream_answer, answer=answer))
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+    answers, streams = _begin(client, questions, sizes.stream_answer)
     await asyncio.gather(*(answer.is_under_way.wait() for answer in answers))
     arrived = time.perf_counter()
     intruder = await client.chat(long, 8)
@@ -91,6 +83,18 @@ async def stall(trial: Trial) -> None:
     trial.add(at, "worst gap", max(gaps_ms), "ms")
     trial.add(at, "gap p95", percentile(gaps_ms, 0.95), "ms")
     trial.add(at, "its first token", intruder.first_s * 1000, "ms")
+
+
+def _begin(
+    client: Client, questions: list[list[Json]], num_tokens: int
+) -> tuple[list[Answer], list[asyncio.Future[Answer]]]:
+    """Ask all at once: (the answers, which fill, what is done with each)."""
+    answers = [Answer(num_tokens) for _ in questions]
+    asked = [
+        asyncio.ensure_future(client.chat(question, num_tokens, answer=answer))
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    return answers, asked
 
 
 async def batch(trial: Trial) -> None:

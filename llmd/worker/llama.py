@@ -19,7 +19,7 @@ from llmd.errors import EngineFailed, InvalidField, ModelInvalid
 from llmd.worker.chat_template import ChatTemplate
 from llmd.worker.native import ShortCalls
 from llmd.worker.syntax import choose
-from llmd.worker.threads import num_usable_cores
+from llmd.worker.threads import num_threads_of
 from llmd.worker.variants import load_best
 from llmd.worker.vocabulary import Vocabulary
 
@@ -44,9 +44,7 @@ class LoadedModel:
         self.short = ShortCalls(self.lib)
         self._num_library_bytes = Path(start.library_dir, "libllama.so").stat().st_size
         self.vocabulary = Vocabulary(self.lib, self.short, self.model)
-        num_cores = num_usable_cores()
-        self.num_threads = start.num_threads or num_cores
-        self.num_threads_batch = start.num_threads_batch or num_cores
+        self.num_threads, self.num_threads_batch = num_threads_of(start)
         self.num_trained_tokens = int(self.lib.llama_model_n_ctx_train(self.model))
         source = self._template_source()
         self.template = self._read_template(source)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llmd.engine.protocol import LoadFailed, Start, receive_command, send_events
 from llmd.errors import LlmdError, ModelInvalid
+from llmd.worker.team import assemble
 from llmd.worker.variants import check_processor
 
 _PR_SET_PDEATHSIG = 1
@@ -40,7 +41,7 @@ def main() -> int:
         check_processor()
         from llmd.worker.serving import Worker
 
-        worker = Worker(sock, start)
+        worker = Worker(sock, assemble(start))
     except LlmdError as error:
         send_events(sock, [LoadFailed(error.message, isinstance(error, ModelInvalid))])
         return 1

@@ -15,7 +15,7 @@ from llmd.worker.context import load_backend
 from llmd.worker.desk import Desk, EmbeddingDesk
 from llmd.worker.disk import DiskStates, fingerprint_of
 from llmd.worker.embedding_context import load_embedder
-from llmd.worker.team import assemble, leave_core
+from llmd.worker.team import leave_core
 
 OBEY_S = 0.02
 """How long new requests may be read and tokenised before those that generate go on."""
@@ -29,7 +29,6 @@ class Worker:
 
     def __init__(self, sock: socket.socket, start: Start) -> None:
         """Load the model. Raise `EngineFailed` or `ModelInvalid`."""
-        start = assemble(start)
         self._sock = sock
         self._events: list[Event] = []
         self._progress = -1

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from llmd.engine.protocol import Start
-from llmd.worker.threads import num_physical_cores, num_usable_cores
+from llmd.worker.threads import num_physical_cores, num_threads_of
 
 _TASKS = Path("/proc/self/task")
 
@@ -38,9 +38,7 @@ def assemble(start: Start) -> Start:
     Where they have all cores, the OpenMP runtime will give each one of its own. Who sets its
     variables for the process means them. It would abort the process where it must not bind.
     """
-    num_cores = num_usable_cores()
-    num_threads = start.num_threads or num_cores
-    num_threads_batch = start.num_threads_batch or num_cores
+    num_threads, num_threads_batch = num_threads_of(start)
     is_free = "OMP_PROC_BIND" not in os.environ and "OMP_PLACES" not in os.environ
     has_all = max(num_threads, num_threads_batch) == num_physical_cores()
     if is_free and has_all and _move_to(_all_cpus):

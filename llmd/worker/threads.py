@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from llmd.engine.protocol import Start
+
 _SYS_CPU = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
@@ -19,6 +21,12 @@ def num_usable_cores() -> int:
     num_cores = num_physical_cores()
     quota = cgroup_quota(_OWN_CGROUP, _CGROUPS)
     return max(1, num_cores if quota is None else min(num_cores, int(quota)))
+
+
+def num_threads_of(start: Start) -> tuple[int, int]:
+    """Return how many threads generate, and how many read: the usable cores where it says 0."""
+    num_cores = num_usable_cores()
+    return start.num_threads or num_cores, start.num_threads_batch or num_cores
 
 
 def num_physical_cores() -> int:

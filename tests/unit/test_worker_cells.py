@@ -11,10 +11,14 @@ NUM_ANSWER = len(LONG_ANSWER)
 
 
 def _crowded() -> tuple[House, int, int]:
-    """Two answers run, and have cells for one and a half."""
+    """Two answers ran, and had cells for one and a half: the second is set aside."""
     house = House(num_cells=3 * NUM_ANSWER // 2)
     first = house.submit("a:", session="1")
     second = house.submit("b:", session="2")
+    while len(house.scheduler._running) < 2:
+        house.step()
+    while len(house.scheduler._running) == 2:
+        house.step()
     return house, first, second
 
 
@@ -26,10 +30,6 @@ def _started(house: House, request_id: int) -> list[Started]:
 def test_who_came_last_gives_its_cells_back_and_is_answered_all_the_same() -> None:
     """Nothing of the answer is said twice or left out, and one start is told."""
     house, first, second = _crowded()
-    while len(house.scheduler._running) < 2:
-        house.step()
-    while len(house.scheduler._running) == 2:
-        house.step()
     assert [one.request.id for one in house.scheduler._waiting] == [second]
     house.run()
     assert house.text(first) == house.text(second) == LONG_ANSWER
@@ -80,10 +80,6 @@ def test_idle_conversations_make_room_and_go_on_from_ram() -> None:
 def test_cancelling_who_was_set_aside_ends_it_once() -> None:
     """It waits as any other."""
     house, first, second = _crowded()
-    while len(house.scheduler._running) < 2:
-        house.step()
-    while len(house.scheduler._running) == 2:
-        house.step()
     house.scheduler.cancel(second)
     house.run()
     ends = [(event.id, event.finish_reason) for event in house.events if isinstance(event, Done)]
@@ -93,10 +89,6 @@ def test_cancelling_who_was_set_aside_ends_it_once() -> None:
 def test_what_is_forgotten_while_set_aside_is_kept_nowhere() -> None:
     """Neither its state, nor what it computes after that."""
     house, _, second = _crowded()
-    while len(house.scheduler._running) < 2:
-        house.step()
-    while len(house.scheduler._running) == 2:
-        house.step()
     house.scheduler.forget("ann", "2")
     house.run()
     assert house.text(second) == LONG_ANSWER

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.engine.protocol import Start
-from llmd.worker import team
+from llmd.worker import team, threads
 from llmd.worker.team import (
     FIRST_PAUSE_S,
     LAST_PAUSE_S,
@@ -117,14 +117,14 @@ def test_the_kernels_count_of_waiting_decides(
 
     sizes: list[int] = []
     wait(first=3.0, second=3.0)
-    threads = Team(2, sizes.append)
+    watched = Team(2, sizes.append)
     wait(first=0.0, second=0.1 * WINDOW_S)
-    threads.note(WINDOW_S)
+    watched.note(WINDOW_S)
     assert sizes == []
     wait(first=0.0, second=0.34 * WINDOW_S)
-    threads.note(WINDOW_S / 2)
+    watched.note(WINDOW_S / 2)
     assert sizes == []
-    threads.note(WINDOW_S / 2)
+    watched.note(WINDOW_S / 2)
     assert sizes == [1]
 
 
@@ -135,8 +135,8 @@ def test_a_kernel_that_does_not_count_changes_nothing(
     monkeypatch.setattr(team, "_TASKS", tmp_path)
     (tmp_path / "1").mkdir()
     sizes: list[int] = []
-    threads = Team(2, sizes.append)
-    threads.note(2 * WINDOW_S)
+    watched = Team(2, sizes.append)
+    watched.note(2 * WINDOW_S)
     assert sizes == []
 
 
@@ -148,7 +148,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
         # What is set by the test is taken back after it.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(team, "num_usable_cores", lambda: 4)
+    monkeypatch.setattr(threads, "num_usable_cores", lambda: 4)
     monkeypatch.setattr(team, "num_physical_cores", lambda: 4)
     return lambda: {name: os.environ[name] for name in names if name in os.environ}
 
