@@ -91,7 +91,7 @@ class Engine(_Section, frozen=True, kw_only=True):
     threads_batch: Annotated[int, Meta(ge=0, le=1024)] = 0
     context: Annotated[int, Meta(ge=256, le=16_777_216)] = 32_768
     parallel: Annotated[int, Meta(ge=1, le=256)] = 8
-    batch: Annotated[int, Meta(ge=16, le=4096)] = 256
+    batch: Annotated[int, Meta(ge=16, le=4096)] = 384
     draft: Annotated[int, Meta(ge=0, le=16)] = 3
     kv_type: Literal["f16", "q8_0"] = "f16"
     kv_unified: bool = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from llmd.worker.backend import Backend
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot
-from llmd.worker.waiting import MIN_READ, urgency
+from llmd.worker.waiting import MAX_READ, urgency
 
 MAX_GUESSING = 4
 """Sequences that decode side by side while tokens are guessed.
@@ -30,6 +30,8 @@ def fill(backend: Backend, running: Mapping[Sequence, Slot]) -> tuple[list[Row],
     decoding = [one for one in in_order if one.status is Status.DECODE]
     _guess(backend, decoding)
     room = backend.max_batch_tokens - sum(1 + len(one.guess) for one in decoding)
+    if decoding:
+        room = min(room, MAX_READ)
     prefill = [one for one in running if one.status is Status.PREFILL]
     shares = _share_out(prefill, room)
     rows: list[Row] = []
@@ -65,17 +67,21 @@ def _guess(backend: Backend, decoding: list[Sequence]) -> None:
 
 
 def _share_out(prefill: list[Sequence], room: int) -> dict[Sequence, int]:
-    """Return how many tokens of each prompt are read: one prompt after another."""
+    """Return how many tokens of each prompt are read: of the first, and of others that are whole.
+
+    llama.cpp reads as many tokens of each in one pass, and the rest of one in a pass of its own:
+    with a part of another there would be such rests in every step.
+    """
     prefill.sort(key=urgency)
     shares: dict[Sequence, int] = {}
-    num_read = 0
     for sequence in prefill:
-        num_tokens = min(_num_next(sequence), room - num_read)
-        if num_read >= MIN_READ or not num_tokens:
+        wanted = _num_next(sequence)
+        num_tokens = min(wanted, room)
+        if not num_tokens or (shares and num_tokens < wanted):
             sequence.num_waits += 1
         else:
             shares[sequence] = num_tokens
-            num_read += num_tokens
+            room -= num_tokens
     return shares
 
 

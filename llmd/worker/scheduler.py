@@ -52,7 +52,7 @@ class Scheduler:
         self._clock = clock
         self._slots = Slots(backend, States(max_state_bytes, disk), disk)
         self._cells = Cells(backend.num_cells, backend.max_draft_tokens)
-        self._waiting = Waiting()
+        self._waiting = Waiting(backend.max_batch_tokens)
         self._running: dict[Sequence, Slot] = {}
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0

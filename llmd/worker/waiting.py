@@ -9,11 +9,13 @@ from llmd.worker.sequence import Sequence
 MAX_WAITS = 16
 """How often shorter prompts may go before a long one."""
 
-MIN_READ = 64
-"""Tokens of prompts that a step reads, if there are so many.
+MAX_READ = 288
+"""Tokens of prompts that a step reads beside answers that are generated, and of several together.
 
-Beyond it, a step begins no further prompt: with one prompt a step the first answers begin while
-the others are still read, at the same cost in all. Much less would not fill the cores.
+The first bounds the pause in these answers, however large a batch is. As for the second: AMX
+multiplies by tiles of 32 rows, and what is left of a tile is wasted, so two prompts of 136 tokens
+cost a tenth less together than apart (9 tiles, not 10). More together would gain less and keep the
+first of them waiting longer.
 """
 
 
@@ -29,7 +31,8 @@ def urgency(sequence: Sequence) -> int:
 class Waiting:
     """The queue for slots: in the order of arrival, left by urgency."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_batch_tokens: int) -> None:
+        self._max_read = min(MAX_READ, max_batch_tokens)
         self._sequences: list[Sequence] = []
 
     def __len__(self) -> int:
@@ -51,14 +54,16 @@ class Waiting:
     ) -> Sequence | None:
         """Take out who is to be read next; None if the prompts that are `reading` come first.
 
-        A slot is given only to who is read at once: what it held is saved then, and to save
-        many would hold up all of them. Who is not admitted yet is not passed over either.
+        Beside these a step reads only what is read as a whole. A slot is given only to who is
+        read at once: what it held is saved then, and to save many would hold up all of them. Who
+        is not admitted yet is not passed over either.
         """
         if not self._sequences:
             return None
         chosen = min(self._sequences, key=urgency)
         ahead = sum(one.num_uncomputed for one in reading if urgency(one) <= urgency(chosen))
-        if ahead >= MIN_READ or not admits(chosen):
+        is_too_much = ahead + chosen.num_uncomputed > self._max_read
+        if (ahead and is_too_much) or not admits(chosen):
             return None
         for passed_over in self._sequences[: self._sequences.index(chosen)]:
             passed_over.num_waits += 1

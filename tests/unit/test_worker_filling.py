@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from llmd.worker.filling import MAX_GUESSING
+from llmd.worker.waiting import MAX_READ
 from tests.fakes import parrot
 from tests.scheduling import House
 
@@ -65,15 +66,26 @@ def test_nobody_guesses_when_one_has_no_guess() -> None:
     assert [step for step in house.backend.steps[-1:] if len(step) == 2] == [{0: 1, 1: 1}]
 
 
-def test_prompts_are_read_one_a_step_so_that_the_first_answer_does_not_wait() -> None:
-    """Only short ones are read together."""
-    house = House(max_batch_tokens=250)
+def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
+    """A part of one would be a pass of its own, in this step and in the next."""
+    house = House(max_batch_tokens=170)
+    for number in range(3):
+        house.submit("x" * 80 + ":", session=str(number))
+    house.step(2)
+    assert house.backend.steps == [{0: 81, 1: 81}, {0: 1, 1: 1, 2: 81}]
+    house = House(max_batch_tokens=150)
     for number in range(3):
         house.submit("x" * 80 + ":", session=str(number))
     house.step(3)
     assert house.backend.steps == [{0: 81}, {0: 1, 1: 81}, {0: 1, 1: 1, 2: 81}]
-    house = House(max_batch_tokens=250)
-    for number in range(3):
-        house.submit("x" * 40 + ":", session=str(number))
+
+
+def test_long_prompt_keeps_running_answers_waiting_no_longer_than_some_tokens() -> None:
+    """Alone it has the whole batch."""
+    house = House(max_batch_tokens=2 * MAX_READ, num_context_tokens=2000)
+    house.submit("x" * (3 * MAX_READ) + ":", session="1", max_tokens=9)
     house.step(2)
-    assert house.backend.steps == [{0: 41, 1: 41}, {0: 1, 1: 1, 2: 41}]
+    assert house.backend.steps == [{0: 2 * MAX_READ}, {0: MAX_READ + 1}]
+    house.submit("y" * (3 * MAX_READ) + ":", session="2")
+    house.step()
+    assert house.backend.steps[-1] == {0: 1, 1: MAX_READ}

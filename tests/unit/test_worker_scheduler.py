@@ -50,12 +50,12 @@ def test_long_prompt_is_computed_in_chunks_beside_those_who_decode() -> None:
 
 
 def test_prompts_are_computed_in_the_order_they_came() -> None:
-    """What one prompt leaves of the batch goes to the next that waits."""
+    """The next that waits begins when the one before it is through."""
     house = House(max_batch_tokens=16)
     house.submit("x" * 19 + ":")
     house.submit("y" * 19 + ":")
     house.step(3)
-    assert house.backend.steps == [{0: 16}, {0: 4, 1: 12}, {0: 1, 1: 8}]
+    assert house.backend.steps == [{0: 16}, {0: 4}, {0: 1, 1: 15}]
 
 
 def test_every_decoding_sequence_gets_its_token_though_slots_outnumber_the_batch() -> None:

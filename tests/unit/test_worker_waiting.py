@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from llmd.engine.protocol import Started
-from llmd.worker.waiting import MAX_WAITS, MIN_READ
+from llmd.worker.waiting import MAX_READ, MAX_WAITS
 from tests.scheduling import House
 
 
@@ -11,7 +11,7 @@ def _order(house: House) -> list[int]:
 
 def test_the_shortest_prompt_is_read_first() -> None:
     """However many slots are free, the others wait meanwhile."""
-    house = House(max_batch_tokens=250)
+    house = House(max_batch_tokens=199)
     lengths = [150, 80, 120]
     for number, length in enumerate(lengths):
         house.submit("x" * (length - 1) + ":", session=str(number))
@@ -20,6 +20,20 @@ def test_the_shortest_prompt_is_read_first() -> None:
     assert (house.beat().num_running, house.beat().num_waiting) == (1, 2)
     house.step(2)
     assert _order(house) == [2, 3, 1]
+
+
+def test_prompts_that_fit_into_a_step_together_are_read_together() -> None:
+    """The longest of them does not, and waits."""
+    house = House(max_batch_tokens=200)
+    for number, length in enumerate([150, 80, 120]):
+        house.submit("x" * (length - 1) + ":", session=str(number))
+    house.step()
+    assert _order(house) == [2, 3]
+    house = House(max_batch_tokens=2 * MAX_READ)
+    for number in range(3):
+        house.submit("x" * (MAX_READ // 2 - 1) + ":", session=str(number))
+    house.step()
+    assert _order(house) == [1, 2]
 
 
 def test_short_prompt_is_read_before_the_rest_of_a_long_one() -> None:
@@ -50,7 +64,7 @@ def test_long_prompt_is_not_passed_over_for_ever() -> None:
     house = House(max_sequences=1, max_batch_tokens=200)
     long = house.submit("x" * 150 + ":", max_tokens=1)
     for number in range(2 * MAX_WAITS):
-        house.submit("y" * MIN_READ + ":", session=str(number), max_tokens=1)
+        house.submit("y" * 64 + ":", session=str(number), max_tokens=1)
     house.run()
     # It was there first: every one that went before it passed it over.
     assert _order(house).index(long) == MAX_WAITS
