@@ -39,6 +39,7 @@ class LlamaBackend:
         self._start = start
         self._lib, self._short = loaded.lib, loaded.short
         self._vocabulary = loaded.vocabulary
+        self.is_end = loaded.vocabulary.is_end
         self._template = loaded.template
         self.syntax = loaded.syntax
         self.num_vocabulary = loaded.vocabulary.num_tokens
@@ -118,10 +119,6 @@ class LlamaBackend:
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes that a token stands for; of a special token only when asked so."""
         return self._vocabulary.spelling(token) if special else self._vocabulary.piece(token)
-
-    def is_end(self, token: int) -> bool:
-        """Tell whether the model ends its answer with this token."""
-        return self._vocabulary.is_end(token)
 
     def render(self, prompt: ChatPrompt) -> list[Part]:
         """Return the text of the model's own chat template, ready for the answer."""

@@ -29,11 +29,11 @@ def fill(backend: Backend, running: Mapping[Sequence, Slot]) -> tuple[list[Row],
     in_order = sorted(running, key=lambda one: running[one].index)
     decoding = [one for one in in_order if one.status is Status.DECODE]
     _guess(backend, decoding)
-    room = backend.max_batch_tokens - sum(1 + len(one.guess) for one in decoding)
-    if decoding:
-        room = min(room, MAX_READ)
-    prefill = [one for one in running if one.status is Status.PREFILL]
-    shares = _share_out(prefill, room)
+    shares: dict[Sequence, int] = {}
+    if len(decoding) < len(in_order):
+        room = backend.max_batch_tokens - sum(1 + len(one.guess) for one in decoding)
+        prefill = [one for one in running if one.status is Status.PREFILL]
+        shares = _share_out(prefill, min(room, MAX_READ) if decoding else room)
     rows: list[Row] = []
     num_used = 0
     for sequence in in_order:

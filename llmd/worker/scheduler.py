@@ -63,7 +63,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether a further step would do something."""
-        return bool(self._waiting or self._running)
+        return bool(self._running or self._waiting)
 
     def submit(self, request: Submit) -> None:
         """Prepare and queue a request, with what bounds its answer. Raise as these do."""
@@ -114,7 +114,8 @@ class Scheduler:
 
     def step(self) -> None:
         """Admit what fits, run one batch, take the tokens of each sequence that is ready."""
-        self._admit()
+        if self._waiting:
+            self._admit()
         if not self._running:
             return
         if self._backend.num_cells:
@@ -122,7 +123,8 @@ class Scheduler:
         began = self._clock()
         rows, num_tokens = fill(self._backend, self._running)
         self._backend.decode()
-        self._share()
+        if num_tokens > len(rows):
+            self._share()
         for sequence, row in rows:
             self._take_all(sequence, row)
         self.beat(self._clock() - began, num_tokens)

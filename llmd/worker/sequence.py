@@ -41,6 +41,8 @@ class Sequence:
     sampler: Sampler | None = None
     """Made when nothing can refuse the request any more: it holds native memory."""
     num_prompt_tokens: int = field(init=False)
+    num_most_tokens: int = field(init=False)
+    """How many there may be with the whole answer."""
     status: Status = Status.WAITING
     num_computed: int = 0
     num_waits: int = 0
@@ -55,6 +57,9 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.tokens)
+        self.num_most_tokens = min(
+            self.num_prompt_tokens + self.request.max_tokens, self.num_context_tokens
+        )
 
     @property
     def num_completion_tokens(self) -> int:
@@ -69,15 +74,12 @@ class Sequence:
     @property
     def num_possible(self) -> int:
         """How many further tokens may be generated."""
-        return min(
-            self.request.max_tokens - self.num_completion_tokens,
-            self.num_context_tokens - len(self.tokens),
-        )
+        return self.num_most_tokens - len(self.tokens)
 
     @property
     def is_full(self) -> bool:
         """Whether no further token may be generated."""
-        return self.num_possible <= 0
+        return len(self.tokens) >= self.num_most_tokens
 
     def done(self, reason: FinishReason, now: float) -> Done:
         """Return the event that ends this sequence."""

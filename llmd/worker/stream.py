@@ -15,11 +15,8 @@ class AnswerStream:
         self._text = TextStream(stop)
         self._parser = parser
         self._logprobs: list[TokenLogprob] = []
-
-    @property
-    def shows_special(self) -> bool:
+        self.shows_special = parser is not None
         """Whether special tokens count as text: some models mark tool calls by them."""
-        return self._parser is not None
 
     @property
     def stopped(self) -> bool:
@@ -49,10 +46,9 @@ class AnswerStream:
     def _events(self, text: str) -> list[Progress]:
         if not text:
             return []
-        parsed: list[Progress] = (
-            [Delta(self._request_id, text)] if self._parser is None else [*self._parser.push(text)]
-        )
-        return [self._with_logprobs(event) for event in parsed]
+        if self._parser is None:
+            return [self._with_logprobs(Delta(self._request_id, text))]
+        return [self._with_logprobs(event) for event in self._parser.push(text)]
 
     def _with_logprobs(self, event: Progress) -> Progress:
         """Send the log probabilities along with the next text."""
