@@ -15,7 +15,7 @@ DIST ?= bookworm trixie
 # More words for pytest: make unit ARGS="-k store -x"
 ARGS ?=
 
-.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test peer bench bench-variants bench-share bench-exact cov check fmt lock clean
+.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test peer bench bench-variants bench-pages bench-share bench-exact cov check fmt lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +61,10 @@ bench: peer ## measure llmd against it in turns (more than an hour; ARGS="--scen
 
 bench-variants: setup ## compare the CPU code that is shipped with a build for this processor (ten minutes at first)
 	@native="$$($(dev)/engine.sh --native | tee /dev/stderr | tail -n 1)"; \
-	  $(bin)/python bench/variants.py "$$($(dev)/model.sh --path)" "$$(readlink -f .venv/engine)" "$$native"
+	  $(bin)/python -m bench.variants "$$($(dev)/model.sh --path)" "$$(readlink -f .venv/engine)" "$$native"
+
+bench-pages: peer ## what large pages of memory bring (five minutes)
+	$(bin)/python -m bench.pages "$$($(dev)/peer.sh --model)" "$$(readlink -f .venv/engine)"
 
 bench-share: peer ## how much of a step is Python's (a minute)
 	$(bin)/python bench/share.py "$$($(dev)/peer.sh --model)"

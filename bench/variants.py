@@ -1,9 +1,6 @@
 """Compare the llama.cpp libraries that are shipped, which choose the CPU code, with a native build.
 
-    variants.py MODEL SHIPPED NATIVE [ROUNDS]
-
-Each round measures one and then the other, in a process of its own each, so that what else the
-machine does falls on both. Printed are medians in tokens a second, and the ratio of the two.
+python -m bench.variants MODEL SHIPPED NATIVE [ROUNDS]
 """
 
 from __future__ import annotations
@@ -79,21 +76,37 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def compare(model: str, ways: dict[str, tuple[str, dict[str, str]]], num_rounds: int) -> None:
+    """Measure two ways in turns, and print medians in tokens a second with their ratio.
+
+    A way is a folder of libraries and what is put into the environment. Each round measures one
+    and then the other, in a process of its own each: what else the machine does falls on both.
+    """
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    for number in range(num_rounds):
+        for name, (folder, environment) in ways.items():
+            done = subprocess.run(
+                [sys.executable, "-m", "bench.variants", "--one", model, folder],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=os.environ | environment,
+            )
+            found[name].append(json.loads(done.stdout))
+        print(f"\rround {number + 1} of {num_rounds}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    print("; ".join(f"{name}: {results[0]['code']}" for name, results in found.items()))
+    print(f"{'tokens/s':12}", *(f"{name:>9}" for name in ways), f"{'ratio':>6}")
+    for what in [what for what in next(iter(found.values()))[0] if what != "code"]:
+        first, second = (
+            statistics.median(one[what] for one in results) for results in found.values()
+        )
+        print(f"{what:12} {first:9.1f} {second:9.1f} {first / second:6.2f}")
+
+
 def main(model: str, shipped: str, native: str, rounds: str = "10") -> None:
     """Measure in turns, and print the comparison."""
-    found: dict[str, list[dict[str, Any]]] = {shipped: [], native: []}
-    for number in range(int(rounds)):
-        for folder, results in found.items():
-            command = [sys.executable, __file__, "--one", model, folder]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            results.append(json.loads(done.stdout))
-        print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    print(f"shipped: {found[shipped][0]['code']}; native: {found[native][0]['code']}")
-    print(f"{'tokens/s':12} {'shipped':>9} {'native':>9} {'ratio':>6}")
-    for name in [name for name in found[shipped][0] if name != "code"]:
-        medians = [statistics.median(one[name] for one in results) for results in found.values()]
-        print(f"{name:12} {medians[0]:9.1f} {medians[1]:9.1f} {medians[0] / medians[1]:6.2f}")
+    compare(model, {"shipped": (shipped, {}), "native": (native, {})}, int(rounds))
 
 
 if __name__ == "__main__":

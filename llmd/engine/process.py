@@ -18,6 +18,12 @@ log = logging.getLogger(__name__)
 
 _NUM_LAST_WORDS = 2
 
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+"""Let malloc ask the kernel for pages of 2 MB for what is large: weights, KV and buffers.
+
+With fewer pages to look up a step takes 2 to 5 % less time (`bench/pages.py`).
+"""
+
 
 class WorkerProcess:
     """One child process with the socket to it. What it writes on standard error is logged."""
@@ -36,7 +42,7 @@ class WorkerProcess:
                 stderr=subprocess.PIPE,
                 # llama.cpp looks for libraries in the current directory too: only root's then.
                 cwd="/",
-                env={**os.environ, "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"},
+                env=_environment(),
             )
             on_failure.pop_all()
         self._last_words: deque[str] = deque(maxlen=_NUM_LAST_WORDS)
@@ -86,3 +92,12 @@ class WorkerProcess:
                 # The marks under a line of a traceback tell nothing by themselves.
                 if line.strip(" ^~"):
                     self._last_words.append(line.strip())
+
+
+def _environment() -> dict[str, str]:
+    """Return the daemon's environment with what a worker needs besides."""
+    given = os.environ.get("GLIBC_TUNABLES", "")
+    # Of one that stands twice the last counts: what the admin has set.
+    tunables = ":".join(filter(None, [HUGE_PAGES, given]))
+    own = {"PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1", "GLIBC_TUNABLES": tunables}
+    return {**os.environ, **own}

@@ -63,7 +63,7 @@ def thread_counts(num_cores: int) -> list[int]:
     return sorted({1, max(1, num_cores // 2), max(1, num_cores - 1), num_cores})
 
 
-BATCHES = (128, 256, 384, 512)
+BATCHES = (128, 384, 512)
 
 
 class Tuner:

@@ -52,12 +52,12 @@ def test_tune_shows_what_each_setting_gives_and_changes_nothing(installed: Path)
     result = llmd(installed, "tune")
     assert result.exit_code == 0
     assert [line.split() for line in result.stdout.splitlines()[1:5]] == [
-        ["1", "256", "100.0", "50.0", "80.0", "threads"],
-        ["2", "256", "200.0", "50.0", "160.0"],
-        ["3", "256", "300.0", "50.0", "240.0"],
-        ["4", "256", "400.0", "50.0", "320.0", "threads_batch,", "batch"],
+        ["1", "384", "100.0", "50.0", "80.0", "threads"],
+        ["2", "384", "200.0", "50.0", "160.0"],
+        ["3", "384", "300.0", "50.0", "240.0"],
+        ["4", "384", "400.0", "50.0", "320.0", "threads_batch,", "batch"],
     ]
-    assert "[engine]\nthreads = 1\nthreads_batch = 4\nbatch = 256\n" in result.stdout
+    assert "[engine]\nthreads = 1\nthreads_batch = 4\nbatch = 384\n" in result.stdout
     assert "llmd tune --write" in result.stderr
     assert not (installed.parent / "conf.d").exists()
 
@@ -69,10 +69,10 @@ def test_tune_writes_what_the_next_start_reads(installed: Path) -> None:
     file = installed.parent / "conf.d" / "50-tuned.toml"
     told = json.loads(result.stdout)
     assert told["written"] == str(file)
-    assert told["engine"] == {"threads": 1, "threads_batch": 4, "batch": 256}
+    assert told["engine"] == {"threads": 1, "threads_batch": 4, "batch": 384}
     assert len(told["speeds"]) == 6
     engine = config.load(installed).engine
-    assert (engine.threads, engine.threads_batch, engine.batch) == (1, 4, 256)
+    assert (engine.threads, engine.threads_batch, engine.batch) == (1, 4, 384)
     assert [found.name for found in file.parent.iterdir()] == ["50-tuned.toml"]
 
 

@@ -27,6 +27,23 @@ def test_process_has_the_other_end_of_the_socket() -> None:
     assert process.close() == "exit code 0"
 
 
+def test_process_has_large_pages_unless_the_admin_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a tunable that stands twice glibc takes the last."""
+    program = "import os, sys; os.write(int(sys.argv[1]), os.environb[b'GLIBC_TUNABLES'])"
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    own = _process(program)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    given = _process(program)
+    assert [process.sock.recv(200) for process in (own, given)] == [
+        b"glibc.malloc.hugetlb=1",
+        b"glibc.malloc.hugetlb=1:glibc.malloc.hugetlb=0",
+    ]
+    for process in (own, given):
+        process.close()
+
+
 def test_end_of_a_process_is_told_with_its_last_words() -> None:
     """The exit code comes with the last lines of standard error, whatever bytes they are."""
     process = _process(
