@@ -24,8 +24,8 @@ class Sizes(Struct, frozen=True, kw_only=True):
     clients: tuple[int, ...] = (1, 4, 8, 16)
     prompt: int = 160
     answer: int = 64
-    requests_each: int = 4
-    """By each client: with fewer, most of the time not all of them are asking."""
+    requests_each: int = 8
+    """By each client: with fewer, beginning and end count, when not all of them are asking."""
     min_requests: int = 4
     """Of all clients of one point together."""
     turns: tuple[int, ...] = (5, 10, 50)
