@@ -100,7 +100,7 @@ def _measure(
                 ignores_end=True,
             )
         )
-    # Prompts are read one a step; from then on all generate.
+    # A step reads one prompt or more; from then on all generate.
     for _ in range(number + 5):
         scheduler.step()
     decode.spent_s = choose.spent_s = 0.0

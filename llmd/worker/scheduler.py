@@ -123,6 +123,7 @@ class Scheduler:
         began = self._clock()
         rows, num_tokens = fill(self._backend, self._running)
         self._backend.decode()
+        # Where every token gives one, no prompt was read.
         if num_tokens > len(rows):
             self._share()
         for sequence, row in rows:

@@ -20,15 +20,15 @@ class TextStream:
 
     def push(self, piece: bytes) -> str:
         """Take the bytes of a token; return the text that is certain now."""
-        text = self._decoder.decode(piece)
-        return self._release(text, final=False) if self._stop else text
+        return self._release(self._decoder.decode(piece), final=False)
 
     def finish(self) -> str:
         """Return what was held back, when no further token comes."""
-        text = self._decoder.decode(b"", final=True)
-        return self._release(text, final=True) if self._stop else text
+        return self._release(self._decoder.decode(b"", final=True), final=True)
 
     def _release(self, text: str, *, final: bool) -> str:
+        if not self._stop:
+            return text
         if self.stopped:
             return ""
         self._held += text

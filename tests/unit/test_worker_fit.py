@@ -144,12 +144,6 @@ def test_far_too_long_a_text_is_refused_from_its_beginning() -> None:
 
 def test_tokens_of_a_request_are_its_own() -> None:
     """The answer's tokens go to a list of the sequence, not to the request's."""
-    request = Submit(
-        id=1,
-        owner="ann",
-        prompt=TokenPrompt(tokens=[104, 105]),
-        sampling=Sampling(),
-        max_tokens=4,
-    )
+    request = _request(TokenPrompt(tokens=[104, 105]), num_turns=0, max_tokens=4)
     fit(FakeBackend(), request).tokens.append(1)
     assert request.prompt == TokenPrompt(tokens=[104, 105])
