@@ -28,10 +28,11 @@ def fill(backend: Backend, running: Mapping[Sequence, Slot]) -> tuple[list[Row],
     """
     in_order = sorted(running, key=lambda one: running[one].index)
     decoding = [one for one in in_order if one.status is Status.DECODE]
-    _guess(backend, decoding)
     shares: dict[Sequence, int] = {}
-    if len(decoding) < len(in_order):
-        room = backend.max_batch_tokens - sum(1 + len(one.guess) for one in decoding)
+    if len(decoding) == len(in_order):
+        _guess(backend, decoding)
+    else:
+        room = backend.max_batch_tokens - len(decoding)
         prefill = [one for one in running if one.status is Status.PREFILL]
         shares = _share_out(prefill, min(room, MAX_READ) if decoding else room)
     rows: list[Row] = []
@@ -49,7 +50,7 @@ def fill(backend: Backend, running: Mapping[Sequence, Slot]) -> tuple[list[Row],
 
 
 def _guess(backend: Backend, decoding: list[Sequence]) -> None:
-    """Guess what comes next of all, or of none.
+    """Guess what comes next of all, or of none: nothing while a prompt is read.
 
     As many tokens of each: with more of one than of another, the rest is a pass of its own.
     """

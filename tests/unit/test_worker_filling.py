@@ -66,6 +66,17 @@ def test_nobody_guesses_when_one_has_no_guess() -> None:
     assert [step for step in house.backend.steps[-1:] if len(step) == 2] == [{0: 1, 1: 1}]
 
 
+def test_nobody_guesses_while_a_prompt_is_read() -> None:
+    """What is guessed beside it would be a pass of its own."""
+    house = House(next_token=parrot, max_draft_tokens=3, max_sequences=2)
+    house.submit("hi:", session="1", max_tokens=40)
+    house.step(10)
+    assert house.backend.steps[-1] == {0: 4}
+    house.submit("hi:", session="2", max_tokens=40)
+    house.step()
+    assert house.backend.steps[-1] == {0: 1, 1: 3}
+
+
 def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
     """A part of one would be a pass of its own, in this step and in the next."""
     house = House(max_batch_tokens=170)
