@@ -52,8 +52,10 @@ class Backend(FakeBackend):
         self.matchers: list[Matcher | None] = []
         self.embedder: embedding.FakeBackend | None = embedding.FakeBackend()
 
-    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
-        return [BEGIN] * begin + super().tokenize(parts)
+    def tokenize(
+        self, parts: list[Part], *, begin: bool = True, owner: str | None = None
+    ) -> list[int]:
+        return [BEGIN] * begin + super().tokenize(parts, owner=owner)
 
     def compile(self, request: Submit, *, is_thinking: bool) -> Matcher | None:
         assert self.gate.wait(WAIT_S)

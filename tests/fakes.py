@@ -95,6 +95,8 @@ class FakeBackend:
         """Of each decode: how many tokens of each slot."""
         self.samplers: list[FakeSampler] = []
         self.num_tokenized = 0
+        self.owners: set[str] = set()
+        """Those of whom texts are kept."""
         self.num_vocabulary = END + 1
         self.build = "fake"
         self.syntax = choose(None, knows_tools=False)
@@ -102,7 +104,11 @@ class FakeBackend:
 
     # Text
 
-    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+    def tokenize(
+        self, parts: list[Part], *, begin: bool = True, owner: str | None = None
+    ) -> list[int]:
+        if owner is not None:
+            self.owners.add(owner)
         self.num_tokenized += 1
         tokens: list[int] = []
         for part in parts:
@@ -111,6 +117,9 @@ class FakeBackend:
                 tokens += [END] * (number > 0)
                 tokens += piece.encode()
         return tokens
+
+    def forget(self, owner: str) -> None:
+        self.owners.discard(owner)
 
     def render(self, prompt: ChatPrompt) -> list[Part]:
         messages = prompt.messages

@@ -64,11 +64,17 @@ class Backend(Protocol):
     syntax: Syntax
     """How the model writes tool calls and thoughts."""
 
-    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+    def tokenize(
+        self, parts: list[Part], *, begin: bool = True, owner: str | None = None
+    ) -> list[int]:
         """Return the tokens of a text; only literal parts can give special tokens.
 
-        A prompt begins with the model's first token, if it has one.
+        A prompt begins with the model's first token, if it has one. What an owner's texts give
+        is kept for the next time.
         """
+
+    def forget(self, owner: str) -> None:
+        """Drop what is kept of an owner's texts."""
 
     def render(self, prompt: ChatPrompt) -> list[Part]:
         """Return the text of the model's own chat template, ready for the answer.

@@ -112,9 +112,15 @@ class LlamaBackend:
 
     # Text
 
-    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+    def tokenize(
+        self, parts: list[Part], *, begin: bool = True, owner: str | None = None
+    ) -> list[int]:
         """Return the tokens of a text; only literal parts can give special tokens."""
-        return self._vocabulary.tokenize(parts, begin=begin)
+        return self._vocabulary.tokenize(parts, begin=begin, owner=owner)
+
+    def forget(self, owner: str) -> None:
+        """Drop what is kept of an owner's texts."""
+        self._vocabulary.forget(owner)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes that a token stands for; of a special token only when asked so."""

@@ -43,16 +43,16 @@ def fit(backend: Backend, request: Submit) -> Fitted:
     num_context = min(
         backend.num_context_tokens, request.max_context_tokens or backend.num_context_tokens
     )
-    _check_length(backend, request.prompt, num_context)
+    _check_length(backend, request, num_context)
     room = num_context - max(1, min(request.max_tokens, num_context // 4))
-    tokens, parts = _tokens(backend, request.prompt, 0)
+    tokens, parts = _tokens(backend, request, 0)
     if not tokens:
         raise InvalidField("the prompt has no text: give at least a word", param="prompt")
     if len(tokens) <= room:
         return _fitted(backend, request.prompt, tokens, parts, request.num_turns)
     num_dropped = _num_dropped(backend, request, room)
     if num_dropped:
-        tokens, parts = _tokens(backend, request.prompt, num_dropped)
+        tokens, parts = _tokens(backend, request, num_dropped)
     if len(tokens) >= num_context:
         raise PromptTooLong(len(tokens), num_context)
     num_turns = request.num_turns - num_dropped
@@ -69,7 +69,7 @@ def _num_dropped(backend: Backend, request: Submit, room: int) -> int:
     low, high = min(1, request.num_turns), request.num_turns
     while low < high:
         middle = (low + high) // 2
-        if len(_tokens(backend, request.prompt, middle)[0]) <= room:
+        if len(_tokens(backend, request, middle)[0]) <= room:
             high = middle
         else:
             low = middle + 1
@@ -93,11 +93,12 @@ def _fitted(
     return Fitted(tokens, num_turns, tail, num_shareable(backend, prompt, parts, tokens))
 
 
-def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
+def _check_length(backend: Backend, request: Submit, num_context: int) -> None:
     """Raise `PromptTooLong` for far too long a text, from its beginning alone.
 
     This runs in the thread that decodes: a megabyte would hold all others up for seconds.
     """
+    prompt = request.prompt
     if isinstance(prompt, TokenPrompt):
         return
     texts = (
@@ -113,8 +114,9 @@ def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
             raise PromptTooLong(num_tokens, num_context, is_exact=False)
 
 
-def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> tuple[list[int], list[Part]]:
+def _tokens(backend: Backend, request: Submit, num_dropped: int) -> tuple[list[int], list[Part]]:
     """Return the tokens and the parts of a prompt without its first `num_dropped` turns."""
+    prompt = request.prompt
     if isinstance(prompt, TokenPrompt):
         unknown = [token for token in prompt.tokens if token >= backend.num_vocabulary]
         if unknown:
@@ -129,4 +131,4 @@ def _tokens(backend: Backend, prompt: Prompt, num_dropped: int) -> tuple[list[in
     else:
         kept = [message for message in prompt.messages if not 0 <= message.turn < num_dropped]
         parts = backend.render(msgspec.structs.replace(prompt, messages=kept))
-    return backend.tokenize(parts), parts
+    return backend.tokenize(parts, owner=request.owner), parts

@@ -111,6 +111,7 @@ class Scheduler:
             if request.owner == owner and session in (None, request.session):
                 sequence.forgotten = True
         self._slots.forget(owner, session)
+        self._backend.forget(owner)
 
     def step(self) -> None:
         """Admit what fits, run one batch, take the tokens of each sequence that is ready."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import re
+from array import array
 from functools import cached_property
 from typing import Any
 
 from llmd.engine.protocol import Part
 from llmd.errors import InvalidField
 from llmd.worker.native import ShortCalls
+from llmd.worker.token_cache import TokenCache
 
 _MARKER = re.compile(r"<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]")
 """What special tokens look like."""
@@ -26,6 +28,7 @@ class Vocabulary:
         self._short = short
         self._vocab = lib.llama_model_get_vocab(model)
         self.num_tokens = int(lib.llama_vocab_n_tokens(self._vocab))
+        self._cache = TokenCache(self._tokenize)
         self._pieces: dict[int, bytes] = {}
         self._spellings: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
@@ -47,21 +50,31 @@ class Vocabulary:
         self._markers = {text for text in markers if _MARKER.fullmatch(text)}
         self.special = sorted({*self._special, *self._markers}, key=lambda text: (-len(text), text))
 
-    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+    def tokenize(
+        self, parts: list[Part], *, begin: bool = True, owner: str | None = None
+    ) -> list[int]:
         """Return the tokens of the joined text; only literal parts can give special tokens.
 
         Between special tokens the text is tokenised as a whole, whoever its parts are from, as
         the model was trained to read it. A prompt begins with the model's first token, if it has
-        one. Any thread may call it.
+        one. An owner's texts are kept for the next time, until `forget`: with one, this is for
+        the thread that decodes alone. Without, any thread may call it.
         """
-        tokens = [
-            token
-            for piece in self._cut(parts)
-            for token in ([piece] if isinstance(piece, int) else self._tokenize(piece))
-        ]
+        tokens: list[int] = []
+        for piece in self._cut(parts):
+            if isinstance(piece, int):
+                tokens.append(piece)
+            else:
+                tokens += (
+                    self._tokenize(piece) if owner is None else self._cache.tokens(owner, piece)
+                )
         if begin and self._adds_bos and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
+
+    def forget(self, owner: str) -> None:
+        """Drop what is kept of an owner's texts. For the thread that decodes alone."""
+        self._cache.forget(owner)
 
     def tokenize_whole(self, text: str) -> list[int]:
         """Return the tokens of a text with all that the model wants around it, as to embed it.
@@ -119,14 +132,14 @@ class Vocabulary:
             pieces[-1] = last.rstrip()
         pieces.append(token)
 
-    def _tokenize(self, text: str) -> list[int]:
+    def _tokenize(self, text: str) -> array[int]:
         raw = text.encode("utf-8")
         num_max = len(raw) + 8
         tokens = (ctypes.c_int32 * num_max)()
         count = self._lib.llama_tokenize(self._vocab, raw, len(raw), tokens, num_max, False, False)
         if count < 0:
             raise InvalidField("the text cannot be tokenised", param="prompt")
-        return tokens[:count]
+        return array("i", tokens[:count])
 
     def piece(self, token: int) -> bytes:
         """Return the bytes that a token stands for; none for a special token."""

@@ -132,9 +132,9 @@ def test_far_too_long_a_text_is_refused_from_its_beginning() -> None:
     seen: list[int] = []
     tokenize = backend.tokenize
 
-    def counting(parts: list[Part], *, begin: bool = True) -> list[int]:
+    def counting(parts: list[Part], *, begin: bool = True, owner: str | None = None) -> list[int]:
         seen.append(sum(len(part.text) for part in parts))
-        return tokenize(parts)
+        return tokenize(parts, begin=begin, owner=owner)
 
     backend.tokenize = counting  # type: ignore[method-assign]
     with pytest.raises(PromptTooLong, match="more than 4096 tokens"):

@@ -59,6 +59,7 @@ def test_forgotten_session_is_computed_anew(num_steps: int) -> None:
     for _ in range(num_steps):
         house.step()
     house.scheduler.forget("ann", "1")
+    assert "ann" not in house.backend.owners
     house.run()
     two = house.submit("question:", session="1")
     house.run()

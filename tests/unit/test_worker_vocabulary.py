@@ -102,6 +102,16 @@ def test_what_begins_with_the_first_token_gets_no_second_one(vocabulary: Vocabul
     assert vocabulary.tokenize([Part(text="<s>hi", literal=True)]) == [0, *chars("hi")]
 
 
+def test_an_owners_text_gives_the_same_tokens_again(vocabulary: Vocabulary) -> None:
+    """Kept or not, forgotten or not."""
+    parts = [Part(text="<|user|>\n", literal=True), Part(text="hi"), Part(text="<s>ho")]
+    tokens = vocabulary.tokenize(parts)
+    for _ in range(2):
+        assert vocabulary.tokenize(parts, owner="ann") == tokens
+        assert vocabulary.tokenize(parts, owner="ann") == tokens
+        vocabulary.forget("ann")
+
+
 @given(st.lists(st.text("ab<|>", min_size=1, max_size=4), min_size=1, max_size=9), st.text("ab<|>"))
 def test_a_trie_finds_the_longest_word_at_each_place(words: list[str], text: str) -> None:
     """As an alternation does that names the longest words first."""
