@@ -44,6 +44,9 @@ _PLACES = (
 _ENDS = ("<|im_end|>", "<|endoftext|>", "</s>", "<end_of_turn>", "<eos>", "<|eot_id|>", "<|end|>")
 """How families of models spell the tokens that end an answer."""
 
+_BEGINS = ("<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<s>", "<bos>")
+"""What a model goes on with that must not end: no text, so the next turn brings it not along."""
+
 _Key = tuple[Hashable, ...]
 
 
@@ -115,9 +118,9 @@ class Prompts:
         return self._texts[full]
 
     async def ban(self, client: Client) -> dict[str, float]:
-        """Return the `logit_bias` that keeps an answer from ending early."""
+        """Return the `logit_bias` that keeps an answer from ending early, and to text."""
         if self._ban is None:
-            tokens = [await _tokens(client, end) for end in _ENDS]
+            tokens = [await _tokens(client, end) for end in (*_ENDS, *_BEGINS)]
             self._ban = {str(found[0]): -100.0 for found in tokens if len(found) == 1}
         return self._ban
 
