@@ -35,7 +35,7 @@ _SEED = re.compile("[0-9A-Za-z]{20}")
 
 _PARAMETERS = {
     # RFC 9106, section 4, second choice: 64 MiB, 3 passes, 4 lanes.
-    "default": profiles.RFC_9106_LOW_MEMORY,
+    "large": profiles.RFC_9106_LOW_MEMORY,
     # OWASP's password storage sheet: one lane, for machines whose cores are busy generating.
     "small": Parameters(
         type=Type.ID,
@@ -127,7 +127,7 @@ class Hasher:
     keys from taking that many times over lives here. Thread-safe.
     """
 
-    def __init__(self, parameters: str = "default", *, wait_s: float = 2.0) -> None:
+    def __init__(self, parameters: str = "small", *, wait_s: float = 2.0) -> None:
         self._hasher = PasswordHasher.from_parameters(_PARAMETERS[parameters])
         self._lock = threading.RLock()
         self._wait_s = wait_s

@@ -111,7 +111,7 @@ class Cache(_Section, frozen=True, kw_only=True):
 class Auth(_Section, frozen=True, kw_only=True):
     """Set the price of a key check and the limits for those who guess."""
 
-    argon2: Literal["default", "small", "cheapest"] = "default"
+    argon2: Literal["large", "small", "cheapest"] = "small"
     max_failures_per_address: Annotated[int, Meta(ge=1, le=10_000)] = 10
     max_failures_per_key: Annotated[int, Meta(ge=1, le=10_000)] = 5
     cache_ttl_s: Annotated[int, Meta(ge=1, le=86_400)] = 600
