@@ -204,13 +204,14 @@ class FakeBackend:
 
 
 class Clock:
-    """Go on by a second whenever somebody looks."""
+    """Go on by a second, or as many as are told, whenever somebody looks."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace_s: float = 1.0) -> None:
         self.time_s = 0.0
+        self.pace_s = pace_s
 
     def __call__(self) -> float:
-        self.time_s += 1.0
+        self.time_s += self.pace_s
         return self.time_s
 
 

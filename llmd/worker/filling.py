@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from llmd.worker.backend import Backend
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot
-from llmd.worker.waiting import MAX_READ, urgency
+from llmd.worker.waiting import urgency
 
 MAX_GUESSING = 4
 """Sequences that decode side by side while tokens are guessed.
@@ -20,8 +20,12 @@ Row = tuple[Sequence, int]
 """A sequence, and its first row in the batch that gives a token."""
 
 
-def fill(backend: Backend, running: Mapping[Sequence, Slot]) -> tuple[list[Row], int]:
+def fill(
+    backend: Backend, running: Mapping[Sequence, Slot], max_read: int
+) -> tuple[list[Row], int]:
     """Put the tokens of a step into the batch: (rows that give tokens, how many there are).
+
+    Beside sequences that decode at most `max_read` tokens of prompts are read.
 
     Rows go by slot: llama.cpp computes those of neighbouring slots in one pass over the
     weights, and begins another wherever the order is broken.
@@ -34,7 +38,7 @@ def fill(backend: Backend, running: Mapping[Sequence, Slot]) -> tuple[list[Row],
     else:
         room = backend.max_batch_tokens - len(decoding)
         prefill = [one for one in running if one.status is Status.PREFILL]
-        shares = _share_out(prefill, min(room, MAX_READ) if decoding else room)
+        shares = _share_out(prefill, min(room, max_read) if decoding else room)
     rows: list[Row] = []
     num_used = 0
     for sequence in in_order:

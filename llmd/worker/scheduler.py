@@ -23,6 +23,7 @@ from llmd.worker.disk import DiskStates
 from llmd.worker.draft import Draft
 from llmd.worker.filling import fill
 from llmd.worker.intake import sequence_of
+from llmd.worker.read_limit import ReadLimit
 from llmd.worker.refusal import refusal
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot, Slots
@@ -52,7 +53,8 @@ class Scheduler:
         self._clock = clock
         self._slots = Slots(backend, States(max_state_bytes, disk), disk)
         self._cells = Cells(backend.num_cells, backend.max_draft_tokens)
-        self._waiting = Waiting(backend.max_batch_tokens)
+        self._read_limit = ReadLimit(backend.max_batch_tokens)
+        self._waiting = Waiting(self._read_limit)
         self._running: dict[Sequence, Slot] = {}
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
@@ -122,10 +124,11 @@ class Scheduler:
         if self._backend.num_cells:
             self._make_room()
         began = self._clock()
-        rows, num_tokens = fill(self._backend, self._running)
+        rows, num_tokens = fill(self._backend, self._running, self._read_limit.num_tokens)
         self._backend.decode()
         # Where every token gives one, no prompt was read.
         if num_tokens > len(rows):
+            self._read_limit.learn(num_tokens - len(rows), self._clock() - began)
             self._share()
         for sequence, row in rows:
             self._take_all(sequence, row)

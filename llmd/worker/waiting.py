@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from llmd.worker.read_limit import ReadLimit
 from llmd.worker.sequence import Sequence
 
 MAX_WAITS = 16
 """How often shorter prompts may go before a long one."""
-
-MAX_READ = 288
-"""Tokens of prompts that a step reads beside answers that are generated, and of several together.
-
-The first bounds the pause in these answers, however large a batch is. As for the second: AMX
-multiplies by tiles of 32 rows, and what is left of a tile is wasted, so two prompts of 136 tokens
-cost a tenth less together than apart (9 tiles, not 10). More together would gain less and keep the
-first of them waiting longer.
-"""
 
 
 def urgency(sequence: Sequence) -> int:
@@ -31,8 +23,8 @@ def urgency(sequence: Sequence) -> int:
 class Waiting:
     """The queue for slots: in the order of arrival, left by urgency."""
 
-    def __init__(self, max_batch_tokens: int) -> None:
-        self._max_read = min(MAX_READ, max_batch_tokens)
+    def __init__(self, limit: ReadLimit) -> None:
+        self._limit = limit
         self._sequences: list[Sequence] = []
 
     def __len__(self) -> int:
@@ -54,15 +46,16 @@ class Waiting:
     ) -> Sequence | None:
         """Take out who is to be read next; None if the prompts that are `reading` come first.
 
-        Beside these a step reads only what is read as a whole. A slot is given only to who is
-        read at once: what it held is saved then, and to save many would hold up all of them. Who
-        is not admitted yet is not passed over either.
+        Beside these a step reads only what is read as a whole, and no more than it may beside
+        answers: prompts cost less together than apart, but the first waits for the last. A slot is
+        given only to who is read at once: what it held is saved then, and to save many would hold
+        up all of them. Who is not admitted yet is not passed over either.
         """
         if not self._sequences:
             return None
         chosen = min(self._sequences, key=urgency)
         ahead = sum(one.num_uncomputed for one in reading if urgency(one) <= urgency(chosen))
-        is_too_much = ahead + chosen.num_uncomputed > self._max_read
+        is_too_much = ahead + chosen.num_uncomputed > self._limit.num_tokens
         if (ahead and is_too_much) or not admits(chosen):
             return None
         for passed_over in self._sequences[: self._sequences.index(chosen)]:

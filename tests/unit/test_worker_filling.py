@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from llmd.worker.filling import MAX_GUESSING
-from llmd.worker.waiting import MAX_READ
+from llmd.worker.read_limit import FIRST_READ, MAX_PAUSE_S, MIN_READ
 from tests.fakes import parrot
 from tests.scheduling import House
 
@@ -85,6 +85,7 @@ def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
     house.step(2)
     assert house.backend.steps == [{0: 81, 1: 81}, {0: 1, 1: 1, 2: 81}]
     house = House(max_batch_tokens=150)
+    house.clock.pace_s = 0
     for number in range(3):
         house.submit("x" * 80 + ":", session=str(number))
     house.step(3)
@@ -93,10 +94,22 @@ def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
 
 def test_long_prompt_keeps_running_answers_waiting_no_longer_than_some_tokens() -> None:
     """Alone it has the whole batch."""
-    house = House(max_batch_tokens=2 * MAX_READ, num_context_tokens=2000)
-    house.submit("x" * (3 * MAX_READ) + ":", session="1", max_tokens=9)
+    house = House(max_batch_tokens=2 * FIRST_READ, num_context_tokens=2000)
+    house.clock.pace_s = 0
+    house.submit("x" * (3 * FIRST_READ) + ":", session="1", max_tokens=9)
     house.step(2)
-    assert house.backend.steps == [{0: 2 * MAX_READ}, {0: MAX_READ + 1}]
-    house.submit("y" * (3 * MAX_READ) + ":", session="2")
+    assert house.backend.steps == [{0: 2 * FIRST_READ}, {0: FIRST_READ + 1}]
+    house.submit("y" * (3 * FIRST_READ) + ":", session="2")
     house.step()
-    assert house.backend.steps[-1] == {0: 1, 1: MAX_READ}
+    assert house.backend.steps[-1] == {0: 1, 1: FIRST_READ}
+
+
+def test_model_that_reads_slowly_reads_less_beside_answers() -> None:
+    """The pause is bounded, not the tokens."""
+    house = House(max_batch_tokens=FIRST_READ, num_context_tokens=4000)
+    house.clock.pace_s = 100 * MAX_PAUSE_S
+    house.submit("x" * (7 * FIRST_READ) + ":", session="1", max_tokens=9)
+    house.step(8)
+    house.submit("y" * (3 * FIRST_READ) + ":", session="2")
+    house.step()
+    assert house.backend.steps[-2:] == [{0: 1}, {0: 1, 1: MIN_READ}]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from llmd.engine.protocol import Started
-from llmd.worker.waiting import MAX_READ, MAX_WAITS
+from llmd.worker.read_limit import FIRST_READ
+from llmd.worker.waiting import MAX_WAITS
 from tests.scheduling import House
 
 
@@ -29,9 +30,9 @@ def test_prompts_that_fit_into_a_step_together_are_read_together() -> None:
         house.submit("x" * (length - 1) + ":", session=str(number))
     house.step()
     assert _order(house) == [2, 3]
-    house = House(max_batch_tokens=2 * MAX_READ)
+    house = House(max_batch_tokens=2 * FIRST_READ)
     for number in range(3):
-        house.submit("x" * (MAX_READ // 2 - 1) + ":", session=str(number))
+        house.submit("x" * (FIRST_READ // 2 - 1) + ":", session=str(number))
     house.step()
     assert _order(house) == [1, 2]
 
