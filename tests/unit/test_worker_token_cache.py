@@ -5,7 +5,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.worker.token_cache import TokenCache
+from llmd.worker.token_cache import CHARS_BESIDE, TokenCache
 
 
 class Tokeniser:
@@ -45,7 +45,7 @@ def test_forgotten_owner_leaves_no_text() -> None:
     cache.tokens("ann", "mine")
     cache.tokens("bob", "his")
     cache.forget("ann")
-    assert cache.num_chars == len("his")
+    assert cache.num_chars == CHARS_BESIDE + len("his")
     cache.tokens("ann", "mine")
     cache.tokens("bob", "his")
     assert tokenise.asked == ["mine", "his", "mine"]
@@ -54,15 +54,15 @@ def test_forgotten_owner_leaves_no_text() -> None:
 def test_text_longest_unused_goes_first() -> None:
     """One that is asked for again is young again; one too long for all of them is not kept."""
     tokenise = Tokeniser()
-    cache = TokenCache(tokenise, max_chars=6)
-    for text in ("abc", "def", "abc", "ghi", "x" * 7, "abc"):
+    cache = TokenCache(tokenise, max_chars=2 * (CHARS_BESIDE + 3))
+    for text in ("abc", "def", "abc", "ghi", "x" * 90, "abc"):
         cache.tokens("ann", text)
-    assert tokenise.asked == ["abc", "def", "ghi", "x" * 7]
+    assert tokenise.asked == ["abc", "def", "ghi", "x" * 90]
     cache.tokens("ann", "def")
     assert tokenise.asked[-1] == "def"
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.text("xyz", max_size=9))), st.integers(0, 12))
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.text("xyz", max_size=9))), st.integers(0, 300))
 def test_tokens_are_right_within_the_bound_whatever_is_asked(
     asked: list[tuple[str, str]], max_chars: int
 ) -> None:
