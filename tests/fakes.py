@@ -204,11 +204,11 @@ class FakeBackend:
 
 
 class Clock:
-    """Go on by a second, or as many as are told, whenever somebody looks."""
+    """Go on by `pace_s`, a second at first, whenever somebody looks."""
 
-    def __init__(self, pace_s: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.time_s = 0.0
-        self.pace_s = pace_s
+        self.pace_s = 1.0
 
     def __call__(self) -> float:
         self.time_s += self.pace_s

@@ -127,7 +127,7 @@ class Hasher:
     keys from taking that many times over lives here. Thread-safe.
     """
 
-    def __init__(self, parameters: str = "small", *, wait_s: float = 2.0) -> None:
+    def __init__(self, parameters: str, *, wait_s: float = 2.0) -> None:
         self._hasher = PasswordHasher.from_parameters(_PARAMETERS[parameters])
         self._lock = threading.RLock()
         self._wait_s = wait_s

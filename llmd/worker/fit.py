@@ -43,7 +43,7 @@ def fit(backend: Backend, request: Submit) -> Fitted:
     num_context = min(
         backend.num_context_tokens, request.max_context_tokens or backend.num_context_tokens
     )
-    _check_length(backend, request, num_context)
+    _check_length(backend, request.prompt, num_context)
     room = num_context - max(1, min(request.max_tokens, num_context // 4))
     tokens, parts = _tokens(backend, request, 0)
     if not tokens:
@@ -93,12 +93,11 @@ def _fitted(
     return Fitted(tokens, num_turns, tail, num_shareable(backend, prompt, parts, tokens))
 
 
-def _check_length(backend: Backend, request: Submit, num_context: int) -> None:
+def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
     """Raise `PromptTooLong` for far too long a text, from its beginning alone.
 
     This runs in the thread that decodes: a megabyte would hold all others up for seconds.
     """
-    prompt = request.prompt
     if isinstance(prompt, TokenPrompt):
         return
     texts = (

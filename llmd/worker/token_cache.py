@@ -37,18 +37,21 @@ class TokenCache:
             self._known.move_to_end(key)
             return found
         tokens = self._tokenize(text)
-        num_chars = CHARS_BESIDE + len(text)
-        if num_chars > self._max_chars:
+        if _weight(text) > self._max_chars:
             return tokens
         self._known[key] = tokens
-        self.num_chars += num_chars
+        self.num_chars += _weight(text)
         while self.num_chars > self._max_chars:
             (_, oldest), _ = self._known.popitem(last=False)
-            self.num_chars -= CHARS_BESIDE + len(oldest)
+            self.num_chars -= _weight(oldest)
         return tokens
 
     def forget(self, owner: str) -> None:
         """Drop all texts of an owner."""
         for key in [key for key in self._known if key[0] == owner]:
             del self._known[key]
-            self.num_chars -= CHARS_BESIDE + len(key[1])
+            self.num_chars -= _weight(key[1])
+
+
+def _weight(text: str) -> int:
+    return CHARS_BESIDE + len(text)
