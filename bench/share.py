@@ -56,7 +56,7 @@ def main(model: str) -> None:
         library_dir=str(Path(sys.prefix, "engine")),
         num_context_tokens=max(NUM_SEQUENCES) * 512,
         max_sequences=max(NUM_SEQUENCES),
-        max_batch_tokens=256,
+        max_batch_tokens=384,
         num_threads=0,
         num_threads_batch=0,
         kv_type="f16",
