@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from llmd import config
 from llmd.engine.protocol import (
     Delta,
     Event,
@@ -47,22 +48,11 @@ class Place:
     """A scheduler of one slot over the model, with or without guesses and states."""
 
     def __init__(self, loaded: LoadedModel, model: str, *, draft: int, folder: Path | None) -> None:
-        start = Start(
-            model_path=model,
-            library_dir="",
-            num_context_tokens=2048,
-            max_sequences=1,
-            max_batch_tokens=384,
-            num_threads=0,
-            num_threads_batch=0,
-            kv_type="f16",
-            max_state_bytes=1 << 30,
-            max_draft_tokens=draft,
-        )
+        start = _start(model, draft)
         self.backend = LlamaBackend(loaded, start)
         disk = None
         if folder is not None:
-            fingerprint = fingerprint_of(Path(model), self.backend.build, "f16")
+            fingerprint = fingerprint_of(Path(model), self.backend.build, start.kv_type)
             disk = DiskStates(folder, fingerprint, 1 << 30, print)
         self._events: list[Event] = []
         self.scheduler = Scheduler(
@@ -103,18 +93,7 @@ class Place:
 
 def main(model: str, num_prompts: str = "200") -> None:
     """Print how many answers are the same in each way, and how near the different ones were."""
-    start = Start(
-        model_path=model,
-        library_dir=str(Path(sys.prefix, "engine")),
-        num_context_tokens=2048,
-        max_sequences=1,
-        max_batch_tokens=384,
-        num_threads=0,
-        num_threads_batch=0,
-        kv_type="f16",
-        max_state_bytes=0,
-    )
-    loaded = LoadedModel(start, lambda _done, _variant: None)
+    loaded = LoadedModel(_start(model), lambda _done, _variant: None)
     folder = Path(tempfile.mkdtemp(prefix="llmd-exact-"))
     reference = Place(loaded, model, draft=0, folder=None)
     ways = {
@@ -148,6 +127,24 @@ def main(model: str, num_prompts: str = "200") -> None:
         far = max(gaps[name], default=0.0)
         told = f"; the others by at most {far:.4f} in log probability" if gaps[name] else ""
         print(f"{name:14} {same[name]:4} of {len(prompts)} the same{told}")
+
+
+def _start(model: str, draft: int = 0) -> Start:
+    """Return how to load the model and use it: as by default, but with one sequence."""
+    settings = config.Engine()
+    return Start(
+        model_path=model,
+        library_dir=str(Path(sys.prefix, "engine")),
+        num_context_tokens=2048,
+        max_sequences=1,
+        max_batch_tokens=settings.batch,
+        num_threads=settings.threads,
+        num_threads_batch=settings.threads_batch,
+        kv_type=settings.kv_type,
+        # What is kept is the scheduler's business.
+        max_state_bytes=0,
+        max_draft_tokens=draft,
+    )
 
 
 def _prompts(backend: LlamaBackend, number: int) -> list[list[int]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llmd import config
 from llmd.engine.protocol import Event, Sampling, Start, Submit, TokenPrompt
 from llmd.worker.context import LlamaBackend
 from llmd.worker.llama import LoadedModel
@@ -51,15 +52,16 @@ def main(model: str) -> None:
     """Print where the time of a step goes, by number of sequences."""
     # As in a worker: a short call shall not wait for the GIL.
     sys.setswitchinterval(0.0005)
+    settings = config.Engine()
     start = Start(
         model_path=model,
         library_dir=str(Path(sys.prefix, "engine")),
         num_context_tokens=max(NUM_SEQUENCES) * 512,
         max_sequences=max(NUM_SEQUENCES),
-        max_batch_tokens=384,
-        num_threads=0,
-        num_threads_batch=0,
-        kv_type="f16",
+        max_batch_tokens=settings.batch,
+        num_threads=settings.threads,
+        num_threads_batch=settings.threads_batch,
+        kv_type=settings.kv_type,
         max_state_bytes=0,
     )
     backend = LlamaBackend(LoadedModel(start, lambda _done, _variant: None), start)
