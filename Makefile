@@ -69,7 +69,7 @@ bench-pages: peer ## what large pages of memory bring (five minutes)
 bench-share: peer ## how much of a step is Python's (a minute)
 	$(bin)/python bench/share.py "$$($(dev)/peer.sh --model)"
 
-bench-exact: setup ## whether reuse, restored states and guesses change greedy answers (ten minutes)
+bench-exact: setup ## whether reuse, restored states and guesses change greedy answers (half an hour)
 	$(bin)/python bench/exactness.py "$$($(dev)/model.sh --path)" $(ARGS)
 
 cov: setup ## every test with its branches counted, in the daemon and its worker too; 90 % or fail

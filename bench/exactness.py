@@ -6,13 +6,15 @@ Each of the prompts is the second turn of a conversation. The reference reads it
 token, guesses nothing and is alone. The others go on from what the first turn left: in its slot,
 in RAM after others have had the slot, on the disk after that; with guesses, and each of these.
 
-llama.cpp itself rounds differently with the number of tokens in a batch. Where an answer differs,
-the reference's logits at the first different token tell how near the two tokens were: a fault of
-llmd would not choose its moments by that.
+llama.cpp itself rounds differently with the number of tokens in a batch. An answer that differs is
+compared with a matched reference: the whole conversation once more, in batches of the same sizes,
+by llama.cpp alone, with nothing saved, restored, or decided by a scheduler. Besides, the plain
+reference's logits at the first different token tell how near the two tokens were.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import sys
@@ -44,12 +46,61 @@ _NEXT = "\n\nNow say it in other words, and then once more:\n"
 _ids = itertools.count(1)
 
 
+Piece = list[tuple[int, int, bool]]
+"""What one batch took: tokens, each with its position and whether its logits were wanted."""
+
+
+class RecordingBackend(LlamaBackend):
+    """A backend that notes the batches it is given."""
+
+    def __init__(self, loaded: LoadedModel, start: Start) -> None:
+        self.pieces: list[Piece] = [[]]
+        super().__init__(loaded, start)
+
+    def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
+        """Put a token into the next batch, and note it."""
+        self.pieces[-1].append((token, position, output))
+        super().add(token, position, slot, output=output)
+
+    def decode(self) -> None:
+        """Run the batch; the next tokens are in another."""
+        self.pieces.append([])
+        super().decode()
+
+    def take_pieces(self) -> list[Piece]:
+        """Return the batches since the last call."""
+        taken, self.pieces = self.pieces[:-1], [[]]
+        return taken
+
+
+class MatchedReference:
+    """The same batches by llama.cpp alone: which token is the likeliest after each position."""
+
+    def __init__(self, loaded: LoadedModel, model: str) -> None:
+        self._backend = LlamaBackend(loaded, _start(model))
+
+    def answer(self, pieces: list[Piece], begin: int) -> list[int]:
+        """Return what follows position `begin` - 1 and each later one, if read in these pieces."""
+        backend = self._backend
+        likeliest: dict[int, int] = {}
+        for piece in pieces:
+            # What a wrong guess left, or all of the last conversation.
+            backend.truncate(0, piece[0][1])
+            for token, position, output in piece:
+                backend.add(token, position, 0, output=output)
+            backend.decode()
+            for row, (_, position, output) in enumerate(piece):
+                if output:
+                    likeliest[position] = int(backend.tools.logits.row(row).argmax())
+        return [token for position, token in sorted(likeliest.items()) if position >= begin - 1]
+
+
 class Place:
     """A scheduler of one slot over the model, with or without guesses and states."""
 
     def __init__(self, loaded: LoadedModel, model: str, *, draft: int, folder: Path | None) -> None:
         start = _start(model, draft)
-        self.backend = LlamaBackend(loaded, start)
+        self.backend = RecordingBackend(loaded, start)
         disk = None
         if folder is not None:
             fingerprint = fingerprint_of(Path(model), self.backend.build, start.kv_type)
@@ -85,10 +136,63 @@ class Place:
         self._events.clear()
         return said
 
-    def evict(self, number: int) -> None:
+    def evict(self) -> None:
         """Let another owner have the slot."""
         self.scheduler.save_one()
+        number = next(_ids)
         self.answer([1000 + number % 1000, 2000], f"other {number}", 1)
+
+
+class Way:
+    """One way to go on from a first turn, and how its answers compare with the reference's."""
+
+    def __init__(
+        self, name: str, place: Place, *, reuses: bool = True, evicts: bool = False
+    ) -> None:
+        self.name = name
+        self._place = place
+        self._reuses = reuses
+        self._evicts = evicts
+        self._num_same = 0
+        self._num_matched = 0
+        self._gaps: list[float] = []
+
+    def compare(
+        self,
+        prompt: list[int],
+        turn: list[int],
+        expected: list[TokenLogprob],
+        matched: MatchedReference,
+    ) -> None:
+        """Answer a turn, and note whether the answer is the expected one, or the matched one."""
+        place, owner = self._place, f"{self.name} {next(_ids)}"
+        place.backend.take_pieces()
+        pieces: list[Piece] = []
+        if self._reuses:
+            place.answer(prompt, owner)
+            pieces += place.backend.take_pieces()
+        if self._evicts:
+            place.evict()
+            place.backend.take_pieces()
+        found = _tokens(place.answer(turn, owner))
+        pieces += place.backend.take_pieces()
+        gap = _gap(expected, found)
+        if gap is None:
+            self._num_same += 1
+            return
+        self._gaps.append(gap)
+        self._num_matched += matched.answer(pieces, len(turn))[: len(found)] == found
+
+    def __str__(self) -> str:
+        """Tell all of it in a line."""
+        num = self._num_same + len(self._gaps)
+        told = f"{self.name:14} {self._num_same:4} of {num} the same"
+        if not self._gaps:
+            return told
+        return (
+            f"{told}; {self._num_matched} of the other {len(self._gaps)} are the matched "
+            f"reference's, and within {max(self._gaps):.4f} of the plain one's in log probability"
+        )
 
 
 def main(model: str, num_prompts: str = "200") -> None:
@@ -96,37 +200,26 @@ def main(model: str, num_prompts: str = "200") -> None:
     loaded = LoadedModel(_start(model), lambda _done, _variant: None)
     folder = Path(tempfile.mkdtemp(prefix="llmd-exact-"))
     reference = Place(loaded, model, draft=0, folder=None)
-    ways = {
-        "slot": (Place(loaded, model, draft=0, folder=None), False),
-        "RAM": (Place(loaded, model, draft=0, folder=None), True),
-        "disk": (Place(loaded, model, draft=0, folder=folder), True),
-        "guesses": (Place(loaded, model, draft=3, folder=None), None),
-        "guesses, RAM": (Place(loaded, model, draft=3, folder=None), True),
-    }
-    same = dict.fromkeys(ways, 0)
-    gaps: dict[str, list[float]] = {name: [] for name in ways}
+    matched = MatchedReference(loaded, model)
+    ways = (
+        Way("slot", Place(loaded, model, draft=0, folder=None)),
+        Way("RAM", Place(loaded, model, draft=0, folder=None), evicts=True),
+        Way("disk", Place(loaded, model, draft=0, folder=folder), evicts=True),
+        Way("guesses", Place(loaded, model, draft=3, folder=None), reuses=False),
+        Way("guesses, RAM", Place(loaded, model, draft=3, folder=None), evicts=True),
+    )
     prompts = _prompts(reference.backend, int(num_prompts))
-    for number, prompt in enumerate(prompts):
-        first = _tokens(reference.answer(prompt, f"first {number}"))
-        turn = [*prompt, *first, *reference.backend.tokenize([Part(text=_NEXT)], begin=False)]
-        expected = reference.answer(turn, f"second {number}")
-        for name, (place, is_evicted) in ways.items():
-            owner = f"{name} {number}"
-            if is_evicted is not None:
-                place.answer(prompt, owner)
-            if is_evicted:
-                place.evict(number)
-            gap = _gap(expected, _tokens(place.answer(turn, owner)))
-            if gap is None:
-                same[name] += 1
-            else:
-                gaps[name].append(gap)
-        print(f"\r{number + 1} of {len(prompts)}", end="", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        for number, prompt in enumerate(prompts):
+            first = _tokens(reference.answer(prompt, f"first {number}"))
+            turn = [*prompt, *first, *reference.backend.tokenize([Part(text=_NEXT)], begin=False)]
+            expected = reference.answer(turn, f"second {number}")
+            for way in ways:
+                way.compare(prompt, turn, expected, matched)
+            print(f"\r{number + 1} of {len(prompts)}", end="", file=sys.stderr)
     print(file=sys.stderr)
-    for name in ways:
-        far = max(gaps[name], default=0.0)
-        told = f"; the others by at most {far:.4f} in log probability" if gaps[name] else ""
-        print(f"{name:14} {same[name]:4} of {len(prompts)} the same{told}")
+    for way in ways:
+        print(way)
 
 
 def _start(model: str, draft: int = 0) -> Start:

@@ -20,7 +20,6 @@ from llmd import config
 from llmd.engine.protocol import Event, Sampling, Start, Submit, TokenPrompt
 from llmd.worker.context import LlamaBackend
 from llmd.worker.llama import LoadedModel
-from llmd.worker.logits import Row
 from llmd.worker.sampler import LlamaSampler
 from llmd.worker.scheduler import Scheduler
 
@@ -67,7 +66,7 @@ def main(model: str) -> None:
     backend = LlamaBackend(LoadedModel(start, lambda _done, _variant: None), start)
     decode, choose = Watch(), Watch()
     backend.decode = decode.around(backend.decode)  # type: ignore[method-assign]
-    LlamaSampler._choose = _watched(choose)  # type: ignore[method-assign]
+    LlamaSampler._choose = choose.around(LlamaSampler._choose)  # type: ignore[method-assign]
     events: list[Event] = []
     scheduler = Scheduler(backend, events.append, max_state_bytes=0, clock=time.monotonic)
     print(f"{'sequences':>9} {'step ms':>8} {'decode ms':>10} {'choice':>7} {'Python':>7}")
@@ -77,10 +76,6 @@ def main(model: str) -> None:
         ]
         step, decoded, choice, rest = map(statistics.median, zip(*shares, strict=True))
         print(f"{number:9} {step:8.2f} {decoded:10.2f} {choice:7.2%} {rest:7.2%}")
-
-
-def _watched(watch: Watch) -> Callable[[LlamaSampler, Row, int], int]:
-    return watch.around(LlamaSampler._choose)
 
 
 def _measure(
