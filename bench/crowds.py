@@ -41,18 +41,18 @@ async def busy(trial: Trial) -> None:
 
 
 async def _rate_for_a_while(trial: Trial, client: Client, num_clients: int, note: str) -> float:
-    """Return the tokens a second until the first answer is whole.
+    """Return the tokens a second until all answers are whole, or too much time has passed.
 
-    Some servers are a thousand times slower beside a neighbour: nobody waits for their end.
+    The same work at any speed: the first part of it is to read prompts, which makes no tokens.
     """
     sizes = trial.sizes
     questions = [
         await trial.prompts.question(client, sizes.prompt, "busy", trial.round, note, number)
         for number in range(num_clients)
     ]
-    answers, asked = _begin(client, questions, sizes.busy_answer)
+    answers, asked = _begin(client, questions, sizes.busy_tokens // num_clients)
     began = time.perf_counter()
-    await asyncio.wait(asked, timeout=sizes.busy_s, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(asked, timeout=sizes.busy_s)
     rate = sum(len(answer.times) for answer in answers) / (time.perf_counter() - began)
     for one in asked:
         one.cancel()
@@ -87,11 +87,11 @@ async def stall(trial: Trial) -> None:
 
 def _begin(
     client: Client, questions: list[list[Json]], num_tokens: int
-) -> tuple[list[Answer], list[asyncio.Future[Answer]]]:
+) -> tuple[list[Answer], list[asyncio.Task[Answer]]]:
     """Ask all at once: (the answers, which fill, what is done with each)."""
     answers = [Answer(num_tokens) for _ in questions]
     asked = [
-        asyncio.ensure_future(client.chat(question, num_tokens, answer=answer))
+        asyncio.create_task(client.chat(question, num_tokens, answer=answer))
         for question, answer in zip(questions, answers, strict=True)
     ]
     return answers, asked

@@ -97,7 +97,8 @@ SCENARIOS = (
         name="busy",
         title="A neighbour that takes one core",
         need=lambda s: Need(
-            slots=max(s.busy_clients), tokens_per_slot=s.prompt + s.busy_answer + _SPARE
+            slots=max(s.busy_clients),
+            tokens_per_slot=s.prompt + s.busy_tokens // min(s.busy_clients) + _SPARE,
         ),
         run=busy,
     ),

@@ -43,9 +43,10 @@ class Sizes(Struct, frozen=True, kw_only=True):
     stream_answer: int = 192
     intruder: int = 2048
     busy_clients: tuple[int, ...] = (1, 8)
-    busy_answer: int = 512
-    busy_s: float = 10.0
-    """At most, where not even one answer becomes whole."""
+    busy_tokens: int = 1024
+    """Of all answers together."""
+    busy_s: float = 30.0
+    """At most: some servers are a thousand times slower beside a neighbour."""
     batches: tuple[int, ...] = (8, 16)
     batch_prompt: int = 128
     batch_answer: int = 256
@@ -71,7 +72,7 @@ QUICK = Sizes(
     stream_answer=48,
     intruder=300,
     busy_clients=(2,),
-    busy_answer=24,
+    busy_tokens=48,
     busy_s=2.0,
     batches=(2,),
     batch_prompt=48,
