@@ -14,17 +14,24 @@ class TextStream:
 
     def __init__(self, stop: list[str]) -> None:
         self._stop = [text for text in stop if text]
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = b""
+        """The beginning of a character, whose end is still to come."""
         self._held = ""
         self.stopped = False
 
     def push(self, piece: bytes) -> str:
         """Take the bytes of a token; return the text that is certain now."""
-        return self._release(self._decoder.decode(piece), final=False)
+        return self._release(self._decode(piece, final=False), final=False)
 
     def finish(self) -> str:
         """Return what was held back, when no further token comes."""
-        return self._release(self._decoder.decode(b"", final=True), final=True)
+        return self._release(self._decode(b"", final=True), final=True)
+
+    def _decode(self, piece: bytes, *, final: bool) -> str:
+        data = self._rest + piece
+        text, num_read = codecs.utf_8_decode(data, "replace", final)
+        self._rest = data[num_read:]
+        return text
 
     def _release(self, text: str, *, final: bool) -> str:
         if not self._stop:
