@@ -79,8 +79,10 @@ class FakeBackend:
         recurrent: bool = False,
         max_draft_tokens: int = 0,
         num_cells: int = 0,
+        computes_in_fours: bool = False,
     ) -> None:
         self.num_cells = num_cells
+        self.computes_in_fours = computes_in_fours
         self.next_token = next_token
         self.num_context_tokens = num_context_tokens
         self.max_sequences = max_sequences

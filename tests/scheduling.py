@@ -33,6 +33,7 @@ class House:
         max_batch_tokens: int = 32,
         max_draft_tokens: int = 0,
         num_cells: int = 0,
+        computes_in_fours: bool = False,
     ) -> None:
         self.backend = FakeBackend(
             next_token=next_token or says(LONG_ANSWER),
@@ -41,6 +42,7 @@ class House:
             max_batch_tokens=max_batch_tokens,
             max_draft_tokens=max_draft_tokens,
             num_cells=num_cells,
+            computes_in_fours=computes_in_fours,
         )
         self.events: list[Event] = []
         self.clock = Clock()

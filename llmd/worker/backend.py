@@ -55,11 +55,13 @@ class Backend(Protocol):
     """Tokens that all slots together hold; 0: each holds its own, whatever the others do."""
     max_sequences: int
     max_batch_tokens: int
-    """Tokens that one decode takes."""
+    """Tokens that one decode takes: one of every slot at least."""
     max_output_rows: int
     """Tokens of one decode whose logits can be had."""
     max_draft_tokens: int
     """How many tokens of a sequence are guessed at most; 0 when they could not be taken back."""
+    computes_in_fours: bool
+    """Whether a step is done sooner with a multiple of four rows than with one less."""
     num_vocabulary: int
     syntax: Syntax
     """How the model writes tool calls and thoughts."""

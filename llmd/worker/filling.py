@@ -1,10 +1,15 @@
-"""What goes into a step: a token of every sequence that decodes, guesses, chunks of prompts."""
+"""What goes into a step: chunks of prompts, or a token of every sequence that decodes, and guesses.
+
+Not both: llama.cpp computes as many tokens of every sequence in one pass over the weights, and what
+one has more in another. So they would be two passes all the same, and of worse numbers of rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from llmd.worker.backend import Backend
+from llmd.worker.padding import GROUP, can_fill, fillers, tails
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot
 from llmd.worker.waiting import urgency
@@ -20,41 +25,123 @@ Row = tuple[Sequence, int]
 """A sequence, and its first row in the batch that gives a token."""
 
 
-def fill(
-    backend: Backend, running: Mapping[Sequence, Slot], max_read: int
-) -> tuple[list[Row], int]:
-    """Put the tokens of a step into the batch: (rows that give tokens, how many there are).
+class Filling:
+    """What was put into the batch of a step."""
 
-    Beside sequences that decode at most `max_read` tokens of prompts are read.
+    def __init__(self, backend: Backend) -> None:
+        self.rows: list[Row] = []
+        """Those that give tokens."""
+        self.num_read = 0
+        """Tokens of prompts."""
+        self.num_tokens = 0
+        """Of all sequences."""
+        self._backend = backend
+        self._borrowed: list[tuple[int, int]] = []
+        """Slots that hold too many tokens after the step, and how many they should."""
+        self._num_rows = 0
+
+    def add_prompt(self, sequence: Sequence, slot: int, num_tokens: int, num_tail: int) -> None:
+        """Put the next tokens of a prompt in, and some behind them that fill the last group."""
+        begin, last = sequence.num_computed, len(sequence.tokens) - 1
+        end = begin + num_tokens
+        for position in range(begin, end):
+            self._add(sequence.tokens[position], position, slot, output=position == last)
+        if end > last:
+            self.rows.append((sequence, self._num_rows - 1))
+        sequence.num_computed = end
+        self.num_read += num_tokens
+        self.num_tokens += num_tokens
+        self._borrow(slot, end, num_tail, output=False)
+
+    def add_last(self, sequence: Sequence, slot: int) -> None:
+        """Put a sequence's last token in, and the guess of the next ones."""
+        self.rows.append((sequence, self._num_rows))
+        for offset, token in enumerate([sequence.tokens[-1], *sequence.guess]):
+            self._add(token, sequence.num_computed + offset, slot, output=True)
+        sequence.num_computed += 1
+        self.num_tokens += 1 + len(sequence.guess)
+
+    def add_idle(self, slot: int, num_held: int, num_tokens: int) -> None:
+        """Let an idle slot fill a gap: with logits, whose rows are computed in groups, too."""
+        num_free = self._backend.max_output_rows - self._num_rows
+        self._borrow(slot, num_held, num_tokens, output=num_tokens <= num_free)
+
+    def give_back(self) -> None:
+        """Take what was added out of the slots: after the step."""
+        for slot, num_held in self._borrowed:
+            self._backend.truncate(slot, num_held)
+
+    def _borrow(self, slot: int, num_held: int, num_more: int, *, output: bool) -> None:
+        for position in range(num_held, num_held + num_more):
+            self._add(0, position, slot, output=output)
+        if num_more:
+            self._borrowed.append((slot, num_held))
+
+    def _add(self, token: int, position: int, slot: int, *, output: bool) -> None:
+        self._backend.add(token, position, slot, output=output)
+        self._num_rows += 1
+
+
+def fill(
+    backend: Backend, running: Mapping[Sequence, Slot], idle: Mapping[int, int], max_read: int
+) -> Filling:
+    """Put prompts into the batch, up to `max_read` tokens, or what is next of the answers.
+
+    With a `max_read` of 0 the answers go on, if there are any. `idle` are the slots that nobody
+    uses, with the number of tokens that each holds.
 
     Rows go by slot: llama.cpp computes those of neighbouring slots in one pass over the
     weights, and begins another wherever the order is broken.
     """
-    in_order = sorted(running, key=lambda one: running[one].index)
-    decoding = [one for one in in_order if one.status is Status.DECODE]
-    shares: dict[Sequence, int] = {}
-    if len(decoding) == len(in_order):
-        _guess(backend, decoding)
-    else:
-        room = backend.max_batch_tokens - len(decoding)
-        prefill = [one for one in running if one.status is Status.PREFILL]
-        shares = _share_out(prefill, min(room, max_read) if decoding else room)
-    rows: list[Row] = []
-    num_used = 0
-    for sequence in in_order:
-        slot = running[sequence].index
-        if sequence.status is Status.DECODE:
-            rows.append((sequence, num_used))
-            num_used += _add_last(backend, sequence, slot)
-        elif share := shares.get(sequence):
-            num_used += _add_prompt(backend, sequence, slot, share)
-            if not sequence.num_uncomputed:
-                rows.append((sequence, num_used - 1))
-    return rows, num_used
+    places = {running[one].index: one for one in running}
+    in_order = [(slot, places[slot]) for slot in sorted(places)]
+    prefill = [one for one in running if one.status is Status.PREFILL]
+    if prefill and (max_read or len(prefill) == len(in_order)):
+        num_most = backend.max_batch_tokens
+        return _read(backend, in_order, _share_out(prefill, min(max_read or num_most, num_most)))
+    decoding = [(slot, one) for slot, one in in_order if one.status is Status.DECODE]
+    held = {slot: one.num_computed for slot, one in in_order if one.status is Status.PREFILL}
+    return _decode(backend, decoding, {**idle, **held})
+
+
+def _read(
+    backend: Backend, in_order: list[tuple[int, Sequence]], shares: dict[Sequence, int]
+) -> Filling:
+    more = dict.fromkeys(shares, 0)
+    if backend.computes_in_fours:
+        _cut_to_groups(shares)
+        more = _tails_of(backend, shares)
+    filling = Filling(backend)
+    for slot, sequence in in_order:
+        if sequence in shares:
+            filling.add_prompt(sequence, slot, shares[sequence], more[sequence])
+    return filling
+
+
+def _decode(
+    backend: Backend, decoding: list[tuple[int, Sequence]], idle: Mapping[int, int]
+) -> Filling:
+    _guess(backend, [one for _, one in decoding])
+    num_each = 1 + len(decoding[0][1].guess)
+    slots = [slot for slot, _ in decoding]
+    gaps: list[int] = []
+    if backend.computes_in_fours and can_fill(slots):
+        num_most = backend.num_context_tokens - num_each
+        gaps = fillers(slots, {slot for slot in idle if idle[slot] <= num_most}, num_each)
+        if (len(slots) + len(gaps)) * num_each > backend.max_batch_tokens:
+            gaps = []
+    filling = Filling(backend)
+    answers = dict(decoding)
+    for slot in sorted([*slots, *gaps]):
+        if slot in answers:
+            filling.add_last(answers[slot], slot)
+        else:
+            filling.add_idle(slot, idle[slot], num_each)
+    return filling
 
 
 def _guess(backend: Backend, decoding: list[Sequence]) -> None:
-    """Guess what comes next of all, or of none: nothing while a prompt is read.
+    """Guess what comes next of all, or of none.
 
     As many tokens of each: with more of one than of another, the rest is a pass of its own.
     """
@@ -96,18 +183,20 @@ def _num_next(sequence: Sequence) -> int:
     return num_shareable if num_shareable > 0 else sequence.num_uncomputed
 
 
-def _add_prompt(backend: Backend, sequence: Sequence, slot: int, num_tokens: int) -> int:
-    """Put the next tokens of a prompt in; return how many."""
-    begin, last = sequence.num_computed, len(sequence.tokens) - 1
-    for position in range(begin, begin + num_tokens):
-        backend.add(sequence.tokens[position], position, slot, output=position == last)
-    sequence.num_computed += num_tokens
-    return num_tokens
+def _cut_to_groups(shares: dict[Sequence, int]) -> None:
+    """Let the first part of a prompt end with a group; the rest comes in another step."""
+    for sequence, num_tokens in shares.items():
+        if GROUP < num_tokens < _num_next(sequence):
+            shares[sequence] -= num_tokens % GROUP
 
 
-def _add_last(backend: Backend, sequence: Sequence, slot: int) -> int:
-    """Put a sequence's last token in, and the guess of the next ones; return how many."""
-    for offset, token in enumerate([sequence.tokens[-1], *sequence.guess]):
-        backend.add(token, sequence.num_computed + offset, slot, output=True)
-    sequence.num_computed += 1
-    return 1 + len(sequence.guess)
+def _tails_of(backend: Backend, shares: Mapping[Sequence, int]) -> dict[Sequence, int]:
+    """Return how many tokens to add behind each piece: none where they would be too many."""
+    more = {
+        sequence: min(
+            num_tail, backend.num_context_tokens - sequence.num_computed - shares[sequence]
+        )
+        for sequence, num_tail in zip(shares, tails(list(shares.values())), strict=True)
+    }
+    fits = sum(shares.values()) + sum(more.values()) <= backend.max_batch_tokens
+    return more if fits else dict.fromkeys(shares, 0)

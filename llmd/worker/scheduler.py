@@ -34,9 +34,9 @@ from llmd.worker.waiting import MAX_WAITS, Waiting
 class Scheduler:
     """All sequences of one model. Not thread-safe: the thread that decodes owns it.
 
-    Each step takes one token of every decoding sequence, with a guess of the next ones, and fills
-    the rest of the batch with chunks of prompts, the shortest first: a new request joins at the
-    next step, and a long prompt does not stall the others.
+    A step takes one token of every decoding sequence, with a guess of the next ones, or it reads
+    chunks of prompts, the shortest first. Where there are both, they take turns: a new request
+    joins at the next step, and a long prompt does not stall the others.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Scheduler:
         self._read_limit = ReadLimit(backend.max_batch_tokens)
         self._waiting = Waiting(self._read_limit)
         self._running: dict[Sequence, Slot] = {}
+        self._has_read = False
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
         self._num_completion_tokens = 0
@@ -83,8 +84,7 @@ class Scheduler:
         if self._backend.max_draft_tokens:
             sequence.draft = Draft(self._backend.max_draft_tokens)
         if self.has_work:
-            request = sequence.request
-            sequence.num_computed = self._slots.num_warm(request.owner, sequence.tokens)
+            sequence.num_computed = self._slots.num_warm(sequence.request.owner, sequence.tokens)
         self._waiting.add(sequence)
 
     def kept(self) -> list[KeptState]:
@@ -117,22 +117,26 @@ class Scheduler:
 
     def step(self) -> None:
         """Admit what fits, run one batch, take the tokens of each sequence that is ready."""
-        if self._waiting:
+        has_answers = any(one.status is Status.DECODE for one in self._running)
+        reads = not (has_answers and self._has_read)
+        if reads and self._waiting:
             self._admit()
         if not self._running:
             return
         if self._backend.num_cells:
             self._make_room()
         began = self._clock()
-        rows, num_tokens = fill(self._backend, self._running, self._read_limit.num_tokens)
+        most = self._read_limit.num_tokens if has_answers else self._backend.max_batch_tokens
+        filling = fill(self._backend, self._running, self._slots.idle, most if reads else 0)
         self._backend.decode()
-        # Where every token gives one, no prompt was read.
-        if num_tokens > len(rows):
-            self._read_limit.learn(num_tokens - len(rows), self._clock() - began)
+        filling.give_back()
+        self._has_read = filling.num_read > 0
+        if self._has_read:
+            self._read_limit.learn(filling.num_read, self._clock() - began)
             self._share()
-        for sequence, row in rows:
+        for sequence, row in filling.rows:
             self._take_all(sequence, row)
-        self.beat(self._clock() - began, num_tokens)
+        self.beat(self._clock() - began, filling.num_tokens)
         if not self.has_work and self._slots.num_free != self._backend.max_sequences:
             raise RuntimeError("a slot was lost")
 

@@ -20,15 +20,30 @@ def test_rows_go_by_slot_whatever_the_order_of_the_requests() -> None:
         assert list(step) == sorted(step)
 
 
-def test_prompts_and_answers_are_put_by_slot_too() -> None:
-    """A prompt in a low slot stands before an answer in a higher one."""
+def test_prompts_are_put_by_slot_too() -> None:
+    """Though the shortest is read first."""
+    house = House(max_sequences=2)
+    house.submit("aaaa:", session="1")
+    house.submit("b:", session="2")
+    house.step()
+    assert list(house.backend.steps[-1].items()) == [(0, 2), (1, 5)]
     house = House(max_sequences=2)
     house.submit("a:", session="1", max_tokens=1)
     house.submit("b:", session="2", max_tokens=50)
-    house.step(3)
+    house.step(2)
     house.submit("c:", session="1")
+    house.step(2)
+    assert list(house.backend.steps[-1].items()) == [(0, 1), (1, 1)]
+
+
+def test_prompts_and_answers_take_turns() -> None:
+    """In one step they would be two passes over the weights all the same."""
+    house = House(max_batch_tokens=16)
+    house.submit("one:", session="1")
     house.step()
-    assert list(house.backend.steps[-1].items()) == [(0, 2), (1, 1)]
+    house.submit("x" * 39 + ":", session="2")
+    house.step(6)
+    assert house.backend.steps[1:] == [{0: 1}, {1: 16}, {0: 1}, {1: 16}, {0: 1}, {1: 8}]
 
 
 def _guessing(num_sequences: int) -> House:
@@ -66,15 +81,15 @@ def test_nobody_guesses_when_one_has_no_guess() -> None:
     assert [step for step in house.backend.steps[-1:] if len(step) == 2] == [{0: 1, 1: 1}]
 
 
-def test_nobody_guesses_while_a_prompt_is_read() -> None:
-    """What is guessed beside it would be a pass of its own."""
+def test_answers_guess_between_the_pieces_of_a_prompt() -> None:
+    """These are read in steps of their own."""
     house = House(next_token=parrot, max_draft_tokens=3, max_sequences=2)
     house.submit("hi:", session="1", max_tokens=40)
     house.step(10)
     assert house.backend.steps[-1] == {0: 4}
-    house.submit("hi:", session="2", max_tokens=40)
-    house.step()
-    assert house.backend.steps[-1] == {0: 1, 1: 3}
+    house.submit("x" * 40 + ":", session="2", max_tokens=40)
+    house.step(2)
+    assert house.backend.steps[-2:] == [{1: 32}, {0: 4}]
 
 
 def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
@@ -82,14 +97,14 @@ def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
     house = House(max_batch_tokens=170)
     for number in range(3):
         house.submit("x" * 80 + ":", session=str(number))
-    house.step(2)
-    assert house.backend.steps == [{0: 81, 1: 81}, {0: 1, 1: 1, 2: 81}]
+    house.step(3)
+    assert house.backend.steps == [{0: 81, 1: 81}, {0: 1, 1: 1}, {2: 81}]
     house = House(max_batch_tokens=150)
     house.clock.pace_s = 0
     for number in range(3):
         house.submit("x" * 80 + ":", session=str(number))
-    house.step(3)
-    assert house.backend.steps == [{0: 81}, {0: 1, 1: 81}, {0: 1, 1: 1, 2: 81}]
+    house.step(5)
+    assert house.backend.steps == [{0: 81}, {0: 1}, {1: 81}, {0: 1, 1: 1}, {2: 81}]
 
 
 def test_long_prompt_keeps_running_answers_waiting_no_longer_than_some_tokens() -> None:
@@ -100,8 +115,8 @@ def test_long_prompt_keeps_running_answers_waiting_no_longer_than_some_tokens() 
     house.step(2)
     assert house.backend.steps == [{0: 2 * FIRST_READ}, {0: FIRST_READ + 1}]
     house.submit("y" * (3 * FIRST_READ) + ":", session="2")
-    house.step()
-    assert house.backend.steps[-1] == {0: 1, 1: FIRST_READ}
+    house.step(2)
+    assert house.backend.steps[-2:] == [{0: 1}, {1: FIRST_READ}]
 
 
 def test_model_that_reads_slowly_reads_less_beside_answers() -> None:
@@ -111,5 +126,5 @@ def test_model_that_reads_slowly_reads_less_beside_answers() -> None:
     house.submit("x" * (7 * FIRST_READ) + ":", session="1", max_tokens=9)
     house.step(8)
     house.submit("y" * (3 * FIRST_READ) + ":", session="2")
-    house.step()
-    assert house.backend.steps[-2:] == [{0: 1}, {0: 1, 1: MIN_READ}]
+    house.step(2)
+    assert house.backend.steps[-2:] == [{0: 1}, {1: MIN_READ}]

@@ -27,25 +27,25 @@ def test_new_request_joins_at_the_next_step() -> None:
     house.step(3)
     two = house.submit("two:")
     house.step()
-    assert house.backend.steps[-1] == {0: 1, 1: 4}
-    assert house.text(one) == "abcd"
+    assert house.backend.steps[-1] == {1: 4}
+    assert house.text(one) == "abc"
     assert house.text(two) == "a"
     house.step()
     assert house.backend.steps[-1] == {0: 1, 1: 1}
 
 
-def test_long_prompt_is_computed_in_chunks_beside_those_who_decode() -> None:
-    """Each step gives every decoding sequence its token and a prompt what is left."""
+def test_long_prompt_is_computed_in_chunks_among_steps_of_those_who_decode() -> None:
+    """After each chunk every decoding sequence gets its token."""
     house = House(max_batch_tokens=16)
     one = house.submit("one:")
-    house.step()
-    two = house.submit("x" * 39 + ":")
     house.step(2)
-    assert house.backend.steps[-2:] == [{0: 1, 1: 15}, {0: 1, 1: 15}]
-    assert house.text(one) == "abc"
+    two = house.submit("x" * 39 + ":")
+    house.step(4)
+    assert house.backend.steps[2:] == [{1: 16}, {0: 1}, {1: 16}, {0: 1}]
+    assert house.text(one) == "abcd"
     assert house.text(two) == ""
     house.step()
-    assert house.backend.steps[-1] == {0: 1, 1: 10}
+    assert house.backend.steps[-1] == {1: 8}
     assert house.text(two) == "a"
 
 
@@ -54,20 +54,8 @@ def test_prompts_are_computed_in_the_order_they_came() -> None:
     house = House(max_batch_tokens=16)
     house.submit("x" * 19 + ":")
     house.submit("y" * 19 + ":")
-    house.step(3)
-    assert house.backend.steps == [{0: 16}, {0: 4}, {0: 1, 1: 15}]
-
-
-def test_every_decoding_sequence_gets_its_token_though_slots_outnumber_the_batch() -> None:
-    """Prompts take only what decoding sequences leave, so that no answer ever stands still."""
-    house = House(max_sequences=8, max_batch_tokens=4)
-    ids = [house.submit(f"{number}:", owner=str(number)) for number in range(6)]
-    house.step(20)
-    lengths = [len(house.text(request_id)) for request_id in ids]
-    assert min(lengths[:4]) > 10
-    assert lengths[4:] == [0, 0]
-    house.run()
-    assert [house.text(request_id) for request_id in ids] == [LONG_ANSWER] * 6
+    house.step(4)
+    assert house.backend.steps == [{0: 16}, {0: 4}, {0: 1}, {1: 16}]
 
 
 def test_requests_beyond_the_slots_wait_for_their_turn() -> None:

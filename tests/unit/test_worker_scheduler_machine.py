@@ -64,7 +64,7 @@ class Life:
 
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
-        max_sequences=st.integers(1, 3),
+        max_sequences=st.sampled_from([1, 2, 3, 6, 9]),
         max_batch_tokens=st.sampled_from([1, 7, 32]),
         max_state_bytes=st.sampled_from([0, 700, 1 << 20]),
         recurrent=st.booleans(),
@@ -73,6 +73,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         loads=st.booleans(),
         num_cells=st.sampled_from([0, CONTEXT, CONTEXT + 50, 2 * CONTEXT]),
         headroom=st.sampled_from([0, cells.HEADROOM]),
+        computes_in_fours=st.booleans(),
     )
     def begin(
         self,
@@ -86,6 +87,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         loads: bool,
         num_cells: int,
         headroom: int,
+        computes_in_fours: bool,
     ) -> None:
         # With less of it, more sequences have to give their cells back.
         self.patch = pytest.MonkeyPatch()
@@ -93,11 +95,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.backend = FakeBackend(
             num_context_tokens=CONTEXT,
             max_sequences=max_sequences,
-            max_batch_tokens=max_batch_tokens,
+            max_batch_tokens=max(max_batch_tokens, max_sequences),
             recurrent=recurrent,
             next_token=next_token,
             max_draft_tokens=max_draft_tokens,
             num_cells=num_cells,
+            # What is added must be taken back, and needs cells of its own.
+            computes_in_fours=computes_in_fours and not recurrent and not num_cells,
         )
         self.backend.loads = loads
         self.scheduler = Scheduler(

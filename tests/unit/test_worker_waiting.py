@@ -19,7 +19,7 @@ def test_the_shortest_prompt_is_read_first() -> None:
     house.step()
     assert _order(house) == [2]
     assert (house.beat().num_running, house.beat().num_waiting) == (1, 2)
-    house.step(2)
+    house.step(4)
     assert _order(house) == [2, 3, 1]
 
 
