@@ -31,7 +31,6 @@ _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 _NUM_WARM_UP = 32
 """Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
 
-
 _NUM_TRIES = 3
 
 _MIN_GAIN = 1.05

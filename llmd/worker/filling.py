@@ -6,7 +6,8 @@ one has more in another. So they would be two passes all the same, and of worse 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 
 from llmd.worker.backend import Backend
 from llmd.worker.padding import GROUP, can_fill, fillers, tails
@@ -23,6 +24,8 @@ guess for each lost a fifth of the throughput (`make bench ARGS="--scenario load
 
 Row = tuple[Sequence, int]
 """A sequence, and its first row in the batch that gives a token."""
+
+_BY_SLOT = itemgetter(0)
 
 
 class Filling:
@@ -83,25 +86,29 @@ class Filling:
 
 
 def fill(
-    backend: Backend, running: Mapping[Sequence, Slot], idle: Mapping[int, int], max_read: int
+    backend: Backend,
+    running: Mapping[Sequence, Slot],
+    idle: Callable[[], Mapping[int, int]],
+    max_read: int,
 ) -> Filling:
     """Put prompts into the batch, up to `max_read` tokens, or what is next of the answers.
 
-    With a `max_read` of 0 the answers go on, if there are any. `idle` are the slots that nobody
+    With a `max_read` of 0 the answers go on, if there are any. `idle` tells the slots that nobody
     uses, with the number of tokens that each holds.
 
     Rows go by slot: llama.cpp computes those of neighbouring slots in one pass over the
     weights, and begins another wherever the order is broken.
     """
-    places = {running[one].index: one for one in running}
-    in_order = [(slot, places[slot]) for slot in sorted(places)]
+    in_order = sorted(((slot.index, one) for one, slot in running.items()), key=_BY_SLOT)
     prefill = [one for one in running if one.status is Status.PREFILL]
-    if prefill and (max_read or len(prefill) == len(in_order)):
+    if not prefill:
+        return _decode(backend, in_order, idle)
+    if max_read or len(prefill) == len(in_order):
         num_most = backend.max_batch_tokens
         return _read(backend, in_order, _share_out(prefill, min(max_read or num_most, num_most)))
-    decoding = [(slot, one) for slot, one in in_order if one.status is Status.DECODE]
     held = {slot: one.num_computed for slot, one in in_order if one.status is Status.PREFILL}
-    return _decode(backend, decoding, {**idle, **held})
+    decoding = [place for place in in_order if place[0] not in held]
+    return _decode(backend, decoding, lambda: {**idle(), **held})
 
 
 def _read(
@@ -119,25 +126,38 @@ def _read(
 
 
 def _decode(
-    backend: Backend, decoding: list[tuple[int, Sequence]], idle: Mapping[int, int]
+    backend: Backend,
+    decoding: list[tuple[int, Sequence]],
+    idle: Callable[[], Mapping[int, int]],
 ) -> Filling:
     _guess(backend, [one for _, one in decoding])
-    num_each = 1 + len(decoding[0][1].guess)
-    slots = [slot for slot, _ in decoding]
-    gaps: list[int] = []
-    if backend.computes_in_fours and can_fill(slots):
-        num_most = backend.num_context_tokens - num_each
-        gaps = fillers(slots, {slot for slot in idle if idle[slot] <= num_most}, num_each)
-        if (len(slots) + len(gaps)) * num_each > backend.max_batch_tokens:
-            gaps = []
     filling = Filling(backend)
+    num_each = 1 + len(decoding[0][1].guess)
+    gaps = _gaps(backend, [slot for slot, _ in decoding], idle, num_each)
+    if not gaps:
+        for slot, sequence in decoding:
+            filling.add_last(sequence, slot)
+        return filling
     answers = dict(decoding)
-    for slot in sorted([*slots, *gaps]):
+    for slot in sorted([*answers, *gaps]):
         if slot in answers:
             filling.add_last(answers[slot], slot)
         else:
-            filling.add_idle(slot, idle[slot], num_each)
+            filling.add_idle(slot, gaps[slot], num_each)
     return filling
+
+
+def _gaps(
+    backend: Backend, slots: list[int], idle: Callable[[], Mapping[int, int]], num_each: int
+) -> dict[int, int]:
+    """Return the idle slots that make the step shorter, and how many tokens each holds."""
+    if not (backend.computes_in_fours and can_fill(slots)):
+        return {}
+    num_most = backend.num_context_tokens - num_each
+    free = {slot: num_held for slot, num_held in idle().items() if num_held <= num_most}
+    found = fillers(slots, free, num_each)
+    fits = (len(slots) + len(found)) * num_each <= backend.max_batch_tokens
+    return {slot: free[slot] for slot in found} if fits else {}
 
 
 def _guess(backend: Backend, decoding: list[Sequence]) -> None:

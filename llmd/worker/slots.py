@@ -73,7 +73,6 @@ class Slots:
         """How many slots no sequence uses."""
         return sum(not slot.busy for slot in self._slots)
 
-    @property
     def idle(self) -> dict[int, int]:
         """Return the slots that no sequence uses, and how many tokens each holds."""
         return {slot.index: len(slot.tokens) for slot in self._slots if not slot.busy}
