@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import time
 from collections.abc import Callable
 from typing import Any
@@ -187,10 +188,12 @@ class LlamaBackend:
     def save(self, slot: int) -> StateBytes:
         """Return the slot's KV as bytes."""
         size = int(self._lib.llama_state_seq_get_size(self._ctx, slot))
-        # Of new memory each page costs as much as its copy: it is not copied again.
-        buffer = (ctypes.c_uint8 * size)()
+        # Not by malloc: there the worker asks for large pages, and the kernel may have to clear up
+        # for them first. That took 24 ms for 12 MB, small pages 4 ms, the copy 0.5 ms.
+        memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        buffer = (ctypes.c_uint8 * size).from_buffer(memory)
         written = int(self._lib.llama_state_seq_get_data(self._ctx, buffer, size, slot))
-        return memoryview(buffer).cast("B")[:written]
+        return memoryview(memory)[:written]
 
     def load(self, slot: int, state: StateBytes) -> bool:
         """Put KV bytes from `save` into a slot; False when they do not fit."""
