@@ -134,16 +134,12 @@ def _decode(
     filling = Filling(backend)
     num_each = 1 + len(decoding[0][1].guess)
     gaps = _gaps(backend, [slot for slot, _ in decoding], idle, num_each)
-    if not gaps:
-        for slot, sequence in decoding:
-            filling.add_last(sequence, slot)
-        return filling
     answers = dict(decoding)
-    for slot in sorted([*answers, *gaps]):
-        if slot in answers:
-            filling.add_last(answers[slot], slot)
-        else:
+    for slot in sorted([*answers, *gaps]) if gaps else answers:
+        if slot in gaps:
             filling.add_idle(slot, gaps[slot], num_each)
+        else:
+            filling.add_last(answers[slot], slot)
     return filling
 
 

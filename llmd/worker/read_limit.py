@@ -1,4 +1,4 @@
-"""How many tokens of prompts a step may read beside answers that are generated."""
+"""How many tokens of prompts a step may read while answers wait for their next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReadLimit:
 
     def learn(self, num_read: int, step_s: float) -> None:
         """Note that a step read so many tokens of prompts, and how long it took."""
-        # Of a few tokens the time is that of the answers beside them.
+        # Of a few tokens most of the time is that of the pass, however many they are.
         if step_s <= 0 or 2 * num_read < self.num_tokens:
             return
         num_fitting = min(MAX_PAUSE_S * num_read / step_s, 2 * self._max)
