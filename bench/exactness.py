@@ -62,10 +62,10 @@ class RecordingBackend(LlamaBackend):
         self.pieces[-1].append((token, position, output))
         super().add(token, position, slot, output=output)
 
-    def decode(self) -> None:
+    def decode(self) -> float:
         """Run the batch; the next tokens are in another."""
         self.pieces.append([])
-        super().decode()
+        return super().decode()
 
     def take_pieces(self) -> list[Piece]:
         """Return the batches since the last call."""

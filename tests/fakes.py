@@ -12,6 +12,7 @@ from llmd.errors import InvalidField
 from llmd.worker.backend import Matcher, StateBytes
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.prefix import common_prefix
+from llmd.worker.step_time import StepTime
 from llmd.worker.syntax import choose
 
 END = 256
@@ -80,16 +81,18 @@ class FakeBackend:
         max_draft_tokens: int = 0,
         num_cells: int = 0,
         computes_in_fours: bool = False,
+        step_time: StepTime | None = None,
     ) -> None:
         self.num_cells = num_cells
         self.computes_in_fours = computes_in_fours
+        self.step_time = step_time or StepTime({1: 1.0, max_batch_tokens: 1.0}, max_batch_tokens)
         self.next_token = next_token
         self.num_context_tokens = num_context_tokens
         self.max_sequences = max_sequences
         self.max_batch_tokens = max_batch_tokens
         self.recurrent = recurrent
         self.max_draft_tokens = 0 if recurrent else max_draft_tokens
-        self.max_output_rows = min(max_sequences + 16, max_batch_tokens)
+        self.max_output_rows = min(max_sequences + 32, max_batch_tokens)
         self.loads = True
         self.resident: list[list[int]] = [[] for _ in range(max_sequences)]
         self.outputs: dict[int, list[int]] = {}
@@ -159,7 +162,7 @@ class FakeBackend:
         self._check_cells()
         self._batch.append((slot, output, position))
 
-    def decode(self) -> None:
+    def decode(self) -> float:
         assert self._batch, "a decode of nothing"
         assert sum(output for _, output, _ in self._batch) <= self.max_output_rows
         self.outputs = {
@@ -172,6 +175,7 @@ class FakeBackend:
             step[slot] = step.get(slot, 0) + 1
         self.steps.append(step)
         self._batch = []
+        return 1.0
 
     def truncate(self, slot: int, num_tokens: int) -> int:
         assert not self._batch, "a slot was cut while its tokens wait in the batch"

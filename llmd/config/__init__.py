@@ -92,7 +92,7 @@ class Engine(_Section, frozen=True, kw_only=True):
     context: Annotated[int, Meta(ge=256, le=16_777_216)] = 32_768
     parallel: Annotated[int, Meta(ge=1, le=256)] = 8
     batch: Annotated[int, Meta(ge=16, le=4096)] = 384
-    draft: Annotated[int, Meta(ge=0, le=16)] = 3
+    draft: Annotated[int, Meta(ge=0, le=16)] = 7
     kv_type: Literal["f16", "q8_0"] = "f16"
     kv_unified: bool = False
     flash_attention: Literal["auto", "on", "off"] = "auto"

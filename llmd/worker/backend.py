@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
 from llmd.worker.embedding_backend import EmbeddingBackend
+from llmd.worker.step_time import StepTime
 from llmd.worker.syntax import Syntax
 
 StateBytes = bytes | memoryview
@@ -62,6 +63,7 @@ class Backend(Protocol):
     """How many tokens of a sequence are guessed at most; 0 when they could not be taken back."""
     computes_in_fours: bool
     """Whether a step is done sooner with a multiple of four rows than with one less."""
+    step_time: StepTime
     num_vocabulary: int
     syntax: Syntax
     """How the model writes tool calls and thoughts."""
@@ -102,8 +104,11 @@ class Backend(Protocol):
     def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
         """Put a token into the next batch. With `output` its logits are wanted."""
 
-    def decode(self) -> None:
-        """Run the batch and empty it. Raise `EngineFailed` when llama.cpp cannot go on."""
+    def decode(self) -> float:
+        """Run the batch and empty it; return the seconds that took.
+
+        Raise `EngineFailed` when llama.cpp cannot go on.
+        """
 
     def truncate(self, slot: int, num_tokens: int) -> int:
         """Keep at most the first `num_tokens` of a slot's KV; return how many it kept."""

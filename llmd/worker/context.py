@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import mmap
 import time
 from collections.abc import Callable
@@ -19,11 +18,11 @@ from llmd.worker.batch import Batch
 from llmd.worker.constraint import Grammars
 from llmd.worker.embedding_context import EmbeddingContext
 from llmd.worker.llama import LoadedModel
-from llmd.worker.padding import GROUP
 from llmd.worker.sampler import LlamaSampler, SamplerTools
+from llmd.worker.step_time import StepTime, measure
 from llmd.worker.team import Team
 
-MAX_DRAFT_ROWS = 16
+MAX_DRAFT_ROWS = 32
 """More guesses a step cost more than they bring: the cores have enough to do without."""
 
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
@@ -31,11 +30,6 @@ _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 _NUM_WARM_UP = 32
 """Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
-
-_NUM_TRIES = 3
-
-_MIN_GAIN = 1.05
-"""Of a group: less is no reason to compute what nobody wants."""
 
 
 class LlamaBackend:
@@ -70,7 +64,8 @@ class LlamaBackend:
         self._warm_up()
         # What is added must be taken back, and needs no cells of others.
         can_add = not loaded.is_recurrent and not start.kv_unified
-        self.computes_in_fours = can_add and self._is_quicker_in_fours()
+        self.step_time = StepTime(measure(self), self.max_batch_tokens)
+        self.computes_in_fours = can_add and self.step_time.is_less_in_groups
 
     def _make_context(self, start: Start) -> Any:
         lib = self._lib
@@ -166,16 +161,21 @@ class LlamaBackend:
         """Put a token into the next batch. With `output` its logits are wanted."""
         self._batch.add(token, position, slot, output=output)
 
-    def decode(self) -> None:
-        """Run the batch and empty it. Raise `EngineFailed` when llama.cpp cannot go on."""
+    def decode(self) -> float:
+        """Run the batch and empty it; return the seconds that took.
+
+        Raise `EngineFailed` when llama.cpp cannot go on.
+        """
         self._native_batch.n_tokens = self._batch.num_tokens
         self._batch.num_tokens = 0
         # CDLL, not PyDLL: it runs for long and must leave the GIL to the reader thread.
         began = time.monotonic()
         code = self._lib.llama_decode(self._ctx, self._native_batch)
-        self._team.note(time.monotonic() - began)
+        took_s = time.monotonic() - began
+        self._team.note(took_s)
         if code != 0:
             raise EngineFailed(f"llama_decode failed with code {code}")
+        return took_s
 
     def truncate(self, slot: int, num_tokens: int) -> int:
         """Keep at most the first `num_tokens` of a slot's KV; return how many it kept."""
@@ -218,21 +218,6 @@ class LlamaBackend:
         self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
         self.decode()
         self.truncate(0, 0)
-
-    def _is_quicker_in_fours(self) -> bool:
-        """Measure whether eight rows are done sooner than seven: see `padding`."""
-        if self.max_output_rows < 2 * GROUP:
-            return False
-        least = dict.fromkeys((2 * GROUP - 1, 2 * GROUP), math.inf)
-        for num_rows in [*least] * _NUM_TRIES:
-            for position in range(num_rows):
-                self.add(max(self._vocabulary.bos, 0), position, 0, output=True)
-            began = time.monotonic()
-            self.decode()
-            least[num_rows] = min(least[num_rows], time.monotonic() - began)
-            self.truncate(0, 0)
-        fewer, more = least.values()
-        return fewer > _MIN_GAIN * more
 
 
 def _pointer(data: NDArray[np.uint8]) -> Any:

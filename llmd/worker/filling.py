@@ -10,17 +10,11 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 
 from llmd.worker.backend import Backend
+from llmd.worker.guessing import guess
 from llmd.worker.padding import GROUP, can_fill, fillers, tails
 from llmd.worker.sequence import Sequence, Status
 from llmd.worker.slots import Slot
 from llmd.worker.waiting import urgency
-
-MAX_GUESSING = 4
-"""Sequences that decode side by side while tokens are guessed.
-
-With more, the cores are busy with the rows there are: measured with 8 and with 16 sequences, a
-guess for each lost a fifth of the throughput (`make bench ARGS="--scenario load"`).
-"""
 
 Row = tuple[Sequence, int]
 """A sequence, and its first row in the batch that gives a token."""
@@ -38,10 +32,13 @@ class Filling:
         """Tokens of prompts."""
         self.num_tokens = 0
         """Of all sequences."""
+        self.num_rows = 0
+        """Those too that only fill gaps."""
         self._backend = backend
         self._borrowed: list[tuple[int, int]] = []
         """Slots that hold too many tokens after the step, and how many they should."""
-        self._num_rows = 0
+        self._num_spare = 0
+        """Rows without a meaning whose logits are computed: they, too, are in groups."""
 
     def add_prompt(self, sequence: Sequence, slot: int, num_tokens: int, num_tail: int) -> None:
         """Put the next tokens of a prompt in, and some behind them that fill the last group."""
@@ -50,39 +47,47 @@ class Filling:
         for position in range(begin, end):
             self._add(sequence.tokens[position], position, slot, output=position == last)
         if end > last:
-            self.rows.append((sequence, self._num_rows - 1))
+            self.rows.append((sequence, self.num_rows - 1))
         sequence.num_computed = end
         self.num_read += num_tokens
         self.num_tokens += num_tokens
-        self._borrow(slot, end, num_tail, output=False)
+        self._borrow(slot, end, num_tail)
 
-    def add_last(self, sequence: Sequence, slot: int) -> None:
-        """Put a sequence's last token in, and the guess of the next ones."""
-        self.rows.append((sequence, self._num_rows))
-        for offset, token in enumerate([sequence.tokens[-1], *sequence.guess]):
-            self._add(token, sequence.num_computed + offset, slot, output=True)
+    def add_last(self, sequence: Sequence, slot: int, num_each: int) -> None:
+        """Put a sequence's last token in, the guess of the next ones, and a tail behind them."""
+        self.rows.append((sequence, self.num_rows))
+        taken = [sequence.tokens[-1], *sequence.guess]
+        for position, token in enumerate(taken, sequence.num_computed):
+            self._add(token, position, slot, output=True)
+        end = sequence.num_computed + len(taken)
         sequence.num_computed += 1
-        self.num_tokens += 1 + len(sequence.guess)
+        self.num_tokens += len(taken)
+        self._borrow(slot, end, num_each - len(taken))
 
     def add_idle(self, slot: int, num_held: int, num_tokens: int) -> None:
-        """Let an idle slot fill a gap: with logits, whose rows are computed in groups, too."""
-        num_free = self._backend.max_output_rows - self._num_rows
-        self._borrow(slot, num_held, num_tokens, output=num_tokens <= num_free)
+        """Let an idle slot fill a gap."""
+        self._borrow(slot, num_held, num_tokens)
+
+    def fill_outputs(self, num_outputs: int) -> None:
+        """Let so many rows with logits, all that are wanted, make full groups with others."""
+        if self._backend.computes_in_fours:
+            self._num_spare = min(-num_outputs % GROUP, self._backend.max_output_rows - num_outputs)
 
     def give_back(self) -> None:
         """Take what was added out of the slots: after the step."""
         for slot, num_held in self._borrowed:
             self._backend.truncate(slot, num_held)
 
-    def _borrow(self, slot: int, num_held: int, num_more: int, *, output: bool) -> None:
+    def _borrow(self, slot: int, num_held: int, num_more: int) -> None:
         for position in range(num_held, num_held + num_more):
-            self._add(0, position, slot, output=output)
-        if num_more:
+            self._add(0, position, slot, output=self._num_spare > 0)
+            self._num_spare -= 1
+        if num_more > 0:
             self._borrowed.append((slot, num_held))
 
     def _add(self, token: int, position: int, slot: int, *, output: bool) -> None:
         self._backend.add(token, position, slot, output=output)
-        self._num_rows += 1
+        self.num_rows += 1
 
 
 def fill(
@@ -130,16 +135,17 @@ def _decode(
     decoding: list[tuple[int, Sequence]],
     idle: Callable[[], Mapping[int, int]],
 ) -> Filling:
-    _guess(backend, [one for _, one in decoding])
+    num_each = guess(backend, [one for _, one in decoding])
+    num_tail_to = 0 if backend.num_cells else num_each
     filling = Filling(backend)
-    num_each = 1 + len(decoding[0][1].guess)
+    filling.fill_outputs(sum(1 + len(one.guess) for _, one in decoding))
     gaps = _gaps(backend, [slot for slot, _ in decoding], idle, num_each)
     answers = dict(decoding)
     for slot in sorted([*answers, *gaps]) if gaps else answers:
         if slot in gaps:
             filling.add_idle(slot, gaps[slot], num_each)
         else:
-            filling.add_last(answers[slot], slot)
+            filling.add_last(answers[slot], slot, num_tail_to)
     return filling
 
 
@@ -154,24 +160,6 @@ def _gaps(
     found = fillers(slots, free, num_each)
     fits = (len(slots) + len(found)) * num_each <= backend.max_batch_tokens
     return {slot: free[slot] for slot in found} if fits else {}
-
-
-def _guess(backend: Backend, decoding: list[Sequence]) -> None:
-    """Guess what comes next of all, or of none.
-
-    As many tokens of each: with more of one than of another, the rest is a pass of its own.
-    """
-    limit = 0
-    if 0 < len(decoding) <= MAX_GUESSING:
-        limit = min(backend.max_output_rows, backend.max_batch_tokens) // len(decoding) - 1
-    for sequence in decoding:
-        sequence.guess = []
-        if limit and sequence.draft is not None:
-            most = min(limit, sequence.num_possible - 1)
-            sequence.guess = sequence.draft.guess(sequence.tokens, most)
-        limit = len(sequence.guess)
-    for sequence in decoding:
-        del sequence.guess[limit:]
 
 
 def _share_out(prefill: list[Sequence], room: int) -> dict[Sequence, int]:

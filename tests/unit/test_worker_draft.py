@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from llmd.worker.draft import MAX_AGREEING, MIN_AGREEING, Draft
+import pytest
+
+from llmd.worker.draft import Draft
 from tests.fakes import parrot
 from tests.scheduling import House
 
@@ -8,10 +10,16 @@ ASKED = [1, 2, 3, 4, 5, 9, 1, 2, 3]
 
 
 def test_what_stood_behind_the_same_tokens_is_guessed() -> None:
-    """The longest run that is asked for, and no more than there is."""
+    """As many as are asked for."""
     assert Draft(3).guess(ASKED, 16) == [4, 5, 9]
     assert Draft(8).guess(ASKED, 2) == [4, 5]
-    assert Draft(8).guess(ASKED, 16) == [4, 5, 9, 1, 2, 3]
+    assert Draft(6).guess(ASKED, 16) == [4, 5, 9, 1, 2, 3]
+
+
+def test_text_that_repeats_itself_is_guessed_to_go_on_so() -> None:
+    """Beyond what there is of it."""
+    assert Draft(8).guess(ASKED, 16) == [4, 5, 9, 1, 2, 3, 4, 5]
+    assert Draft(4).guess([7, 7, 7, 7], 16) == [7, 7, 7, 7]
 
 
 def test_the_latest_place_counts() -> None:
@@ -19,31 +27,49 @@ def test_the_latest_place_counts() -> None:
     assert Draft(1).guess([1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3], 16) == [5]
 
 
+def test_the_longest_run_counts_most() -> None:
+    """Though shorter ones stood nearer to the end."""
+    assert Draft(1).guess([1, 2, 3, 4, 2, 3, 5, 3, 6, 1, 2, 3], 16) == [4]
+    assert Draft(1).guess([8, 2, 3, 4, 3, 5, 2, 3], 16) == [4]
+    assert Draft(1).guess([8, 3, 4, 5, 3], 16) == [4]
+
+
 def test_nothing_is_guessed_from_too_little() -> None:
-    """Nor where the tokens never stood before, nor where there is no room."""
+    """Where the tokens never stood before, and where there is no room."""
     draft = Draft(3)
     assert draft.guess([], 16) == []
-    assert draft.guess([1] * (MIN_AGREEING - 1), 16) == []
+    assert draft.guess([1], 16) == []
     assert draft.guess([1, 2, 3, 4, 5, 6], 16) == []
-    assert Draft(3).guess(ASKED, 0) == []
+    assert draft.guess(ASKED, 0) == []
+    assert draft.chances == []
 
 
-def test_after_wrong_guesses_more_of_the_text_must_agree() -> None:
-    """So a text in which nothing is copied costs next to nothing; right ones bring it back."""
-    draft = Draft(3)
-    assert draft.guess(ASKED, 16) == [4, 5, 9]
-    draft.learn(3, 1)
-    assert draft.guess(ASKED, 16) == []
+def test_more_text_that_agrees_makes_a_guess_likelier() -> None:
+    """And each further token is less likely than the one before it."""
     copied = list(range(100, 140))
-    again = [*ASKED, *copied, *copied[:30]]
-    assert draft.guess(again, 16) == copied[30:33]
-    for _ in range(10):
-        draft.learn(3, 0)
-    assert draft.guess([*ASKED, *copied, *copied[: MAX_AGREEING - 1]], 16) == []
-    for _ in range(MAX_AGREEING):
-        draft.learn(3, 3)
-    assert Draft(3).guess(ASKED, 16) == [4, 5, 9]
-    assert (draft.num_drafted, draft.num_accepted) == (3 + 30 + 3 * MAX_AGREEING, 1 + 72)
+    first = []
+    for num_agreeing in (1, 2, 4, 8, 16):
+        draft = Draft(3)
+        draft.guess([*copied, *copied[:num_agreeing]], 16)
+        assert draft.chances == sorted(draft.chances, reverse=True)
+        first.append(draft.chances[0])
+    assert first == sorted(set(first))
+
+
+@pytest.mark.parametrize("right", [0, 3])
+def test_chances_become_those_of_the_text(*, right: int) -> None:
+    """A text in which nothing is copied gets low ones, and keeps them while nothing is."""
+    draft = Draft(3)
+    draft.guess(ASKED, 16)
+    before = draft.chances
+    for _ in range(40):
+        draft.learn(3, right)
+    draft.guess(ASKED, 16)
+    if right:
+        assert draft.chances[2] > 0.8 > before[2]
+    else:
+        assert draft.chances[0] < 0.3 < before[0]
+    assert (draft.num_drafted, draft.num_accepted) == (120, 40 * right)
 
 
 def test_an_answer_that_repeats_itself_takes_fewer_steps() -> None:

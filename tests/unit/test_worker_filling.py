@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from llmd.worker.filling import MAX_GUESSING
 from llmd.worker.read_limit import FIRST_READ, MAX_PAUSE_S, MIN_READ
 from tests.fakes import parrot
 from tests.scheduling import House
@@ -44,41 +43,6 @@ def test_prompts_and_answers_take_turns() -> None:
     house.submit("x" * 39 + ":", session="2")
     house.step(6)
     assert house.backend.steps[1:] == [{0: 1}, {1: 16}, {0: 1}, {1: 16}, {0: 1}, {1: 8}]
-
-
-def _guessing(num_sequences: int) -> House:
-    house = House(next_token=parrot, max_draft_tokens=3, max_sequences=num_sequences)
-    for number in range(num_sequences):
-        house.submit("hi:", session=str(number), max_tokens=40)
-    house.run()
-    return house
-
-
-def test_few_side_by_side_guess_as_many_tokens_each() -> None:
-    """What one has more than another would be a pass of its own."""
-    house = _guessing(3)
-    widths = {tuple(step.values()) for step in house.backend.steps if len(step) == 3}
-    assert (4, 4, 4) in widths
-    after_prompts = [step for step in house.backend.steps[1:] if len(step) == 3]
-    assert all(len(set(step.values())) == 1 for step in after_prompts)
-
-
-def test_many_side_by_side_guess_nothing() -> None:
-    """The cores are busy with the tokens there are."""
-    house = _guessing(MAX_GUESSING + 1)
-    crowded = [step for step in house.backend.steps[1:] if len(step) > MAX_GUESSING]
-    assert crowded
-    assert all(set(step.values()) == {1} for step in crowded)
-
-
-def test_nobody_guesses_when_one_has_no_guess() -> None:
-    """Its one token would otherwise go alone."""
-    house = House(next_token=parrot, max_draft_tokens=3, max_sequences=2)
-    house.submit("hi:", session="1", max_tokens=40)
-    house.step(10)
-    house.submit("other:", session="2", max_tokens=2)
-    house.step(2)
-    assert [step for step in house.backend.steps[-1:] if len(step) == 2] == [{0: 1, 1: 1}]
 
 
 def test_answers_guess_between_the_pieces_of_a_prompt() -> None:
