@@ -17,12 +17,13 @@ def guess(backend: Backend, decoding: list[Sequence]) -> int:
     what one has more in another. So those with a shorter guess, or none, take as many; what is
     behind their guess has no meaning.
     """
-    limit = _limit(backend, decoding)
+    limit = _limit(backend, decoding) if backend.max_draft_tokens else 0
+    if limit <= 0:
+        return 1
     chances = [0.0] * limit
     counts = [0] * limit
     for sequence in decoding:
-        sequence.guess = []
-        if limit and sequence.draft is not None:
+        if sequence.draft is not None:
             sequence.guess = sequence.draft.guess(
                 sequence.tokens, min(limit, sequence.num_possible - 1)
             )
