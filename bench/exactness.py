@@ -199,14 +199,15 @@ def main(model: str, num_prompts: str = "200") -> None:
     """Print how many answers are the same in each way, and how near the different ones were."""
     loaded = LoadedModel(_start(model), lambda _done, _variant: None)
     folder = Path(tempfile.mkdtemp(prefix="llmd-exact-"))
+    num_guesses = config.Engine().draft
     reference = Place(loaded, model, draft=0, folder=None)
     matched = MatchedReference(loaded, model)
     ways = (
         Way("slot", Place(loaded, model, draft=0, folder=None)),
         Way("RAM", Place(loaded, model, draft=0, folder=None), evicts=True),
         Way("disk", Place(loaded, model, draft=0, folder=folder), evicts=True),
-        Way("guesses", Place(loaded, model, draft=3, folder=None), reuses=False),
-        Way("guesses, RAM", Place(loaded, model, draft=3, folder=None), evicts=True),
+        Way("guesses", Place(loaded, model, draft=num_guesses, folder=None), reuses=False),
+        Way("guesses, RAM", Place(loaded, model, draft=num_guesses, folder=None), evicts=True),
     )
     prompts = _prompts(reference.backend, int(num_prompts))
     with contextlib.suppress(KeyboardInterrupt):
