@@ -94,6 +94,14 @@ def test_a_group_is_made_full_where_that_takes_less_time() -> None:
     assert crowd.guess()[0] % 4 == 0
 
 
+def test_nobody_takes_more_than_the_fullest_slot_has_room_for() -> None:
+    """It takes as many tokens as the others, though none of its own."""
+    full = [*LIKELY, *range(200)][-36:] + [7] * 218
+    crowd = Crowd(FREE, LIKELY, full)
+    assert len(full) == crowd.backend.num_context_tokens - 2
+    assert crowd.guess()[0] == 3
+
+
 @given(
     st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=250), min_size=1, max_size=12),
     st.sampled_from([FREE, DEAR, {1: 1.0, 4: 1.5, 16: 3.0, 512: 60.0}]),
