@@ -32,11 +32,10 @@ class Filling:
         """Tokens of prompts."""
         self.num_tokens = 0
         """Of all sequences."""
-        self.num_rows = 0
-        """Those too that only fill gaps."""
         self._backend = backend
         self._borrowed: list[tuple[int, int]] = []
         """Slots that hold too many tokens after the step, and how many they should."""
+        self._num_rows = 0
         self._num_spare = 0
         """Rows without a meaning whose logits are computed: they, too, are in groups."""
 
@@ -47,47 +46,47 @@ class Filling:
         for position in range(begin, end):
             self._add(sequence.tokens[position], position, slot, output=position == last)
         if end > last:
-            self.rows.append((sequence, self.num_rows - 1))
+            self.rows.append((sequence, self._num_rows - 1))
         sequence.num_computed = end
         self.num_read += num_tokens
         self.num_tokens += num_tokens
-        self._borrow(slot, end, num_tail)
+        self.add_filler(slot, end, num_tail)
 
     def add_last(self, sequence: Sequence, slot: int, num_each: int) -> None:
         """Put a sequence's last token in, the guess of the next ones, and a tail behind them."""
-        self.rows.append((sequence, self.num_rows))
+        self.rows.append((sequence, self._num_rows))
         taken = [sequence.tokens[-1], *sequence.guess]
         for position, token in enumerate(taken, sequence.num_computed):
             self._add(token, position, slot, output=True)
         end = sequence.num_computed + len(taken)
         sequence.num_computed += 1
         self.num_tokens += len(taken)
-        self._borrow(slot, end, num_each - len(taken))
+        self.add_filler(slot, end, num_each - len(taken))
 
-    def add_idle(self, slot: int, num_held: int, num_tokens: int) -> None:
-        """Let an idle slot fill a gap."""
-        self._borrow(slot, num_held, num_tokens)
-
-    def fill_outputs(self, num_outputs: int) -> None:
-        """Let so many rows with logits, all that are wanted, make full groups with others."""
-        if self._backend.computes_in_fours:
-            self._num_spare = min(-num_outputs % GROUP, self._backend.max_output_rows - num_outputs)
-
-    def give_back(self) -> None:
-        """Take what was added out of the slots: after the step."""
-        for slot, num_held in self._borrowed:
-            self._backend.truncate(slot, num_held)
-
-    def _borrow(self, slot: int, num_held: int, num_more: int) -> None:
+    def add_filler(self, slot: int, num_held: int, num_more: int) -> None:
+        """Let tokens without a meaning fill a gap, behind what a slot holds."""
         for position in range(num_held, num_held + num_more):
             self._add(0, position, slot, output=self._num_spare > 0)
             self._num_spare -= 1
         if num_more > 0:
             self._borrowed.append((slot, num_held))
 
+    def fill_outputs(self, num_outputs: int) -> None:
+        """Let so many rows with logits, all that are wanted, make full groups with others."""
+        if self._backend.computes_in_fours:
+            self._num_spare = min(-num_outputs % GROUP, self._backend.max_output_rows - num_outputs)
+
+    def run(self) -> None:
+        """Compute it, and take what only filled gaps out of the slots. Raise as `decode` does."""
+        took_s = self._backend.decode()
+        for slot, num_held in self._borrowed:
+            self._backend.truncate(slot, num_held)
+        if not self.num_read:
+            self._backend.step_time.note(self._num_rows, took_s)
+
     def _add(self, token: int, position: int, slot: int, *, output: bool) -> None:
         self._backend.add(token, position, slot, output=output)
-        self.num_rows += 1
+        self._num_rows += 1
 
 
 def fill(
@@ -143,7 +142,7 @@ def _decode(
     answers = dict(decoding)
     for slot in sorted([*answers, *gaps]) if gaps else answers:
         if slot in gaps:
-            filling.add_idle(slot, gaps[slot], num_each)
+            filling.add_filler(slot, gaps[slot], num_each)
         else:
             filling.add_last(answers[slot], slot, num_tail_to)
     return filling

@@ -128,14 +128,11 @@ class Scheduler:
         began = self._clock()
         most = self._read_limit.num_tokens if has_answers else self._backend.max_batch_tokens
         filling = fill(self._backend, self._running, self._slots.idle, most if reads else 0)
-        took_s = self._backend.decode()
-        filling.give_back()
+        filling.run()
         self._has_read = filling.num_read > 0
         if self._has_read:
             self._read_limit.learn(filling.num_read, self._clock() - began)
             self._share()
-        else:
-            self._backend.step_time.note(filling.num_rows, took_s)
         for sequence, row in filling.rows:
             self._take_all(sequence, row)
         self.beat(self._clock() - began, filling.num_tokens)

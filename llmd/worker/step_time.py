@@ -88,12 +88,12 @@ def measure(backend: _Rows) -> dict[int, float]:
     least: dict[int, float] = {}
     began = time.monotonic()
     points = [rows for rows in _POINTS if rows <= backend.max_batch_tokens]
-    for number, rows in itertools.product(range(_NUM_TRIES), points):
-        if rows > 1 and time.monotonic() - began > _MAX_S:
+    for _, rows in itertools.product(range(_NUM_TRIES), points):
+        if least and time.monotonic() - began > _MAX_S:
             break
         for position in range(rows):
             backend.add(0, position, 0, output=position < backend.max_output_rows)
         took_s = backend.decode()
-        least[rows] = min(took_s, least.get(rows, took_s)) if number else took_s
+        least[rows] = min(took_s, least.get(rows, took_s))
         backend.truncate(0, 0)
     return least
