@@ -253,19 +253,21 @@ class Slots:
             return best
         return min(free, key=lambda slot: (*self._price(slot), slot.last_used))
 
-    def _price(self, slot: Slot) -> tuple[int, int]:
+    def _price(self, slot: Slot) -> tuple[int, ...]:
         """Return what it costs to take a slot that has something else or nothing.
 
-        Neighbours in use are computed with it in one pass over the weights (see `fill`). That is
-        worth more than what an idle slot holds, as long as that is kept in RAM.
+        Neighbours in use are computed with it in one pass over the weights, and gaps between them
+        by rows that nobody wants (see `fill`). To have none is worth more than what an idle slot
+        holds, as long as that is kept in RAM.
         """
         index = slot.index
-        beside = [
-            self._slots[near] for near in (index - 1, index + 1) if 0 <= near < len(self._slots)
-        ]
-        num_idle = 2 - sum(near.busy for near in beside)
+        busy = [one.index for one in self._slots if one.busy]
+        span = max(index, *busy) - min(index, *busy) if busy else 0
+        num_beside = (index - 1 in busy) + (index + 1 in busy)
         is_full = int(bool(slot.tokens))
-        return (num_idle, is_full) if self._states.max_bytes else (is_full, num_idle)
+        if not self._states.max_bytes:
+            return is_full, span, -num_beside
+        return span, -num_beside, is_full
 
     def _num_continued(self, slot: Slot, owner: str, tokens: list[int]) -> int:
         """Return the shared prefix, or 0 where most of what the slot holds would be lost."""

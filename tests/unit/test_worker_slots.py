@@ -102,6 +102,20 @@ def test_new_sequence_goes_beside_those_that_run() -> None:
     assert house.run("ann", [1, *LONG, 1], session="1")[1] == 1 + len(LONG)
 
 
+def test_new_sequence_fills_a_gap_between_those_that_run() -> None:
+    """However long the slots beyond have been idle: a gap is a pass of its own in every step."""
+    house = House(num_slots=8)
+    for number in range(8):
+        house.run("ann", [number, *LONG], session=str(number))
+    running = [
+        house.begin("ann", [number, *LONG, 1], session=str(number))[0] for number in range(5)
+    ]
+    assert [slot.index for slot in running] == [0, 1, 2, 3, 4]
+    for slot in running[1:3]:
+        house.slots.release(slot, slot.tokens)
+    assert {house.begin("bob", [number])[0].index for number in (7, 8)} == {1, 2}
+
+
 def test_without_states_in_ram_an_empty_slot_comes_before_a_near_one() -> None:
     """There, what an idle slot holds would be lost."""
     house = House(num_slots=4, max_state_bytes=0)
