@@ -59,6 +59,7 @@ class LlamaBackend:
         self.num_cells = num_seq_tokens if start.kv_unified else 0
         self.num_context_tokens = min(num_seq_tokens, loaded.num_trained_tokens)
         self._batch = Batch(start.max_batch_tokens)
+        self.add = self._batch.add
         self._native_batch = self._lib.llama_batch(**self._batch.pointers())
         self._team = Team(max(loaded.num_threads, loaded.num_threads_batch), self._set_threads)
         self._warm_up()
@@ -156,10 +157,6 @@ class LlamaBackend:
             matcher=matcher,
             num_logprobs=request.num_logprobs,
         )
-
-    def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
-        """Put a token into the next batch. With `output` its logits are wanted."""
-        self._batch.add(token, position, slot, output=output)
 
     def decode(self) -> float:
         """Run the batch and empty it; return the seconds that took.

@@ -55,13 +55,16 @@ class Filling:
     def add_last(self, sequence: Sequence, slot: int, num_each: int) -> None:
         """Put a sequence's last token in, the guess of the next ones, and a tail behind them."""
         self.rows.append((sequence, self._num_rows))
-        taken = [sequence.tokens[-1], *sequence.guess]
-        for position, token in enumerate(taken, sequence.num_computed):
+        position = sequence.num_computed
+        self._add(sequence.tokens[-1], position, slot, output=True)
+        for token in sequence.guess:
+            position += 1
             self._add(token, position, slot, output=True)
-        end = sequence.num_computed + len(taken)
+        num_taken = 1 + len(sequence.guess)
         sequence.num_computed += 1
-        self.num_tokens += len(taken)
-        self.add_filler(slot, end, num_each - len(taken))
+        self.num_tokens += num_taken
+        if num_taken < num_each:
+            self.add_filler(slot, position + 1, num_each - num_taken)
 
     def add_filler(self, slot: int, num_held: int, num_more: int) -> None:
         """Let tokens without a meaning fill a gap, behind what a slot holds."""
@@ -73,8 +76,7 @@ class Filling:
 
     def fill_outputs(self, num_outputs: int) -> None:
         """Let so many rows with logits, all that are wanted, make full groups with others."""
-        if self._backend.computes_in_fours:
-            self._num_spare = min(-num_outputs % GROUP, self._backend.max_output_rows - num_outputs)
+        self._num_spare = min(-num_outputs % GROUP, self._backend.max_output_rows - num_outputs)
 
     def run(self) -> None:
         """Compute it, and take what only filled gaps out of the slots. Raise as `decode` does."""
@@ -134,13 +136,20 @@ def _decode(
     decoding: list[tuple[int, Sequence]],
     idle: Callable[[], Mapping[int, int]],
 ) -> Filling:
-    num_each = guess(backend, [one for _, one in decoding])
+    sequences = [one for _, one in decoding]
+    num_each = guess(backend, sequences)
     num_tail_to = 0 if backend.num_cells else num_each
     filling = Filling(backend)
-    filling.fill_outputs(sum(1 + len(one.guess) for _, one in decoding))
-    gaps = _gaps(backend, [slot for slot, _ in decoding], idle, num_each)
+    gaps: dict[int, int] = {}
+    if backend.computes_in_fours and len(decoding) * num_each > 1:
+        filling.fill_outputs(sum(1 + len(one.guess) for one in sequences))
+        gaps = _gaps(backend, [slot for slot, _ in decoding], idle, num_each)
+    if not gaps:
+        for slot, sequence in decoding:
+            filling.add_last(sequence, slot, num_tail_to)
+        return filling
     answers = dict(decoding)
-    for slot in sorted([*answers, *gaps]) if gaps else answers:
+    for slot in sorted([*answers, *gaps]):
         if slot in gaps:
             filling.add_filler(slot, gaps[slot], num_each)
         else:
@@ -152,7 +161,7 @@ def _gaps(
     backend: Backend, slots: list[int], idle: Callable[[], Mapping[int, int]], num_each: int
 ) -> dict[int, int]:
     """Return the idle slots that make the step shorter, and how many tokens each holds."""
-    if not (backend.computes_in_fours and can_fill(slots)):
+    if not can_fill(slots):
         return {}
     num_most = backend.num_context_tokens - num_each
     free = {slot: num_held for slot, num_held in idle().items() if num_held <= num_most}

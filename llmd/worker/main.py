@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import signal
 import socket
 import sys
@@ -47,6 +48,8 @@ def main() -> int:
         return 1
     except OSError:
         return 1
+    # All that is loaded stays to the end: to look through it again and again would be for nothing.
+    gc.freeze()
     try:
         worker.run()
     except OSError:
