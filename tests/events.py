@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from falcon import testing
 
+from llmd.api.stream import OUTLET, Outlet
 from tests.service import Service
 
 Events = list[tuple[str, Any]]
@@ -30,13 +31,14 @@ def parse_events(raw: bytes) -> Events:
 class Stream:
     """A stream that is read chunk by chunk, as the HTTP server does."""
 
-    def __init__(self, service: Service, **fields: Any) -> None:
+    def __init__(self, service: Service, outlet: Outlet | None = None, **fields: Any) -> None:
         self.is_gone = False
         self._response = testing.StartResponseMock()
         body = msgspec.json.encode({"prompt": "hi", "stream": True} | fields)
         headers = {"Authorization": service.user}
         environ = testing.create_environ("/answer", method="POST", body=body, headers=headers)
         environ["waitress.client_disconnected"] = lambda: self.is_gone
+        environ[OUTLET] = outlet
         self.body: Any = service.app(environ, self._response)
         self.chunks: Iterator[bytes] = iter(self.body)
 

@@ -10,6 +10,7 @@ from typing import Any
 from falcon import App, Request, Response
 
 from llmd import config
+from llmd.api.stream import OUTLET
 from llmd.daemon.http import HttpServer
 from tests.service import until
 
@@ -66,16 +67,36 @@ class Stubborn:
         assert self.may_end.wait(20)
 
 
+class Pushed:
+    """Begin a response, and leave the rest of it to others."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.outlet: Any = None
+
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Give the way to the client away."""
+        resp.stream = self._events(req.env[OUTLET])
+
+    def _events(self, outlet: Any) -> Iterator[bytes]:
+        yield b"begin"
+        self.outlet = outlet
+        assert self.may_end.wait(20)
+        yield b"end"
+
+
 class Running:
     """A server whose loop runs in a thread."""
 
     def __init__(self) -> None:
         self.echo = Echo()
         self.stubborn = Stubborn()
+        self.pushed = Pushed()
         app: App[Request, Response] = App()
         app.add_route("/", self.echo)
         app.add_route("/broken", Broken())
         app.add_route("/stubborn", self.stubborn)
+        app.add_route("/pushed", self.pushed)
         self.server = HttpServer(app, SETTINGS)
         self._thread = threading.Thread(target=self.server.run, daemon=True)
         self._thread.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Generic, Protocol, TypeVar
 
 import falcon
@@ -22,6 +22,9 @@ PING_AFTER_S = 10.0
 """Proxies close a connection on which nothing comes for some time, 60 s as a rule."""
 
 PING = b": ping\n\n"
+
+OUTLET = "llmd.outlet"
+"""Where a request's environment has its `Outlet`, if its server has one."""
 
 T = TypeVar("T")
 Piece_contra = TypeVar("Piece_contra", contravariant=True)
@@ -41,8 +44,21 @@ class Source(Protocol[Item_co]):
     def timings(self) -> Timings | None:
         """How long it took in the engine, once that is known."""
 
+    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Item_co], None]) -> None:
+        """Let another thread hand items to `push` while whoever iterates waits for one."""
+
     def close(self) -> None:
         """End it, wherever it is. Idempotent."""
+
+
+class Outlet(Protocol):
+    """The way to a client for another thread than that of its connection."""
+
+    def is_ready(self) -> bool:
+        """Tell whether the client has taken all so far."""
+
+    def write(self, events: bytes) -> None:
+        """Send, without waiting for the client. Nothing is raised when it has gone."""
 
 
 class Form(Protocol[Piece_contra]):
@@ -68,10 +84,18 @@ class EventStream(Generic[T]):
     would hand an object that has one to the server as a file.
     """
 
-    def __init__(self, source: Source[T], form: Form[T], request_log: RequestLog) -> None:
+    def __init__(
+        self,
+        source: Source[T],
+        form: Form[T],
+        request_log: RequestLog,
+        outlet: Outlet | None = None,
+    ) -> None:
         self._source = source
         self._form = form
         self._log = request_log
+        self._outlet = outlet
+        self._sent_at = 0.0
         self._events = self._make_events()
         # Until its end has been taken: what is closed before has lost its client.
         self._status = 499
@@ -95,16 +119,18 @@ class EventStream(Generic[T]):
     def _make_events(self) -> Generator[bytes, None, None]:
         # The headers go out with the first bytes: the client sees at once that it was accepted.
         yield self._form.begin() or PING
-        sent_at = time.monotonic()
+        self._sent_at = time.monotonic()
         try:
+            if self._outlet is not None:
+                self._source.push_to(self._outlet.is_ready, self._push)
             for piece in self._source:
                 now = time.monotonic()
                 events = b"" if piece is None else self._form.piece(piece)
-                if not events and now - sent_at >= PING_AFTER_S:
+                if not events and now - self._sent_at >= PING_AFTER_S:
                     events = PING
                 if events:
                     yield events
-                    sent_at = now
+                    self._sent_at = now
             yield self._form.end()
             self._status = 200
         except ClientGone:
@@ -118,6 +144,13 @@ class EventStream(Generic[T]):
             self._status = 500
             yield self._form.error(errors.internal_body())
 
+    def _push(self, piece: T) -> None:
+        """Send a piece from the thread that brings it: the connection's need not be woken."""
+        events = self._form.piece(piece)
+        if events and self._outlet is not None:
+            self._outlet.write(events)
+            self._sent_at = time.monotonic()
+
 
 def send_stream(
     req: falcon.Request, resp: falcon.Response, source: Source[T], form: Form[T]
@@ -129,7 +162,7 @@ def send_stream(
     resp.set_header("Cache-Control", "no-store")
     # nginx would hold the tokens back until its buffer is full.
     resp.set_header("X-Accel-Buffering", "no")
-    resp.stream = EventStream(source, form, request_log)
+    resp.stream = EventStream(source, form, request_log, req.env.get(OUTLET))
 
 
 def take_whole(req: falcon.Request, source: Source[T]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
 from llmd.chat.request import AnswerRequest, AnswerResult
-from llmd.chat.run import Outcome, Run
+from llmd.chat.run import Outcome, Piece, Run
 from llmd.chat.usage import Timings, Usage
 from llmd.engine.protocol import Delta
 from llmd.store.profiles import StoredProfile
@@ -72,6 +72,15 @@ class Answer:
         event = next(self._run)
         # What the model thinks is not its answer.
         return event.text if isinstance(event, Delta) else None
+
+    def push_to(self, is_ready: Callable[[], bool], push: Callable[[str], None]) -> None:
+        """Let the engine's thread hand text to `push`, as `Run.push_to` does."""
+
+        def push_text(piece: Piece) -> None:
+            if isinstance(piece, Delta):
+                push(piece.text)
+
+        self._run.push_to(is_ready, push_text)
 
     def close(self) -> None:
         """Give the place back; cancel what is still running and keep what there is of it."""

@@ -81,6 +81,9 @@ class JoinedRun:
             self.close()
             raise
 
+    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
+        """Do nothing: what is read may be long there, so each reader takes it at its own pace."""
+
     def close(self) -> None:
         """Read no further. The last reader's going ends the run, unless one will come again."""
         if not self._closed:
@@ -175,6 +178,7 @@ class _Job:
         try:
             run = self._start(self._check_abandoned)
             self._change(run=run)
+            run.push_to(lambda: True, lambda piece: self._change(piece=piece))
             try:
                 for piece in run:
                     if piece is not None:

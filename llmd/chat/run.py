@@ -14,7 +14,7 @@ from msgspec import Struct
 from llmd.chat.admission import POLL_S, Admission, Ticket
 from llmd.chat.usage import Timings, Usage
 from llmd.engine.engine import Engine, Request
-from llmd.engine.generation import Generation
+from llmd.engine.generation import Generation, GenerationEvent
 from llmd.engine.protocol import (
     CallDelta,
     Delta,
@@ -137,6 +137,20 @@ class Run:
             raise StopIteration
         return event
 
+    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
+        """Let the engine's thread hand pieces to `push` while the reader waits for one.
+
+        What comes when it is not `is_ready`, and the end, are the reader's as before.
+        """
+
+        def listen(event: GenerationEvent) -> bool:
+            if not isinstance(event, Delta | Reasoning | CallDelta) or not is_ready():
+                return False
+            push(self._add(event))
+            return True
+
+        self._generation.listen(listen)
+
     def close(self) -> None:
         """Give the place back; cancel what is still running and keep what there is of it."""
         if self._closed:
@@ -218,6 +232,7 @@ class Run:
 
     def _cancel(self) -> None:
         """Cancel the generation, wait for its end, and keep what there is of the answer."""
+        self._generation.listen(None)
         self._generation.cancel()
         deadline = time.monotonic() + CANCEL_WITHIN_S
         try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import queue
+import threading
+from collections import deque
 from collections.abc import Callable
 
 from llmd.engine.protocol import Answered, Done, Progress, Refused
 from llmd.errors import EngineDied, InvalidField, LlmdError, PromptTooLong
 
 GenerationEvent = Progress | Done | Answered
+
+Listener = Callable[[GenerationEvent], bool]
+"""Handles an event in the thread that brings it; or tells that it did not, by False."""
 
 
 class Generation:
@@ -18,13 +22,27 @@ class Generation:
         self.id = request_id
         self.model = model
         self._cancel = cancel
-        self._events: queue.SimpleQueue[GenerationEvent | Refused | EngineDied] = (
-            queue.SimpleQueue()
-        )
+        self._events: deque[GenerationEvent | Refused | Exception] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._is_awaited = False
+        self._listener: Listener | None = None
 
     def put(self, event: GenerationEvent | Refused | EngineDied) -> None:
-        """Hand an event to the reader."""
-        self._events.put(event)
+        """Hand an event to the reader, or to the listener while the reader waits for one."""
+        with self._changed:
+            if self._is_awaited and not self._events and self._is_heard(event):
+                return
+            self._events.append(event)
+            self._changed.notify()
+
+    def listen(self, listener: Listener | None) -> None:
+        """Save the reader from being woken for what `listener` can handle; None ends that.
+
+        It is called with the reader waiting in `next`, so that the two never run side by side.
+        After an error of its own, which `next` raises, it is called no more.
+        """
+        with self._changed:
+            self._listener = listener
 
     def next(self, timeout_s: float) -> GenerationEvent | None:
         """Return the next event, or None when none comes in time.
@@ -34,11 +52,13 @@ class Generation:
         Raise `PromptTooLong` or `InvalidField` when the worker refuses the request, and
         `EngineDied` when the worker ends before its time.
         """
-        try:
-            event = self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if isinstance(event, EngineDied):
+        with self._changed:
+            if not self._events:
+                self._is_awaited = True
+                self._changed.wait(timeout_s)
+                self._is_awaited = False
+            event = self._events.popleft() if self._events else None
+        if isinstance(event, Exception):
             raise event
         if isinstance(event, Refused):
             raise _refusal(event)
@@ -47,6 +67,17 @@ class Generation:
     def cancel(self) -> None:
         """Ask the worker to stop; `Done` follows. Does nothing after the end."""
         self._cancel(self.id)
+
+    def _is_heard(self, event: GenerationEvent | Refused | EngineDied) -> bool:
+        if self._listener is None or isinstance(event, Refused | EngineDied):
+            return False
+        try:
+            return self._listener(event)
+        except Exception as error:  # noqa: BLE001 - the thread that brings events serves all
+            self._listener = None
+            self._events.append(error)
+            self._changed.notify()
+            return True
 
 
 def _refusal(event: Refused) -> LlmdError:

@@ -67,6 +67,24 @@ def test_finished_answer_is_given_again(desk: Desk) -> None:
     assert desk.num_runs == 1
 
 
+def test_pieces_reach_the_readers_without_the_thread_that_makes_the_run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sleeps until the end: two threads to wake for each token would be one too many."""
+    monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
+    engine = desk.service.engine
+    engine.script = begins()
+    run = desk.run(_attempt())
+    [generation] = engine.generations
+    until(lambda: generation._is_awaited)
+    monkeypatch.setattr(generation, "next", pytest.fail)
+    generation.put(Delta(0, "Hello"))
+    assert next(run) == Delta(0, "Hello")
+    generation.put(done())
+    assert list(run) == []
+    run.close()
+
+
 def test_retry_joins_the_run_that_is_on_its_way(desk: Desk) -> None:
     """It hears what was said before it came, and then what both wait for."""
     engine = desk.service.engine
