@@ -168,6 +168,8 @@ def send_stream(
 def take_whole(req: falcon.Request, source: Source[T]) -> None:
     """Take an answer to its end, or end it."""
     try:
+        # It is the source that keeps the text.
+        source.push_to(lambda: True, lambda _piece: None)
         for _ in source:
             pass
     finally:

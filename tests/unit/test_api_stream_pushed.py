@@ -45,7 +45,7 @@ class Pushed:
 @pytest.fixture
 def pushed(service: Service, monkeypatch: pytest.MonkeyPatch) -> Pushed:
     """Give a stream that waits, and does not look up meanwhile."""
-    monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
+    monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     return Pushed(service)
 
 
@@ -83,10 +83,8 @@ def test_nothing_is_sent_to_a_client_that_has_gone(service: Service, pushed: Pus
     pushed.generation.put(Delta(0, "one"))
     service.engine.on_cancel = []
     pushed.stream.is_gone = True
-    pushed.outlet.is_open = False
     pushed.generation.put(Delta(0, " two"))
     assert b"two" in pushed.reader.wait()
-    pushed.outlet.is_open = True
     rest = Background(lambda: list(pushed.stream.chunks))
     until(lambda: service.engine.cancelled and pushed.generation._is_awaited)
     pushed.generation.put(Delta(0, " three"))
@@ -106,6 +104,34 @@ def test_what_the_model_thinks_is_no_part_of_a_pushed_answer(pushed: Pushed) -> 
     pushed.generation.put(done())
     assert pushed.reader.wait()
     pushed.stream.body.close()
+
+
+def test_a_server_that_goes_down_cuts_a_pushed_answer_off(service: Service, pushed: Pushed) -> None:
+    """At the next token, when the time for what still runs is over."""
+    service.admission.expire()
+    pushed.generation.put(Delta(0, "one"))
+    assert b"one" in pushed.reader.wait()
+    [(name, body)] = parse_events(next(pushed.stream.chunks))
+    assert (name, body["error"]["code"]) == ("error", "draining")
+    assert pushed.outlet.sent == b""
+    pushed.stream.body.close()
+    assert is_free(service)
+
+
+def test_a_whole_answer_wakes_its_thread_for_the_end_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is to be told of its pieces."""
+    monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
+    service.engine.script = begins()
+    asked = Background(lambda: service.ask("POST", "/answer", {"prompt": "hi"}))
+    until(lambda: service.engine.generations and service.engine.generations[0]._listener)
+    [generation] = service.engine.generations
+    until(lambda: generation._is_awaited)
+    monkeypatch.setattr(generation, "next", pytest.fail)
+    for event in (Delta(0, "Hello"), Delta(0, " you"), done()):
+        generation.put(event)
+    assert asked.wait().json["result"] == "Hello you"
 
 
 def test_a_fault_in_sending_ends_that_stream_alone(
