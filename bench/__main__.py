@@ -91,7 +91,11 @@ def main(
         compared.make(place, tries_slots=False)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
+    chosen = [
+        scenario
+        for scenario in SCENARIOS
+        if (scenario.name in names if names else not scenario.is_extra)
+    ]
     runner = Runner(place, compared, _options(settings), sizes, temperature)
     facts = machine.facts() | {
         "model": f"{place.model.name}, {place.model.stat().st_size / 1e6:.0f} MB",

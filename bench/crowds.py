@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 from bench.alone import Alone
+from bench.batched import BatchedBench
 from bench.load import Answer, Client, Json
 from bench.results import RATE, SHARE, median, percentile, timing
 from bench.servers import PACKAGED_WEIGHT
@@ -18,6 +19,22 @@ async def load(trial: Trial) -> None:
     client = await trial.client()
     for num_clients in trial.sizes.clients:
         await _load_of(trial, client, num_clients, "")
+
+
+async def limit(trial: Trial) -> None:
+    """Measure the same load beside what its batches take when nothing else is to be done.
+
+    There all prompts are read together, then all answers are made in step: without guesses no
+    server can do the same work in less.
+    """
+    sizes = trial.sizes
+    if not isinstance(trial.server, BatchedBench):
+        await load(trial)
+        return
+    num_prompt = sizes.prompt - sizes.shared
+    rates = trial.server.measure_whole(sizes.clients, num_prompt, sizes.answer)
+    for num_clients, rate in rates.items():
+        trial.add(_clients(num_clients), RATE, rate, RATE)
 
 
 async def busy(trial: Trial) -> None:

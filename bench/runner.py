@@ -41,6 +41,8 @@ class Runner:
             return found
         if scenario.with_lookup_off:
             found.append(unguessing)
+        if scenario.with_batched_bench:
+            found.append(BatchedBench(self._place))
         peers = self._peers.make(self._place, tries_slots=scenario.tries_slots)
         return found + [peer for peer in peers if peer.can_restart or not scenario.restarts]
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from bench.conversations import juggle, restart, session, window
 from bench.copying import copy
-from bench.crowds import batch, busy, load, stall
+from bench.crowds import batch, busy, limit, load, stall
 from bench.servers import Need
 from bench.trial import Sizes, Trial
 
@@ -30,6 +30,10 @@ class Scenario(Struct, frozen=True, kw_only=True):
     llmd_only: bool = False
     with_lookup_off: bool = False
     """Whether llmd is measured without guessing tokens, too."""
+    with_batched_bench: bool = False
+    """Whether llama-batched-bench is measured, too."""
+    is_extra: bool = False
+    """Whether it is measured only where it is named."""
     batched_bench_only: bool = False
     """Whether llmd's engine, without guessing, is compared with llama-batched-bench alone."""
 
@@ -49,6 +53,15 @@ SCENARIOS = (
         need=lambda s: Need(slots=max(s.clients), tokens_per_slot=_for_one(s)),
         run=load,
         tries_slots=True,
+    ),
+    Scenario(
+        name="limit",
+        title="Many clients, and what their batches take alone",
+        need=lambda s: Need(slots=max(s.clients), tokens_per_slot=_for_one(s)),
+        run=limit,
+        tries_slots=True,
+        with_batched_bench=True,
+        is_extra=True,
     ),
     Scenario(
         name="session",

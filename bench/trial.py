@@ -23,6 +23,8 @@ class Sizes(Struct, frozen=True, kw_only=True):
 
     clients: tuple[int, ...] = (1, 4, 8, 16)
     prompt: int = 160
+    shared: int = 24
+    """Of a prompt: the words of the chat template that begin all of them, computed once."""
     answer: int = 64
     requests_each: int = 8
     """By each client: with fewer, beginning and end count, when not all of them are asking."""
