@@ -67,7 +67,7 @@ class Stubborn:
         assert self.may_end.wait(20)
 
 
-class Pushed:
+class LeftOpen:
     """Begin a response, and leave the rest of it to others."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Running:
     def __init__(self) -> None:
         self.echo = Echo()
         self.stubborn = Stubborn()
-        self.pushed = Pushed()
+        self.pushed = LeftOpen()
         app: App[Request, Response] = App()
         app.add_route("/", self.echo)
         app.add_route("/broken", Broken())
@@ -114,7 +114,7 @@ class Running:
         """Return the server's side of a connection."""
         [first] = self.server._servers
         port = client.getsockname()[1]
-        [channel] = [at for at in first.active_channels.values() if at.addr[1] == port]
+        [channel] = [at for at in list(first.active_channels.values()) if at.addr[1] == port]
         return channel
 
     def forget_clients(self) -> None:

@@ -45,7 +45,10 @@ class Source(Protocol[Item_co]):
         """How long it took in the engine, once that is known."""
 
     def push_to(self, is_ready: Callable[[], bool], push: Callable[[Item_co], None]) -> None:
-        """Let another thread hand items to `push` while whoever iterates waits for one."""
+        """Let another thread hand items to `push` while whoever iterates waits for one.
+
+        Neither function may call the source. `close` ends it.
+        """
 
     def close(self) -> None:
         """End it, wherever it is. Idempotent."""

@@ -82,7 +82,7 @@ class JoinedRun:
             raise
 
     def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
-        """Do nothing: what is read may be long there, so each reader takes it at its own pace."""
+        """Do nothing: one who came late is behind the others, so each reads at its own pace."""
 
     def close(self) -> None:
         """Read no further. The last reader's going ends the run, unless one will come again."""

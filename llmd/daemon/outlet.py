@@ -20,6 +20,14 @@ class Task(WSGITask):
         environ[OUTLET] = ClientOutlet(self)
         return environ
 
+    def service(self) -> None:
+        """Answer the request."""
+        try:
+            super().service()
+        finally:
+            # Its outlet names this task: only the garbage collector would free the two.
+            self.environ = None
+
 
 class ClientOutlet:
     """The way to a client, open once the head of the response is sent."""
@@ -33,7 +41,7 @@ class ClientOutlet:
         To wait for one that does not read is for the thread of its connection alone.
         """
         channel = self._task.channel
-        return channel.connected and not channel.total_outbufs_len
+        return self._task.wrote_header and channel.connected and not channel.total_outbufs_len
 
     def write(self, events: bytes) -> None:
         """Send as much as the system takes at once; waitress's main loop sends the rest."""

@@ -30,7 +30,7 @@ class Generation:
     def put(self, event: GenerationEvent | Refused | EngineDied) -> None:
         """Hand an event to the reader, or to the listener while the reader waits for one."""
         with self._changed:
-            if self._is_awaited and not self._events and self._is_heard(event):
+            if self._is_awaited and not self._events and self._offer(event):
                 return
             self._events.append(event)
             self._changed.notify()
@@ -68,7 +68,8 @@ class Generation:
         """Ask the worker to stop; `Done` follows. Does nothing after the end."""
         self._cancel(self.id)
 
-    def _is_heard(self, event: GenerationEvent | Refused | EngineDied) -> bool:
+    def _offer(self, event: GenerationEvent | Refused | EngineDied) -> bool:
+        """Let the listener handle an event if it can; tell whether it is done with."""
         if self._listener is None or isinstance(event, Refused | EngineDied):
             return False
         try:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.http_server import Pushed, Running
+from tests.http_server import LeftOpen, Running
 from tests.service import until
 
 GET = b"GET /pushed HTTP/1.%d\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture
-def pushed(running: Running) -> Iterator[Pushed]:
+def pushed(running: Running) -> Iterator[LeftOpen]:
     """Give the response; it ends with the test."""
     running.pushed.outlet = None
     running.pushed.may_end.clear()
@@ -32,7 +32,7 @@ def _read(client: socket.socket, last: bytes) -> bytes:
     return raw.partition(b"\r\n\r\n")[2]
 
 
-def test_what_is_pushed_reaches_the_client_at_once(running: Running, pushed: Pushed) -> None:
+def test_what_is_pushed_reaches_the_client_at_once(running: Running, pushed: LeftOpen) -> None:
     """As a chunk like any other, between those of the connection's own thread."""
     with running.connect(GET % 1) as client:
         until(lambda: pushed.outlet)
@@ -43,7 +43,7 @@ def test_what_is_pushed_reaches_the_client_at_once(running: Running, pushed: Pus
         assert client.recv(65536).startswith(b"3\r\nend\r\n")
 
 
-def test_a_client_of_http_1_0_gets_it_without_chunks(running: Running, pushed: Pushed) -> None:
+def test_a_client_of_http_1_0_gets_it_without_chunks(running: Running, pushed: LeftOpen) -> None:
     """It would take their lengths for text."""
     with running.connect(GET % 0) as client:
         until(lambda: pushed.outlet)
@@ -51,7 +51,9 @@ def test_a_client_of_http_1_0_gets_it_without_chunks(running: Running, pushed: P
         assert _read(client, b"middle") == b"beginmiddle"
 
 
-def test_a_client_that_does_not_read_keeps_nobody_waiting(running: Running, pushed: Pushed) -> None:
+def test_a_client_that_does_not_read_keeps_nobody_waiting(
+    running: Running, pushed: LeftOpen
+) -> None:
     """What it has not taken is sent later; until then it is not ready for more."""
     with running.connect(GET % 1) as client:
         until(lambda: pushed.outlet)
@@ -64,7 +66,7 @@ def test_a_client_that_does_not_read_keeps_nobody_waiting(running: Running, push
         assert _read(client, b"\r\n0\r\n\r\n").count(b"x") == num_written * 100_000
 
 
-def test_nothing_is_raised_for_a_client_that_has_gone(running: Running, pushed: Pushed) -> None:
+def test_nothing_is_raised_for_a_client_that_has_gone(running: Running, pushed: LeftOpen) -> None:
     """The thread that writes has others to serve."""
     with running.connect(GET % 1) as client:
         until(lambda: pushed.outlet)
