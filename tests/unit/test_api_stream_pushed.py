@@ -45,6 +45,7 @@ class Pushed:
 @pytest.fixture
 def pushed(service: Service, monkeypatch: pytest.MonkeyPatch) -> Pushed:
     """Give a stream that waits, and does not look up meanwhile."""
+    monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
     monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     return Pushed(service)
 
@@ -96,6 +97,20 @@ def test_nothing_is_sent_to_a_client_that_has_gone(service: Service, pushed: Pus
     assert is_free(service)
 
 
+def test_a_client_that_leaves_before_the_first_text_is_missed_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt may take a minute: until text is pushed, the thread looks up as ever."""
+    monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 1000)
+    pushed = Pushed(service)
+    pushed.stream.is_gone = True
+    with pytest.raises(StopIteration):
+        pushed.reader.wait()
+    pushed.stream.body.close()
+    assert service.engine.cancelled
+    assert is_free(service)
+
+
 def test_what_the_model_thinks_is_no_part_of_a_pushed_answer(pushed: Pushed) -> None:
     """As in one that is read."""
     pushed.generation.put(Reasoning(0, "hm"))
@@ -122,6 +137,7 @@ def test_a_whole_answer_wakes_its_thread_for_the_end_alone(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is to be told of its pieces."""
+    monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
     monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     service.engine.script = begins()
     asked = Background(lambda: service.ask("POST", "/answer", {"prompt": "hi"}))

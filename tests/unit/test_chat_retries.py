@@ -71,6 +71,7 @@ def test_pieces_reach_the_readers_without_the_thread_that_makes_the_run(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sleeps until the end: two threads to wake for each token would be one too many."""
+    monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
     monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     engine = desk.service.engine
     engine.script = begins()
