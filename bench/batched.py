@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import Any
 
 from bench.alone import Alone
 from bench.servers import Place
@@ -18,21 +17,6 @@ class BatchedBench(Alone):
 
     def measure(self, sizes: tuple[int, ...], num_prompt: int, num_answer: int) -> dict[int, float]:
         """Return tokens a second by number of sequences, each with KV memory of its own."""
-        lines = self._run(sizes, num_prompt, num_answer)
-        return {line["pl"]: line["speed_tg"] for line in lines}
-
-    def measure_whole(
-        self, sizes: tuple[int, ...], num_prompt: int, num_answer: int
-    ) -> dict[int, float]:
-        """Return tokens of answers a second, with the time that the prompts take."""
-        lines = self._run(sizes, num_prompt, num_answer)
-        return {
-            line["pl"]: line["pl"] * num_answer / (line["t_pp"] + line["t_tg"]) for line in lines
-        }
-
-    def _run(
-        self, sizes: tuple[int, ...], num_prompt: int, num_answer: int
-    ) -> list[dict[str, Any]]:
         num_threads = str(self.place.num_threads)
         command = [
             str(self.place.peer / "llama-batched-bench"),
@@ -48,4 +32,4 @@ class BatchedBench(Alone):
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         if len(lines) < len(sizes):
             raise OSError(f"{self.name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-        return lines
+        return {line["pl"]: line["speed_tg"] for line in lines}

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from bench.alone import Alone
-from bench.batched import BatchedBench
+from bench.decode_alone import DecodeAlone
 from bench.load import Answer, Client, Json
 from bench.results import RATE, SHARE, median, percentile, timing
 from bench.servers import PACKAGED_WEIGHT
@@ -28,11 +28,11 @@ async def limit(trial: Trial) -> None:
     server can do the same work in less.
     """
     sizes = trial.sizes
-    if not isinstance(trial.server, BatchedBench):
+    if not isinstance(trial.server, DecodeAlone):
         await load(trial)
         return
     num_prompt = sizes.prompt - sizes.shared
-    rates = trial.server.measure_whole(sizes.clients, num_prompt, sizes.answer)
+    rates = trial.server.measure_load(sizes.clients, sizes.shared, num_prompt, sizes.answer)
     for num_clients, rate in rates.items():
         trial.add(_clients(num_clients), RATE, rate, RATE)
 

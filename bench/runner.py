@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from bench.batched import BatchedBench
+from bench.decode_alone import DecodeAlone
 from bench.engine_alone import EngineAlone
 from bench.goals import NO_LOOKUP
 from bench.machine import Watch
@@ -41,8 +42,8 @@ class Runner:
             return found
         if scenario.with_lookup_off:
             found.append(unguessing)
-        if scenario.with_batched_bench:
-            found.append(BatchedBench(self._place))
+        if scenario.with_decode_alone:
+            found.append(DecodeAlone(self._place))
         peers = self._peers.make(self._place, tries_slots=scenario.tries_slots)
         return found + [peer for peer in peers if peer.can_restart or not scenario.restarts]
 

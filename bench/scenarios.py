@@ -30,8 +30,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     llmd_only: bool = False
     with_lookup_off: bool = False
     """Whether llmd is measured without guessing tokens, too."""
-    with_batched_bench: bool = False
-    """Whether llama-batched-bench is measured, too."""
+    with_decode_alone: bool = False
+    """Whether it is measured, too, what llama.cpp's decode takes without a server."""
     is_extra: bool = False
     """Whether it is measured only where it is named."""
     batched_bench_only: bool = False
@@ -60,7 +60,7 @@ SCENARIOS = (
         need=lambda s: Need(slots=max(s.clients), tokens_per_slot=_for_one(s)),
         run=limit,
         tries_slots=True,
-        with_batched_bench=True,
+        with_decode_alone=True,
         is_extra=True,
     ),
     Scenario(
