@@ -64,7 +64,7 @@ def main(model: str, libraries: str, threads: str, sizes: str, *numbers: str) ->
     start = Start(
         model_path=model,
         library_dir=libraries,
-        num_context_tokens=max(256, max(counts) * sum(map(int, numbers))),
+        num_context_tokens=max(256, max(counts) * (num_shared + num_prompt + num_answer)),
         max_sequences=max(counts),
         max_batch_tokens=_AT_ONCE * num_prompt,
         num_threads=int(threads),

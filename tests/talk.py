@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from llmd.chat.completions import Options
+from llmd.chat.outcome import Outcome
 from llmd.chat.responses import Naming, ResponseAsk
-from llmd.chat.run import Outcome, Run
+from llmd.chat.run import Run
 from llmd.engine.protocol import ChatPrompt, Message
 from tests.asking import is_free, never
 from tests.fake_engine import says

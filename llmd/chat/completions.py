@@ -12,7 +12,8 @@ from msgspec import Struct
 from llmd.chat import prompt
 from llmd.chat.answers import sampling_of, seed_of
 from llmd.chat.model_ids import ModelIds
-from llmd.chat.run import Outcome, Plan, Run, Runs
+from llmd.chat.outcome import Outcome
+from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.engine import Request
 from llmd.engine.protocol import (
     Constraint,

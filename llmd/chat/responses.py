@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from llmd.chat.completions import Conversation, Options, changed, request_for
 from llmd.chat.model_ids import ModelIds
-from llmd.chat.run import Outcome, Plan, Run, Runs
+from llmd.chat.outcome import Outcome
+from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.engine import Engine
 from llmd.engine.protocol import Call, Message, Tools
 from llmd.errors import InvalidField

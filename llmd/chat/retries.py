@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 
 from llmd.chat.admission import POLL_S
-from llmd.chat.run import Outcome, Piece, Run
+from llmd.chat.outcome import Outcome, Piece
+from llmd.chat.run import Run
 from llmd.chat.usage import Timings, Usage
 from llmd.errors import ClientGone, InvalidField
 

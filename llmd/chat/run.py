@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
-from msgspec import Struct
 
 from llmd.chat.admission import POLL_S, Admission, Ticket
+from llmd.chat.outcome import CallPiece, Outcome, Piece, ToolCall
 from llmd.chat.usage import Timings, Usage
 from llmd.engine.engine import Engine, Request
 from llmd.engine.generation import Generation, GenerationEvent
@@ -19,7 +19,6 @@ from llmd.engine.protocol import (
     CallDelta,
     Delta,
     Done,
-    FinishReason,
     Reasoning,
     Started,
     TokenLogprob,
@@ -37,41 +36,6 @@ more of the daemon's time.
 
 CANCEL_WITHIN_S = 10.0
 """How long a cancelled generation may take to end: a step, and that of a big model."""
-
-
-class ToolCall(Struct, frozen=True, kw_only=True):
-    """A call that the model asks for. `arguments` is JSON text, unless it was cut off."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-class CallPiece(Struct, frozen=True, kw_only=True):
-    """A tool call begins (`name`), or goes on (`arguments`); `index` counts them from 0."""
-
-    index: int
-    id: str
-    name: str
-    arguments: str
-
-
-Piece = Delta | Reasoning | CallPiece
-"""What a reader of a run gets to see."""
-
-
-class Outcome(Struct, frozen=True, kw_only=True):
-    """What a generation came to. `num_turns` counts the old turns in its prompt."""
-
-    text: str
-    reasoning: str
-    calls: list[ToolCall]
-    logprobs: list[TokenLogprob]
-    finish_reason: FinishReason
-    model: str
-    usage: Usage
-    timings: Timings
-    num_turns: int
 
 
 @dataclass(frozen=True)

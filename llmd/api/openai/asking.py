@@ -9,8 +9,9 @@ from collections.abc import Callable
 import falcon
 
 from llmd.api.access import caller_of, is_gone
+from llmd.chat.outcome import Outcome
 from llmd.chat.retries import Attempt, JoinedRun, Retries
-from llmd.chat.run import Outcome, Run
+from llmd.chat.run import Run
 from llmd.errors import InvalidField
 
 _CONVERSATION_HEADERS = ("X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID")

@@ -26,7 +26,7 @@ from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, beside, to_m
 from llmd.api.reply import send
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Conversation
-from llmd.chat.run import CallPiece, Outcome, Piece
+from llmd.chat.outcome import CallPiece, Outcome, Piece
 from llmd.chat.usage import Usage
 from llmd.engine.protocol import Constraint, Reasoning
 

@@ -15,7 +15,7 @@ from llmd.api.openai.inputs import Inputs, inputs_of
 from llmd.api.reply import send
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Options
-from llmd.chat.run import CallPiece, Piece
+from llmd.chat.outcome import CallPiece, Piece
 from llmd.chat.usage import Usage
 from llmd.engine.protocol import Reasoning, TokenLogprob
 from llmd.errors import InvalidField

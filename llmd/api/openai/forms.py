@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from llmd.chat.run import ToolCall
+from llmd.chat.outcome import ToolCall
 from llmd.engine.protocol import Candidate, FinishReason, TokenLogprob
 
 FINGERPRINT = f"b{version('llama-cpp-python')}"

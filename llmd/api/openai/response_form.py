@@ -10,7 +10,7 @@ import msgspec
 from llmd.api.openai.forms import Logprob, logprobs_of
 from llmd.api.openai.response_object import OutputItem, OutputText, ReasoningText, ResponseReply
 from llmd.api.stream import event
-from llmd.chat.run import CallPiece, Outcome, Piece
+from llmd.chat.outcome import CallPiece, Outcome, Piece
 from llmd.engine.protocol import Delta
 
 

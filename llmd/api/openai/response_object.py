@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from llmd.api.openai.forms import Logprob, logprobs_of
-from llmd.chat.run import Outcome, ToolCall
+from llmd.chat.outcome import Outcome, ToolCall
 from llmd.chat.usage import Usage
 from llmd.engine.protocol import TokenLogprob
 

@@ -35,8 +35,9 @@ from llmd.api.openai.response_object import ResponseReply, TextFormat
 from llmd.api.reply import send
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Options
+from llmd.chat.outcome import Outcome, Piece
 from llmd.chat.responses import Naming, ResponseAsk, Responses
-from llmd.chat.run import Outcome, Piece, Run
+from llmd.chat.run import Run
 from llmd.engine.protocol import Constraint
 from llmd.errors import InvalidField
 
