@@ -6,6 +6,7 @@ that may be when the answer is nearly there.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -15,14 +16,19 @@ from msgspec import Struct
 
 from llmd.chat.admission import POLL_S
 from llmd.chat.outcome import Outcome, Piece
-from llmd.chat.run import Run
+from llmd.chat.run import PUSHED_POLL_S, Run
 from llmd.chat.usage import Timings, Usage
+from llmd.engine.mailbox import Mailbox
 from llmd.errors import ClientGone, InvalidField
 
 KEPT_S = 300.0
 MAX_KEPT = 256
 RETRY_WITHIN_S = 60.0
 """How long an answer is made on for nobody, when its client is sure to come again."""
+
+
+_Items = Mailbox[Piece | Run]
+"""A run when it has begun, its pieces, and the run again when it is over."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -43,12 +49,15 @@ class Attempt(Struct, frozen=True, kw_only=True):
 class JoinedRun:
     """One reader's view of a run that others may read too: as `Run`, from the beginning."""
 
-    def __init__(self, job: _Job, is_gone: Callable[[], bool], attempt: Attempt) -> None:
+    def __init__(
+        self, job: _Job, mailbox: _Items, is_gone: Callable[[], bool], attempt: Attempt
+    ) -> None:
         self._job = job
+        self._mailbox = mailbox
         self._is_gone = is_gone
         self._attempt = attempt
+        self._poll_s = POLL_S
         self._began = time.monotonic()
-        self._at = 0
         self._closed = False
         self.id = ""
         self.created_at = 0
@@ -59,14 +68,14 @@ class JoinedRun:
     def wait_started(self) -> None:
         """Wait until the prompt is accepted. On an error this reader is closed."""
         try:
-            while not self._job.wait(lambda job: job.run is not None or job.error is not None):
+            while (run := self._mailbox.next(POLL_S)) is None:
                 self._check_gone()
-            run = self._job.started()
-            # The same for all readers.
-            self.id, self.created_at = run.id, run.created_at
         except BaseException:
             self.close()
             raise
+        assert isinstance(run, Run), "a run comes first"  # noqa: S101
+        # The same for all readers.
+        self.id, self.created_at = run.id, run.created_at
 
     def __iter__(self) -> Iterator[Piece | None]:
         return self
@@ -75,15 +84,26 @@ class JoinedRun:
         if self._closed or self.outcome is not None:
             raise StopIteration
         try:
-            return self._next()
-        except StopIteration:
-            raise
+            item = self._next()
         except BaseException:
             self.close()
             raise
+        if isinstance(item, Run):
+            self.usage, self.timings, self.outcome = item.usage, item.timings, item.outcome
+            raise StopIteration
+        return item
 
     def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
-        """Do nothing: one who came late is behind the others, so each reads at its own pace."""
+        """Let another thread hand pieces to `push`, as `Run.push_to`, once all before are read."""
+
+        def listen(item: Piece | Run) -> bool:
+            if isinstance(item, Run) or self._is_gone() or not is_ready():
+                return False
+            push(item)
+            self._poll_s = PUSHED_POLL_S
+            return True
+
+        self._mailbox.listen(listen)
 
     def close(self) -> None:
         """Read no further. The last reader's going ends the run, unless one will come again."""
@@ -94,19 +114,13 @@ class JoinedRun:
             comes_again = self._attempt.comes_again or (
                 limit_s is not None and waited_s >= 0.9 * limit_s
             )
-            self._job.leave(RETRY_WITHIN_S if comes_again else 0.0)
+            self._job.leave(self._mailbox, RETRY_WITHIN_S if comes_again else 0.0)
 
-    def _next(self) -> Piece | None:
+    def _next(self) -> Piece | Run | None:
         self._check_gone()
-        job, at = self._job, self._at
-        if not job.wait(lambda job: len(job.pieces) > at or job.is_over):
-            return None
-        if len(job.pieces) > at:
-            self._at += 1
-            return job.pieces[at]
-        run = job.started()
-        self.usage, self.timings, self.outcome = run.usage, run.timings, run.outcome
-        raise StopIteration
+        item = self._mailbox.next(self._poll_s)
+        self._poll_s = POLL_S
+        return item
 
     def _check_gone(self) -> None:
         if self._is_gone():
@@ -114,100 +128,84 @@ class JoinedRun:
 
 
 class _Job:
-    """One run in a thread of its own, with all that it has brought."""
+    """One run in a thread of its own, with all that it has brought: itself, pieces, the end."""
 
     def __init__(self, start: Callable[[Callable[[], bool]], Run], digest: bytes) -> None:
         self.digest = digest
-        self.run: Run | None = None
-        self.error: BaseException | None = None
-        self.pieces: list[Piece] = []
-        self.is_over = False
-        self.ended_at = 0.0
         self._start = start
-        self._changed = threading.Condition()
-        self._num_readers = 1
-        self._left_until = 0.0
+        self._lock = threading.RLock()
+        self._brought: list[Piece | Run | BaseException] = []
+        self._readers: list[_Items] = []
+        self._has_failed = False
+        self._ended_at = math.inf
+        self._left_until = math.inf
         self._is_abandoned = False
 
-    def begin(self) -> None:
-        """Start the work, for the one reader that there is."""
+    def begin(self) -> _Items:
+        """Start the work; return where the first reader gets everything."""
+        mailbox = self._add_reader()
         threading.Thread(target=self._work, name="answer", daemon=True).start()
+        return mailbox
 
-    def enter(self) -> bool:
-        """Add a reader; False when it is too late to join."""
-        with self._changed:
+    def enter(self) -> _Items | None:
+        """Return where a further reader gets everything; None when it is too late to join."""
+        with self._lock:
             if self.is_stale or self._check_abandoned():
-                return False
-            self._num_readers += 1
-            return True
+                return None
+            return self._add_reader()
 
-    def leave(self, grace_s: float) -> None:
+    def leave(self, mailbox: _Items, grace_s: float) -> None:
         """Take a reader off. Without any, the work ends after so long."""
-        with self._changed:
-            self._num_readers -= 1
+        with self._lock:
+            self._readers.remove(mailbox)
             self._left_until = time.monotonic() + grace_s
             self._check_abandoned()
-
-    def wait(self, condition: Callable[[_Job], bool]) -> bool:
-        """Wait a short time for something to be so; tell whether it is."""
-        with self._changed:
-            return self._changed.wait_for(lambda: condition(self), POLL_S)
-
-    def started(self) -> Run:
-        """Return the run, or raise what it failed with."""
-        if self.error is not None:
-            raise self.error
-        assert self.run is not None, "the run was not waited for"  # noqa: S101
-        return self.run
 
     @property
     def is_stale(self) -> bool:
         """Whether nobody shall join any more."""
-        if self.error is not None:
-            return True
-        return self.is_over and time.monotonic() - self.ended_at > KEPT_S
+        return self._has_failed or time.monotonic() - self._ended_at > KEPT_S
+
+    def _add_reader(self) -> _Items:
+        mailbox = _Items()
+        for item in self._brought:
+            mailbox.put(item)
+        self._readers.append(mailbox)
+        return mailbox
 
     def _check_abandoned(self) -> bool:
         """Tell whether nobody waits any more: once so, it stays so."""
-        with self._changed:
-            is_unread = not self.is_over and not self._num_readers
+        with self._lock:
+            is_unread = self._ended_at == math.inf and not self._readers
             if is_unread and time.monotonic() >= self._left_until:
                 self._is_abandoned = True
             return self._is_abandoned
 
     def _work(self) -> None:
+        end: Run | BaseException
         try:
-            run = self._start(self._check_abandoned)
-            self._change(run=run)
-            run.push_to(lambda: True, lambda piece: self._change(piece=piece))
+            end = run = self._start(self._check_abandoned)
+            self._bring(run)
+            run.push_to(lambda: True, self._bring)
             try:
                 for piece in run:
                     if piece is not None:
-                        self._change(piece=piece)
+                        self._bring(piece)
             finally:
                 run.close()
         except BaseException as error:  # noqa: BLE001 - it is raised again in the reader's thread
-            self._change(error=error)
-        finally:
-            self._change(is_over=True)
+            end = error
+            self._has_failed = True
+        with self._lock:
+            self._ended_at = time.monotonic()
+            self._bring(end)
 
-    def _change(
-        self,
-        *,
-        run: Run | None = None,
-        piece: Piece | None = None,
-        error: BaseException | None = None,
-        is_over: bool = False,
-    ) -> None:
-        with self._changed:
-            self.run = run or self.run
-            self.error = error or self.error
-            if piece is not None:
-                self.pieces.append(piece)
-            if is_over:
-                self.is_over = True
-                self.ended_at = time.monotonic()
-            self._changed.notify_all()
+    def _bring(self, item: Piece | Run | BaseException) -> None:
+        """Give something to all readers, and to those that will come."""
+        with self._lock:
+            self._brought.append(item)
+            for mailbox in self._readers:
+                mailbox.put(item)
 
 
 class Retries:
@@ -236,12 +234,13 @@ class Retries:
                 raise InvalidField(
                     "this Idempotency-Key was used for another request", param="Idempotency-Key"
                 )
-            if job is None or not attempt.is_retry or not job.enter():
+            mailbox = job.enter() if job is not None and attempt.is_retry else None
+            if job is None or mailbox is None:
                 job = self._jobs[place] = _Job(start, attempt.digest)
-                job.begin()
+                mailbox = job.begin()
             self._jobs.move_to_end(place)
             while len(self._jobs) > MAX_KEPT:
                 self._jobs.popitem(last=False)
-        joined = JoinedRun(job, is_gone, attempt)
+        joined = JoinedRun(job, mailbox, is_gone, attempt)
         joined.wait_started()
         return joined

@@ -7,6 +7,7 @@ import pytest
 
 from llmd.chat import retries
 from llmd.chat.completions import Options
+from llmd.chat.outcome import Piece
 from llmd.chat.retries import Attempt, JoinedRun, Retries
 from llmd.chat.run import Run
 from llmd.engine.protocol import Delta
@@ -102,6 +103,79 @@ def test_retry_joins_the_run_that_is_on_its_way(desk: Desk) -> None:
     assert engine.cancelled == []
 
 
+class Listener:
+    """A client to which pieces are pushed while its own thread waits for the end."""
+
+    def __init__(self, run: JoinedRun) -> None:
+        self.pushed: list[Piece] = []
+        self.is_ready = True
+        run.push_to(lambda: self.is_ready, self.pushed.append)
+        self.reader = Background(lambda: [piece for piece in run if piece is not None])
+        until(lambda: run._mailbox._is_awaited)
+
+
+@pytest.fixture
+def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a reader that waits wake for nothing but what it is given."""
+    for name in ("run.POLL_S", "run.PUSHED_POLL_S", "retries.POLL_S", "retries.PUSHED_POLL_S"):
+        monkeypatch.setattr(f"llmd.chat.{name}", 20)
+
+
+@pytest.mark.usefixtures("no_poll")
+def test_no_reader_is_woken_for_a_piece_that_is_pushed(desk: Desk) -> None:
+    """The thread that brings it sends it to all clients; their own ones see the end."""
+    engine = desk.service.engine
+    engine.script = begins()
+    runs = [desk.run(_attempt(again=False)), desk.run(_attempt())]
+    clients = [Listener(run) for run in runs]
+    [generation] = engine.generations
+    until(lambda: generation._is_awaited)
+    generation.put(Delta(0, "Hello"))
+    assert [client.pushed for client in clients] == [[Delta(0, "Hello")]] * 2
+    assert all(client.reader.is_running for client in clients)
+    generation.put(done())
+    for run, client in zip(runs, clients, strict=True):
+        assert client.reader.wait() == []
+        assert run.outcome is not None
+        run.close()
+
+
+@pytest.mark.usefixtures("no_poll")
+def test_client_that_is_not_ready_holds_no_other_up(desk: Desk) -> None:
+    """It gets the piece by its own thread, and what follows behind it."""
+    engine = desk.service.engine
+    engine.script = begins()
+    runs = [desk.run(_attempt(again=False)), desk.run(_attempt())]
+    slow, quick = (Listener(run) for run in runs)
+    slow.is_ready = False
+    generation = engine.generations[0]
+    until(lambda: generation._is_awaited)
+    generation.put(Delta(0, "Hello"))
+    generation.put(done())
+    assert (slow.reader.wait(), slow.pushed) == ([Delta(0, "Hello")], [])
+    assert (quick.reader.wait(), quick.pushed) == ([], [Delta(0, "Hello")])
+    for run in runs:
+        run.close()
+
+
+def test_what_was_said_before_a_retry_came_is_read_first(desk: Desk) -> None:
+    """Nothing is pushed past it."""
+    engine = desk.service.engine
+    engine.script = begins("Hello")
+    first = desk.run(_attempt(again=False))
+    assert next(first) == Delta(0, "Hello")
+    second = desk.run(_attempt())
+    pushed: list[Piece] = []
+    second.push_to(lambda: True, pushed.append)
+    generation = engine.generations[0]
+    generation.put(Delta(0, " you"))
+    assert list(map(next, [second, second])) == [Delta(0, "Hello"), Delta(0, " you")]
+    assert pushed == []
+    generation.put(done())
+    for run in (first, second):
+        run.close()
+
+
 def test_run_ends_when_nobody_reads_it_any_more(desk: Desk) -> None:
     """A client that goes away and will not come again frees its place."""
     engine = desk.service.engine
@@ -172,6 +246,24 @@ def test_only_so_many_answers_are_kept(desk: Desk, monkeypatch: pytest.MonkeyPat
     for key in ("1", "2", "3", "3", "2", "1"):
         _text(desk.run(_attempt(key=key)))
     assert desk.num_runs == 4
+
+
+@pytest.mark.usefixtures("no_poll")
+def test_nothing_is_pushed_to_a_client_that_has_gone(desk: Desk) -> None:
+    """The piece wakes its thread, which finds out."""
+    engine = desk.service.engine
+    engine.script = begins()
+    gone: list[bool] = []
+    run = desk.run(_attempt(), lambda: bool(gone))
+    client = Listener(run)
+    gone.append(True)
+    generation = engine.generations[0]
+    until(lambda: generation._is_awaited)
+    generation.put(Delta(0, "Hello"))
+    with pytest.raises(ClientGone):
+        client.reader.wait()
+    assert client.pushed == []
+    generation.put(done())
 
 
 def test_reader_whose_client_goes_away_stops(desk: Desk) -> None:

@@ -1,0 +1,62 @@
+"""The way from a thread that brings something to the thread that waits for it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """One thread reads, another puts in: something new, or an error for the reader to raise."""
+
+    def __init__(self) -> None:
+        self._items: deque[T | BaseException] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._is_awaited = False
+        self._listener: Callable[[T], bool] | None = None
+
+    def put(self, item: T | BaseException) -> None:
+        """Hand something to the reader, or to the listener while the reader waits for it."""
+        with self._changed:
+            if self._is_awaited and not self._items and self._offer(item):
+                return
+            self._items.append(item)
+            self._changed.notify()
+
+    def listen(self, listener: Callable[[T], bool] | None) -> None:
+        """Save the reader from being woken for what `listener` can handle; None ends that.
+
+        It is called in the thread that puts in, with the reader waiting in `next`, so that the
+        two never run side by side. By False it tells that it did not handle something, which is
+        the reader's then. After an error of its own, which `next` raises, it is called no more.
+        """
+        with self._changed:
+            self._listener = listener
+
+    def next(self, timeout_s: float) -> T | None:
+        """Return the oldest item, or None when none comes in time. Raise it if it is an error."""
+        with self._changed:
+            if not self._items:
+                self._is_awaited = True
+                self._changed.wait(timeout_s)
+                self._is_awaited = False
+            item = self._items.popleft() if self._items else None
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def _offer(self, item: T | BaseException) -> bool:
+        """Let the listener handle an item if it can; tell whether it is done with."""
+        if self._listener is None or isinstance(item, BaseException):
+            return False
+        try:
+            return self._listener(item)
+        except Exception as error:  # noqa: BLE001 - the thread that puts in serves all
+            self._listener = None
+            self._items.append(error)
+            self._changed.notify()
+            return True
