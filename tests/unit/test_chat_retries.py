@@ -49,6 +49,13 @@ def desk(service: Service) -> Desk:
     return Desk(service)
 
 
+@pytest.fixture
+def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a reader that waits wake for nothing but what it is given."""
+    for name in ("run.POLL_S", "run.PUSHED_POLL_S", "retries.POLL_S", "retries.PUSHED_POLL_S"):
+        monkeypatch.setattr(f"llmd.chat.{name}", 20)
+
+
 def _text(run: JoinedRun) -> str:
     text = "".join(piece.text for piece in run if isinstance(piece, Delta))
     run.close()
@@ -68,12 +75,11 @@ def test_finished_answer_is_given_again(desk: Desk) -> None:
     assert desk.num_runs == 1
 
 
+@pytest.mark.usefixtures("no_poll")
 def test_pieces_reach_the_readers_without_the_thread_that_makes_the_run(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sleeps until the end: two threads to wake for each token would be one too many."""
-    monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
-    monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     engine = desk.service.engine
     engine.script = begins()
     run = desk.run(_attempt())
@@ -112,13 +118,6 @@ class Listener:
         run.push_to(lambda: self.is_ready, self.pushed.append)
         self.reader = Background(lambda: [piece for piece in run if piece is not None])
         until(lambda: run._mailbox._is_awaited)
-
-
-@pytest.fixture
-def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a reader that waits wake for nothing but what it is given."""
-    for name in ("run.POLL_S", "run.PUSHED_POLL_S", "retries.POLL_S", "retries.PUSHED_POLL_S"):
-        monkeypatch.setattr(f"llmd.chat.{name}", 20)
 
 
 @pytest.mark.usefixtures("no_poll")
