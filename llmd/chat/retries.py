@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from llmd.chat.admission import POLL_S
 from llmd.chat.outcome import Outcome, Piece
-from llmd.chat.run import PUSHED_POLL_S, Run
+from llmd.chat.run import Run, poll_s
 from llmd.chat.usage import Timings, Usage
 from llmd.engine.mailbox import Mailbox
 from llmd.errors import ClientGone, InvalidField
@@ -56,7 +56,6 @@ class JoinedRun:
         self._mailbox = mailbox
         self._is_gone = is_gone
         self._attempt = attempt
-        self._poll_s = POLL_S
         self._began = time.monotonic()
         self._closed = False
         self.id = ""
@@ -100,7 +99,6 @@ class JoinedRun:
             if isinstance(item, Run) or self._is_gone() or not is_ready():
                 return False
             push(item)
-            self._poll_s = PUSHED_POLL_S
             return True
 
         self._mailbox.listen(listen)
@@ -118,9 +116,7 @@ class JoinedRun:
 
     def _next(self) -> Piece | Run | None:
         self._check_gone()
-        item = self._mailbox.next(self._poll_s)
-        self._poll_s = POLL_S
-        return item
+        return self._mailbox.next(poll_s(self._mailbox))
 
     def _check_gone(self) -> None:
         if self._is_gone():

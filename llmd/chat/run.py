@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from llmd.chat.outcome import CallPiece, Outcome, Piece, ToolCall
 from llmd.chat.usage import Timings, Usage
 from llmd.engine.engine import Engine, Request
 from llmd.engine.generation import Generation, GenerationEvent
+from llmd.engine.mailbox import Mailbox
 from llmd.engine.protocol import (
     CallDelta,
     Delta,
@@ -36,6 +38,11 @@ more of the daemon's time.
 
 CANCEL_WITHIN_S = 10.0
 """How long a cancelled generation may take to end: a step, and that of a big model."""
+
+
+def poll_s(mailbox: Mailbox[Any]) -> float:
+    """Return how long the reader of a mailbox should wait before it looks up."""
+    return PUSHED_POLL_S if mailbox.was_heard else POLL_S
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,6 @@ class Run:
         self._ticket = ticket
         self._admission = admission
         self._is_gone = is_gone
-        self._poll_s = POLL_S
         self._started: Started | None = None
         self._texts: list[str] = []
         self._reasoning: list[str] = []
@@ -122,7 +128,6 @@ class Run:
             if self._is_gone() or self._admission.expired or not is_ready():
                 return False
             push(self._add(event))
-            self._poll_s = PUSHED_POLL_S
             return True
 
         self._generation.listen(listen)
@@ -145,11 +150,10 @@ class Run:
         if self._admission.expired:
             raise Draining("the server went down before the answer was complete")
         try:
-            event = self._generation.next(self._poll_s)
+            event = self._generation.next(poll_s(self._generation))
         except (BadRequest, EngineDied):
             self._ended = True
             raise
-        self._poll_s = POLL_S
         if isinstance(event, Done):
             self._ended = True
             outcome = self._outcome(event)

@@ -14,6 +14,8 @@ class Mailbox(Generic[T]):
     """One thread reads, another puts in: something new, or an error for the reader to raise."""
 
     def __init__(self) -> None:
+        self.was_heard = False
+        """Whether the listener took something while the reader waited the last time."""
         self._items: deque[T | BaseException] = deque()
         self._changed = threading.Condition(threading.Lock())
         self._is_awaited = False
@@ -40,6 +42,7 @@ class Mailbox(Generic[T]):
     def next(self, timeout_s: float) -> T | None:
         """Return the oldest item, or None when none comes in time. Raise it if it is an error."""
         with self._changed:
+            self.was_heard = False
             if not self._items:
                 self._is_awaited = True
                 self._changed.wait(timeout_s)
@@ -54,9 +57,11 @@ class Mailbox(Generic[T]):
         if self._listener is None or isinstance(item, BaseException):
             return False
         try:
-            return self._listener(item)
+            is_heard = self._listener(item)
         except Exception as error:  # noqa: BLE001 - the thread that puts in serves all
             self._listener = None
             self._items.append(error)
             self._changed.notify()
             return True
+        self.was_heard |= is_heard
+        return is_heard

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from llmd.chat.completions import Options
 from llmd.chat.outcome import Piece
 from llmd.chat.retries import Attempt, JoinedRun, Retries
 from llmd.chat.run import Run
+from llmd.engine.mailbox import Mailbox
 from llmd.engine.protocol import Delta
 from llmd.errors import ClientGone, InvalidField, UnknownModel
 from tests.asking import is_free, never
@@ -52,7 +54,7 @@ def desk(service: Service) -> Desk:
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a reader that waits wake for nothing but what it is given."""
-    for name in ("run.POLL_S", "run.PUSHED_POLL_S", "retries.POLL_S", "retries.PUSHED_POLL_S"):
+    for name in ("run.POLL_S", "run.PUSHED_POLL_S", "retries.POLL_S"):
         monkeypatch.setattr(f"llmd.chat.{name}", 20)
 
 
@@ -137,6 +139,34 @@ def test_no_reader_is_woken_for_a_piece_that_is_pushed(desk: Desk) -> None:
         assert client.reader.wait() == []
         assert run.outcome is not None
         run.close()
+
+
+def test_both_threads_sleep_longer_once_a_piece_was_pushed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the run and that of its reader: to look up so often would be for nothing."""
+    monkeypatch.setattr("llmd.chat.run.POLL_S", 0.01)
+    monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
+    waits: list[tuple[object, float]] = []
+    wait = Mailbox.next
+
+    def noted(mailbox: Mailbox[Any], timeout_s: float) -> Any:
+        waits.append((mailbox, timeout_s))
+        return wait(mailbox, timeout_s)
+
+    monkeypatch.setattr(Mailbox, "next", noted)
+    engine = desk.service.engine
+    engine.script = begins()
+    run = desk.run(_attempt())
+    client = Listener(run)
+    generation = engine.generations[0]
+    until(lambda: generation._is_awaited)
+    while not client.pushed:
+        generation.put(Delta(0, "Hello"))
+    until(lambda: {(generation, 20), (run._mailbox, 20)} <= set(waits))
+    generation.put(done())
+    client.reader.wait()
+    run.close()
 
 
 @pytest.mark.usefixtures("no_poll")
