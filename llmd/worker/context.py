@@ -186,8 +186,10 @@ class LlamaBackend:
         """Return the slot's KV as bytes."""
         size = int(self._lib.llama_state_seq_get_size(self._ctx, slot))
         # Not by malloc: there the worker asks for large pages, and the kernel may have to clear up
-        # for them first. That took 24 ms for 12 MB, small pages 4 ms, the copy 0.5 ms.
-        memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # for them first. That took 24 ms for 12 MB, small pages 4 ms, the copy 0.5 ms. And all at
+        # once: 9 MB then take 3 ms, one by one 4.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        memory = mmap.mmap(-1, max(size, 1), flags=flags)
         buffer = (ctypes.c_uint8 * size).from_buffer(memory)
         written = int(self._lib.llama_state_seq_get_data(self._ctx, buffer, size, slot))
         return memoryview(memory)[:written]
