@@ -14,6 +14,7 @@ from llmd.store.db import Database
 from tests.fake_daemon import FakeDaemon
 from tests.gate import House
 from tests.http_server import Running
+from tests.retrying import Desk
 from tests.service import Service, empty_database
 from tests.workers import Supervise
 
@@ -58,6 +59,12 @@ def make_service(tmp_path: Path, blank_database: bytes) -> Iterator[MakeService]
 def service(make_service: MakeService) -> Service:
     """Give a service with two streams and a queue of two."""
     return make_service()
+
+
+@pytest.fixture
+def desk(service: Service) -> Desk:
+    """Give what takes requests that may come again, over that service."""
+    return Desk(service)
 
 
 @pytest.fixture
