@@ -22,7 +22,7 @@ from bench.runner import Runner
 from bench.scenarios import SCENARIOS, Scenario
 from bench.servers import Options, Place
 from bench.trial import QUICK, Sizes
-from llmd.worker.threads import num_usable_cores
+from llmd.worker.cpu.threads import num_usable_cores
 
 _ROOT = Path(__file__).resolve().parents[1]
 _NAMES = [scenario.name for scenario in SCENARIOS]

@@ -20,8 +20,8 @@ from bench.servers import Place
 from llmd import config
 from llmd.engine.process import HUGE_PAGES
 from llmd.engine.protocol import Start
-from llmd.worker.context import LlamaBackend
-from llmd.worker.llama import LoadedModel
+from llmd.worker.llama.context import LlamaBackend
+from llmd.worker.llama.model import LoadedModel
 
 _AT_ONCE = 8
 """Prompts that are read in one batch: the more, the less each takes, and there is little left."""

@@ -33,10 +33,10 @@ from llmd.engine.protocol import (
     TokenLogprob,
     TokenPrompt,
 )
-from llmd.worker.context import LlamaBackend
-from llmd.worker.disk import DiskStates, fingerprint_of
-from llmd.worker.llama import LoadedModel
-from llmd.worker.scheduler import Scheduler
+from llmd.worker.kv.disk import DiskStates, fingerprint_of
+from llmd.worker.llama.context import LlamaBackend
+from llmd.worker.llama.model import LoadedModel
+from llmd.worker.scheduling.scheduler import Scheduler
 
 NUM_ANSWER = 32
 NUM_LIKELIEST = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from llmd.worker.threads import num_usable_cores
+from llmd.worker.cpu.threads import num_usable_cores
 
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")

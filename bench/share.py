@@ -18,10 +18,10 @@ from typing import Any
 
 from llmd import config
 from llmd.engine.protocol import Event, Sampling, Start, Submit, TokenPrompt
-from llmd.worker.context import LlamaBackend
-from llmd.worker.llama import LoadedModel
-from llmd.worker.sampler import LlamaSampler
-from llmd.worker.scheduler import Scheduler
+from llmd.worker.llama.context import LlamaBackend
+from llmd.worker.llama.model import LoadedModel
+from llmd.worker.llama.sampler import LlamaSampler
+from llmd.worker.scheduling.scheduler import Scheduler
 
 NUM_SEQUENCES = (1, 8, 16)
 NUM_PROMPT = 128

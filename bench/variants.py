@@ -22,8 +22,8 @@ NUM_SIDE_BY_SIDE = 8
 
 def measure(model: str, folder: Path) -> dict[str, Any]:
     """Load the libraries of `folder` as the worker does; return tokens/s for each kind of work."""
-    from llmd.worker.threads import num_usable_cores
-    from llmd.worker.variants import load_best
+    from llmd.worker.cpu.threads import num_usable_cores
+    from llmd.worker.cpu.variants import load_best
 
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
     import llama_cpp.llama_cpp as lib

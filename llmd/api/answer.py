@@ -6,11 +6,11 @@ import falcon
 
 from llmd.api import body
 from llmd.api.access import Access, caller_of, is_gone
-from llmd.api.operation import Operation
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.api.stream import AnswerForm, send_stream, take_whole
+from llmd.chat.answer_request import AnswerRequest, AnswerResult
 from llmd.chat.answers import Answers
-from llmd.chat.request import AnswerRequest, AnswerResult
 from llmd.errors import Conflict, PromptTooLong, StoreFull, UnknownProfile, UnknownSession
 from llmd.store.sessions import Sessions
 

@@ -10,7 +10,7 @@ from llmd import config
 from llmd.api import errors
 from llmd.api.access import AccessMiddleware, AccessTable
 from llmd.api.answer import ANSWER, AnswerResource
-from llmd.api.docs import with_docs
+from llmd.api.docs.resource import with_docs
 from llmd.api.health import HEALTH, LIVEZ, STATUS, HealthResource, LivezResource, StatusResource
 from llmd.api.keys import (
     AUTH,
@@ -24,8 +24,8 @@ from llmd.api.keys import (
 )
 from llmd.api.models import MODEL, MODELS, ModelResource, ModelsResource
 from llmd.api.openai.routes import openai_routes
-from llmd.api.operation import Route
 from llmd.api.profiles import PROFILE, PROFILES, ProfileResource, ProfilesResource
+from llmd.api.route import Route
 from llmd.api.services import Services
 from llmd.api.sessions import SESSION, SESSIONS, SessionResource, SessionsResource
 from llmd.api.states import STATES, StatesResource

@@ -11,8 +11,8 @@ from msgspec import Meta, Struct
 from llmd import __version__
 from llmd.api import errors
 from llmd.api.access import Access
-from llmd.api.operation import Operation
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.chat.admission import Admission
 from llmd.engine.engine import Engine
 from llmd.errors import Draining, EngineFailed, EngineLoading, LlmdError, Unavailable

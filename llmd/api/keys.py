@@ -11,8 +11,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
 from llmd.api.access import Access, caller_of
-from llmd.api.operation import AFTER, LIMIT, Operation
 from llmd.api.reply import next_after, send
+from llmd.api.route import AFTER, LIMIT, Operation
 from llmd.chat.key_issue import KeyIssuer
 from llmd.engine.engine import Engine
 from llmd.errors import Conflict, StoreFull, UnknownKey

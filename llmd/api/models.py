@@ -10,10 +10,10 @@ from msgspec import Meta, Struct
 from llmd.api import body
 from llmd.api.access import Access, caller_of
 from llmd.api.openai.models import ModelObject, view
-from llmd.api.operation import Operation
 from llmd.api.reply import send
-from llmd.chat.model_ids import ModelIds
-from llmd.chat.selection import Selector
+from llmd.api.route import Operation
+from llmd.chat.model_names import ModelIds
+from llmd.chat.model_selection import Selector
 from llmd.errors import (
     ConfigError,
     Conflict,

@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import Access, caller_of
-from llmd.api.operation import AFTER, LIMIT, Operation
+from llmd.api.docs.field_texts import PROFILE as WORDS
 from llmd.api.reply import next_after, send
-from llmd.api.words import PROFILE as WORDS
+from llmd.api.route import AFTER, LIMIT, Operation
 from llmd.errors import Conflict, StoreFull, UnknownProfile
 from llmd.store.profiles import Profile, Profiles, StoredProfile
 

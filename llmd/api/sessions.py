@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import Access, caller_of
-from llmd.api.operation import AFTER, LIMIT, Operation, Parameter
 from llmd.api.reply import next_after, send
+from llmd.api.route import AFTER, LIMIT, Operation, Parameter
 from llmd.chat.usage import Usage
 from llmd.engine.engine import Engine
 from llmd.errors import InvalidField, StoreFull, UnknownSession

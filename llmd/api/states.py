@@ -8,8 +8,8 @@ import falcon
 from msgspec import Meta, Struct
 
 from llmd.api.access import Access, is_gone
-from llmd.api.operation import Operation
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.chat.queries import Queries
 from llmd.errors import EngineDied, EngineFailed, EngineLoading
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
+from llmd.chat.answer_request import AnswerRequest, AnswerResult
 from llmd.chat.outcome import Outcome, Piece
-from llmd.chat.request import AnswerRequest, AnswerResult
 from llmd.chat.run import Run
 from llmd.chat.usage import Timings, Usage
 from llmd.engine.protocol import Delta

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from llmd.chat import prompt, window
 from llmd.chat.answer import Answer, Asked, keep_turn
-from llmd.chat.model_ids import ModelIds
+from llmd.chat.answer_request import AnswerRequest
+from llmd.chat.model_names import ModelIds
 from llmd.chat.outcome import Outcome
-from llmd.chat.request import AnswerRequest
 from llmd.chat.run import Plan, Runs
 from llmd.engine.engine import Request
 from llmd.engine.protocol import Sampling

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from llmd.chat import prompt
 from llmd.chat.answers import sampling_of, seed_of
-from llmd.chat.model_ids import ModelIds
+from llmd.chat.model_names import ModelIds
 from llmd.chat.outcome import Outcome
 from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.engine import Request

@@ -18,12 +18,12 @@ from llmd.chat.answers import Answers
 from llmd.chat.completions import Completions
 from llmd.chat.embeddings import Embeddings
 from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.model_ids import ModelIds
+from llmd.chat.model_names import ModelIds
+from llmd.chat.model_selection import Selector
 from llmd.chat.queries import Queries
 from llmd.chat.responses import Responses
 from llmd.chat.retries import Retries
 from llmd.chat.run import Runs
-from llmd.chat.selection import Selector
 from llmd.config import Config
 from llmd.daemon.http import HttpServer
 from llmd.daemon.reload import Reloader

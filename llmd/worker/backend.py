@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
 from llmd.worker.embedding_backend import EmbeddingBackend
-from llmd.worker.step_time import StepTime
+from llmd.worker.scheduling.step_cost import StepTime
 from llmd.worker.syntax import Syntax
 
 StateBytes = bytes | memoryview

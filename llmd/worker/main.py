@@ -15,8 +15,8 @@ from pathlib import Path
 
 from llmd.engine.protocol import LoadFailed, Start, receive_command, send_events
 from llmd.errors import LlmdError, ModelInvalid
-from llmd.worker.team import assemble
-from llmd.worker.variants import check_processor
+from llmd.worker.cpu.team import assemble
+from llmd.worker.cpu.variants import check_processor
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 500
@@ -40,7 +40,7 @@ def main() -> int:
     try:
         # First of all: what is imported next has native code that an older one cannot run.
         check_processor()
-        from llmd.worker.serving import Worker
+        from llmd.worker.loop import Worker
 
         worker = Worker(sock, assemble(start))
     except LlmdError as error:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from llmd.engine.protocol import Part, Sampling, Start
-from llmd.worker.context import LlamaBackend
-from llmd.worker.llama import LoadedModel
-from llmd.worker.sampler import LlamaSampler, SamplerTools, make_chain
+from llmd.worker.llama.context import LlamaBackend
+from llmd.worker.llama.model import LoadedModel
+from llmd.worker.llama.sampler import LlamaSampler, SamplerTools, make_chain
 
 pytestmark = pytest.mark.e2e
 

@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from llmd.store import migrate
 from llmd.store.db import Database
-from tests.fake_daemon import FakeDaemon
-from tests.gate import House
-from tests.http_server import Running
-from tests.retrying import Desk
-from tests.service import Service, empty_database
-from tests.workers import Supervise
+from tests.support.echo_server import Running
+from tests.support.fake_daemon import FakeDaemon
+from tests.support.fake_keys import House
+from tests.support.retries_harness import Desk
+from tests.support.service import Service, empty_database
+from tests.support.supervisors import Supervise
 
 MakeService = Callable[..., Service]
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("llmd", deadline=None)
+hypothesis.settings.load_profile("llmd")
 
 
 @pytest.fixture

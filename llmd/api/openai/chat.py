@@ -9,9 +9,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
-from llmd.api.openai.asking import AnyRun, Asking, affinity_of, outcome_of
-from llmd.api.openai.fields import Sampled, max_tokens_of, without_ignored
-from llmd.api.openai.forms import (
+from llmd.api.openai.idempotency import AnyRun, Asking, affinity_of, outcome_of
+from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, beside, to_messages, to_tools
+from llmd.api.openai.reply_parts import (
     DONE,
     FINGERPRINT,
     Finish,
@@ -22,7 +22,7 @@ from llmd.api.openai.forms import (
     logprobs_of,
     tool_calls_of,
 )
-from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, beside, to_messages, to_tools
+from llmd.api.openai.request_fields import Sampled, max_tokens_of, without_ignored
 from llmd.api.reply import send
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Conversation

@@ -8,10 +8,10 @@ import falcon
 from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.openai.asking import AnyRun, Asking, affinity_of, outcome_of
-from llmd.api.openai.fields import Sampled, without_ignored
-from llmd.api.openai.forms import DONE, FINGERPRINT, Finish, data, finish_of
-from llmd.api.openai.inputs import Inputs, inputs_of
+from llmd.api.openai.idempotency import AnyRun, Asking, affinity_of, outcome_of
+from llmd.api.openai.reply_parts import DONE, FINGERPRINT, Finish, data, finish_of
+from llmd.api.openai.request_fields import Sampled, without_ignored
+from llmd.api.openai.text_inputs import Inputs, inputs_of
 from llmd.api.reply import send
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Options

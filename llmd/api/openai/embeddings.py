@@ -13,11 +13,11 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import caller_of, is_gone
-from llmd.api.openai.fields import ModelName, without_ignored
-from llmd.api.openai.inputs import Inputs, inputs_of
+from llmd.api.openai.request_fields import ModelName, without_ignored
+from llmd.api.openai.text_inputs import Inputs, inputs_of
 from llmd.api.reply import send
 from llmd.chat.embeddings import Embeddings
-from llmd.chat.model_ids import ModelIds
+from llmd.chat.model_names import ModelIds
 from llmd.errors import Conflict, InvalidField
 
 MAX_INPUTS = 2048

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from llmd.api.openai.fields import Json
+from llmd.api.openai.request_fields import Json
 from llmd.engine.protocol import Call, Constraint, Message, Role, Tool, Tools
 from llmd.errors import InvalidField
 

@@ -8,7 +8,7 @@ import falcon
 from msgspec import Struct
 
 from llmd.api.reply import send
-from llmd.chat.model_ids import ModelId, ModelIds
+from llmd.chat.model_names import ModelId, ModelIds
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from llmd.api.access import Access
-from llmd.api.openai.asking import Asking
 from llmd.api.openai.chat import ChatBody, ChatReply, ChatResource
 from llmd.api.openai.completions import CompletionBody, CompletionReply, CompletionResource
 from llmd.api.openai.embeddings import EmbeddingBody, EmbeddingReply, EmbeddingResource
+from llmd.api.openai.idempotency import Asking
 from llmd.api.openai.models import ModelList, ModelListResource, ModelObject, ModelObjectResource
-from llmd.api.openai.response_object import ResponseReply
-from llmd.api.openai.responses import (
+from llmd.api.openai.responses.reply import ResponseReply
+from llmd.api.openai.responses.resource import (
     DeletedResponse,
     ResponseBody,
     ResponseResource,
@@ -26,7 +26,7 @@ from llmd.api.openai.tokens import (
     TokenizeReply,
     TokenizeResource,
 )
-from llmd.api.operation import Operation, Parameter, Route
+from llmd.api.route import Operation, Parameter, Route
 from llmd.api.services import Services
 from llmd.errors import (
     Conflict,

@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 from llmd.api import body
 from llmd.api.access import is_gone
 from llmd.api.openai.chat import EXAMPLE
-from llmd.api.openai.fields import without_ignored
-from llmd.api.openai.inputs import TokenId
 from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, to_messages, to_tools
+from llmd.api.openai.request_fields import without_ignored
+from llmd.api.openai.text_inputs import TokenId
 from llmd.api.reply import send
 from llmd.chat.queries import Queries
 from llmd.engine.protocol import ChatPrompt

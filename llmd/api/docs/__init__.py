@@ -1,0 +1,1 @@
+"""The API description: OpenAPI, and a page for people."""

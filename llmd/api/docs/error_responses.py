@@ -1,0 +1,163 @@
+"""In what an operation may end beside its good answer: statuses, codes, headers, one body."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from typing import NamedTuple
+
+from msgspec import UNSET, Struct, UnsetType
+
+from llmd import errors
+from llmd.api.access import Access
+from llmd.api.errors import KINDS, transport_body
+from llmd.api.route import JsonSchema, Operation, Route
+
+REQUEST_ID = "x-request-id"
+
+
+class ErrorDetail(Struct, frozen=True, kw_only=True):
+    """What went wrong. `param` names the field, `code` the kind; the numbers are of tokens."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    n_prompt_tokens: int | UnsetType = UNSET
+    n_ctx: int | UnsetType = UNSET
+
+
+class Error(Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not a good one."""
+
+    error: ErrorDetail
+    message: str
+
+
+class Cause(NamedTuple):
+    """A reason for a status, by which a program tells it from others and people read it."""
+
+    status: int
+    code: str
+    text: str
+    has_retry_after: bool = False
+
+
+_TRANSPORT = (
+    (400, "The request cannot be read."),
+    (405, "The path does not take this method: `Allow` names those that it takes."),
+    (408, "The request came too slowly."),
+    (413, "More bytes than `[server] max_body_bytes`."),
+    (431, "The head of the request is too long."),
+    (500, "Something went wrong in the server: the log has it by `x-request-id`."),
+    (501, "A transfer encoding that is not known here."),
+)
+"""What may come of any request, whatever the route."""
+
+_OF_KEYS = (
+    errors.Unauthorized,
+    errors.TooManyFailures,
+    errors.Busy,
+    errors.StoreUnavailable,
+    errors.SchemaError,
+)
+_OF_BODIES = (errors.MalformedBody, errors.InvalidField)
+_OF_PROMPTS = (
+    errors.Busy,
+    errors.Draining,
+    errors.EngineLoading,
+    errors.EngineFailed,
+    errors.EngineDied,
+)
+_TEXTS: dict[type[errors.LlmdError], str] = {
+    errors.Forbidden: "The key's role, or the host name, is not allowed this."
+}
+
+HEADERS: dict[str, JsonSchema] = {
+    REQUEST_ID: {
+        "description": "The request's id, which the log has too.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "After how many seconds another try may be worth it.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}},
+    "Allow": {"description": "The methods that the path takes.", "schema": {"type": "string"}},
+    "x-should-retry": {
+        "description": "Keeps OpenAI's clients from trying again by themselves.",
+        "schema": {"type": "string", "enum": ["false"]},
+    },
+}
+_SENT_WITH = {401: "WWW-Authenticate", 405: "Allow", 409: "x-should-retry"}
+
+
+def causes(route: Route, operation: Operation) -> list[Cause]:
+    """Return every reason for which an operation may be refused or fail, by status."""
+    is_openai = bool(getattr(route.resource, "is_openai", False))
+    # Any of them is refused under a host name that is not allowed.
+    kinds: list[type[errors.LlmdError]] = [errors.Forbidden, *operation.errors]
+    if operation.access is not Access.OPEN:
+        kinds += _OF_KEYS
+    if operation.body is not None:
+        kinds += _OF_BODIES
+    elif operation.query:
+        kinds.append(errors.InvalidField)
+    if errors.PromptTooLong in operation.errors:
+        # It asks the model.
+        kinds += _OF_PROMPTS
+    found = {_cause(kind, is_openai) for kind in kinds} | {_transport(*row) for row in _TRANSPORT}
+    return sorted(found)
+
+
+def error_responses(route: Route, operation: Operation) -> dict[str, JsonSchema]:
+    """Return the error responses of an operation in the words of OpenAPI, by their names.
+
+    A name begins with the status, and is the same wherever the response is.
+    """
+    found = causes(route, operation)
+    by_status = [list(same) for _, same in itertools.groupby(found, lambda cause: cause.status)]
+    return {
+        "-".join([str(same[0].status), *(cause.code for cause in same)]): _response(same)
+        for same in by_status
+    }
+
+
+def header_refs(*names: str) -> JsonSchema:
+    """Return headers by reference to the components."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+DEFAULT: JsonSchema = {
+    "description": "Any other error.",
+    "headers": header_refs(REQUEST_ID),
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+
+
+def _cause(kind: type[errors.LlmdError], is_openai: bool) -> Cause:
+    status, _, code = KINDS[kind]
+    if status == 422 and is_openai:
+        status = 400
+    text = _TEXTS.get(kind) or (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+    has_retry_after = hasattr(kind, "retry_after_s") or issubclass(
+        kind, errors.Unavailable | errors.TooManyFailures
+    )
+    return Cause(status, str(code), text, has_retry_after)
+
+
+def _transport(status: int, text: str) -> Cause:
+    inner = transport_body(status, "")["error"]
+    code = inner["code"] if isinstance(inner, dict) else None
+    return Cause(status, str(code), text)
+
+
+def _response(found: list[Cause]) -> JsonSchema:
+    names = [REQUEST_ID]
+    if found[0].status in _SENT_WITH:
+        names.append(_SENT_WITH[found[0].status])
+    if any(cause.has_retry_after for cause in found):
+        names.append("Retry-After")
+    lines = [f"`{cause.code}`: {cause.text}" for cause in found]
+    return DEFAULT | {"description": "\n\n".join(lines), "headers": header_refs(*names)}

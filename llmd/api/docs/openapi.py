@@ -1,0 +1,188 @@
+"""The OpenAPI document, made of the routes and of the structs that serve them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from llmd import __version__
+from llmd.api.access import Access
+from llmd.api.docs.error_responses import (
+    DEFAULT,
+    HEADERS,
+    REQUEST_ID,
+    Error,
+    error_responses,
+    header_refs,
+)
+from llmd.api.docs.field_texts import WORDS
+from llmd.api.route import (
+    JsonSchema,
+    Operation,
+    Parameter,
+    Route,
+    path_parameters,
+    plain_path,
+)
+
+_REF = "#/components/schemas/{name}"
+
+_DESCRIPTION = """\
+One machine as the LLM server of a LAN.
+
+A body is JSON in UTF-8, whatever its `Content-Type` says; so is every answer. Trailing slashes are
+ignored. Every response carries `x-request-id`, which the log has too. Times are Unix seconds."""
+
+_WHO = {
+    Access.OPEN: "Needs no key.",
+    Access.USER: "Needs a key.",
+    Access.ADMIN: "Needs an admin key.",
+}
+
+SECURITY: JsonSchema = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer KEY`; `Authorization: KEY` will do too.",
+    },
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+
+
+def make(routes: Iterable[Route]) -> JsonSchema:
+    """Return the document of these routes."""
+    routes = list(routes)
+    components = _Components(routes)
+    paths: JsonSchema = {}
+    for route in routes:
+        for path in route.paths:
+            paths[plain_path(path)] = {
+                method.lower(): _operation(route, path, method, operation, components)
+                for method, operation in route.operations.items()
+            }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "llmd",
+            "version": __version__,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
+        "paths": paths,
+        "components": {
+            "schemas": components.schemas,
+            "responses": components.responses,
+            "headers": HEADERS,
+            "securitySchemes": SECURITY,
+        },
+    }
+
+
+class _Components:
+    """What more than one operation has: schemas of types, and responses of errors."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        types = [*_types(routes), *WORDS, Error]
+        found, self.schemas = msgspec.json.schema_components(types, ref_template=_REF)
+        # By identity: not every type can be hashed.
+        self._by_id = {id(type_): schema for type_, schema in zip(types, found, strict=True)}
+        for schema in self.schemas.values():
+            if "description" in schema:
+                schema["description"] = inspect.cleandoc(schema["description"])
+        for struct, words in WORDS.items():
+            name = self.of(struct)["$ref"].rpartition("/")[2]
+            properties = self.schemas[name]["properties"]
+            for field, word in words.items():
+                properties[field] = word | properties[field]
+        self.responses: JsonSchema = {"default": DEFAULT}
+
+    def of(self, type_: Any) -> JsonSchema:
+        """Return the schema of a type."""
+        return self._by_id[id(type_)]
+
+    def errors(self, route: Route, operation: Operation) -> JsonSchema:
+        """Return the error responses of an operation, by status."""
+        found = error_responses(route, operation)
+        self.responses |= found
+        return {
+            name.partition("-")[0]: {"$ref": f"#/components/responses/{name}"} for name in found
+        }
+
+
+def _types(routes: list[Route]) -> Iterator[Any]:
+    for route in routes:
+        for operation in route.operations.values():
+            yield from (t for t in (operation.body, operation.reply) if t is not None)
+
+
+def _operation(
+    route: Route, path: str, method: str, operation: Operation, components: _Components
+) -> JsonSchema:
+    texts = [operation.description, _WHO[operation.access]]
+    if path != route.path:
+        texts.insert(0, f"The same as `{plain_path(route.path)}`.")
+    made: JsonSchema = {
+        "operationId": _operation_id(method, path),
+        "tags": [route.tag],
+        "summary": operation.summary,
+        "description": "\n\n".join(filter(None, texts)),
+        "parameters": [
+            *(_parameter(parameter, "path") for parameter in path_parameters(path)),
+            *(_parameter(parameter, "query") for parameter in operation.query),
+            *(_parameter(parameter, "header") for parameter in operation.headers),
+        ],
+        "security": [] if operation.access is Access.OPEN else [{name: []} for name in SECURITY],
+    }
+    if operation.body is not None:
+        made["requestBody"] = {
+            "required": not operation.body_optional,
+            "content": {"application/json": {"schema": components.of(operation.body)}},
+        }
+    made["responses"] = {
+        str(operation.status): _reply(operation, components),
+        **components.errors(route, operation),
+        "default": {"$ref": "#/components/responses/default"},
+    }
+    return made
+
+
+def _operation_id(method: str, path: str) -> str:
+    words = re.findall(r"\w+", plain_path(path))
+    return "_".join([method.lower(), *words])
+
+
+def _parameter(parameter: Parameter, place: str) -> JsonSchema:
+    described = {"description": parameter.description} if parameter.description else {}
+    return {
+        "name": parameter.name,
+        "in": place,
+        **described,
+        "required": parameter.required,
+        "schema": parameter.schema,
+    }
+
+
+def _reply(operation: Operation, components: _Components) -> JsonSchema:
+    """Return the response of what has gone well."""
+    reply: JsonSchema = {"description": "Done.", "headers": header_refs(REQUEST_ID)}
+    if operation.reply is None:
+        return reply
+    content: JsonSchema = {operation.content_type: {"schema": components.of(operation.reply)}}
+    if operation.stream:
+        # Of each event, as programs that read the document take it.
+        content["text/event-stream"] = {
+            "schema": {
+                "type": "object",
+                "description": operation.stream,
+                "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                "required": ["data"],
+            }
+        }
+    return reply | {"description": "What was asked for.", "content": content}

@@ -1,0 +1,192 @@
+"""The page that tells people of every route, made of the OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from llmd.api.access import Access
+from llmd.api.docs.error_responses import Cause, causes
+from llmd.api.docs.page_html import TEMPLATE
+from llmd.api.docs.schema_words import Part, example, parts, refs
+from llmd.api.route import JsonSchema, Operation, Route, path_parameters, plain_path
+
+_WHO = {Access.OPEN: "no key", Access.USER: "any key", Access.ADMIN: "admin key"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a body, or a parameter. `note` says whether it may be left out."""
+
+    name: str
+    type: list[Part]
+    note: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a body holds: its type, and its fields if it is an object that has names for them."""
+
+    type: list[Part]
+    description: str
+    fields: list[Field]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method of a route as the page shows it."""
+
+    id: str
+    method: str
+    path: str
+    aliases: tuple[str, ...]
+    who: str
+    operation: Operation
+    parameters: list[Field]
+    body: Fields | None
+    reply: Fields | None
+    causes: list[Cause]
+    curl: str
+
+
+def render(routes: list[Route], document: JsonSchema) -> str:
+    """Return the page as HTML."""
+    schemas = document["components"]["schemas"]
+    sections: dict[str, list[Entry]] = {}
+    for route in routes:
+        entries = [_entry(route, method, document) for method in route.operations]
+        sections.setdefault(route.tag, []).extend(entries)
+    every = {cause for entries in sections.values() for entry in entries for cause in entry.causes}
+    # Bodies and replies are shown where they are: this is what is inside of them.
+    inner = {"Error", *(name for schema in schemas.values() for name in refs(schema))}
+    sent = _reached(schemas, document)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["prose"] = _prose
+    return environment.from_string(TEMPLATE).render(
+        info=document["info"],
+        sections=sections,
+        causes=sorted(every),
+        objects={
+            name: _fields(schemas[name], schemas, is_reply=name not in sent)
+            for name in sorted(inner)
+        },
+    )
+
+
+def _reached(schemas: JsonSchema, document: JsonSchema) -> set[str]:
+    """Return the names of the objects that clients send, in bodies and within such objects."""
+    operations = [told for item in document["paths"].values() for told in item.values()]
+    left = [name for told in operations for name in refs(told.get("requestBody"))]
+    found: set[str] = set()
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += refs(schemas[name])
+    return found
+
+
+def _entry(route: Route, method: str, document: JsonSchema) -> Entry:
+    operation = route.operations[method]
+    schemas = document["components"]["schemas"]
+    told = document["paths"][plain_path(route.path)][method.lower()]
+    body = told.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    content = told["responses"][str(operation.status)].get("content", {})
+    reply = content.get(operation.content_type, {}).get("schema")
+    return Entry(
+        id=told["operationId"],
+        method=method,
+        path=plain_path(route.path),
+        aliases=tuple(plain_path(path) for path in route.aliases),
+        who=_WHO[operation.access],
+        operation=operation,
+        parameters=[
+            Field(
+                name=parameter["name"],
+                type=parts(parameter["schema"]),
+                note=_note(parameter["schema"], is_required=parameter["required"]),
+                description=f"In the {parameter['in']}. {parameter.get('description', '')}",
+            )
+            for parameter in told["parameters"]
+        ],
+        body=_fields(body, schemas) if body is not None else None,
+        reply=_fields(reply, schemas, is_reply=True) if reply is not None else None,
+        causes=causes(route, operation),
+        curl=_curl(route.path, method, operation, body, schemas),
+    )
+
+
+def _fields(schema: JsonSchema, schemas: JsonSchema, *, is_reply: bool = False) -> Fields:
+    """Return what is in a body of this schema."""
+    type_ = parts(schema)
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    required = schema.get("required", [])
+    fields = [
+        Field(
+            name=name,
+            type=parts(field),
+            note=(_note_of_reply if is_reply else _note)(field, is_required=name in required),
+            description=field.get("description", ""),
+        )
+        for name, field in schema.get("properties", {}).items()
+    ]
+    if not is_reply:
+        # Those that nobody can leave out come first.
+        fields.sort(key=lambda field: field.name not in required)
+    return Fields(type_, schema.get("description", ""), fields)
+
+
+def _note(schema: JsonSchema, *, is_required: bool) -> str:
+    if is_required:
+        return "required"
+    if schema.get("default") is not None:
+        return f"default {json.dumps(schema['default'], ensure_ascii=False)}"
+    return "optional"
+
+
+def _note_of_reply(schema: JsonSchema, *, is_required: bool) -> str:
+    # What has a default is in every answer.
+    return "" if is_required or "default" in schema else "may be missing"
+
+
+def _curl(
+    path: str, method: str, operation: Operation, body: JsonSchema | None, schemas: JsonSchema
+) -> str:
+    """Return a command that can be tried as it is, if all of it has examples."""
+    filled = plain_path(path)
+    for parameter in path_parameters(path):
+        value = parameter.schema.get("examples", [parameter.name.upper()])[0]
+        filled = filled.replace(f"{{{parameter.name}}}", str(value))
+    command = "curl" if method in {"GET", "POST"} and (method == "GET" or body) else None
+    words = [f'{command or f"curl -X {method}"} "$LLMD_URL{filled}"']
+    if operation.access is not Access.OPEN:
+        words.append('-H "Authorization: Bearer $LLMD_KEY"')
+    if body is not None:
+        text = json.dumps(example(body, schemas), ensure_ascii=False)
+        # A quote ends the shell's text; between two texts it stands by itself.
+        words.append("-d '{}'".format(text.replace("'", "'\\''")))
+    return " \\\n  ".join(words)
+
+
+def _prose(text: str) -> Markup:
+    """Return text with what stands between backticks as code, and its paragraphs apart."""
+    return Markup("").join(
+        Markup("<p>{}</p>").format(_line(paragraph)) for paragraph in text.split("\n\n")
+    )
+
+
+def _line(text: str) -> Markup:
+    pieces: Iterable[Any] = (
+        Markup("<code>{}</code>").format(piece) if is_code % 2 else piece
+        for is_code, piece in enumerate(text.replace("``", "`").split("`"))
+    )
+    return Markup("").join(pieces)

@@ -1,0 +1,116 @@
+"""JSON Schema in words: what a field may hold, and an example of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from llmd.api.route import JsonSchema
+
+_NAMES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "null": "null",
+    "object": "object",
+    "array": "list",
+}
+_BOUNDS = (
+    ("minimum", "maximum", ""),
+    ("minLength", "maxLength", " characters"),
+    ("minItems", "maxItems", " items"),
+)
+_MAX_DEPTH = 4
+_HUGE = 2**53
+"""Such a bound tells only how a number is kept."""
+
+
+class Part(NamedTuple):
+    """A piece of a type's words, and the object of the page that it names, if any."""
+
+    text: str
+    object: str = ""
+
+
+def parts(schema: JsonSchema) -> list[Part]:
+    """Return the words for what a schema takes."""
+    limits = ", ".join(_limits(schema))
+    return [*_kind(schema), *([Part(f", {limits}")] if limits else [])]
+
+
+def refs(schema: Any) -> Iterator[str]:
+    """Yield the names of the components that a schema refers to."""
+    if isinstance(schema, dict):
+        if isinstance(name := schema.get("$ref"), str):
+            yield name.rpartition("/")[2]
+        for item in schema.values():
+            yield from refs(item)
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from refs(item)
+
+
+def example(schema: JsonSchema, schemas: JsonSchema, depth: int = 0) -> Any:
+    """Return an example: the one that is given, else one with what is required."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    if schema.get("examples"):
+        return schema["examples"][0]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], schemas, depth)
+    kind = schema.get("type")
+    if kind == "object":
+        return {
+            name: example(field, schemas, depth + 1)
+            for name, field in schema.get("properties", {}).items()
+            if name in schema.get("required", []) or (field.get("examples") and depth == 0)
+        }
+    if kind == "array":
+        items = schema.get("items")
+        return [example(items, schemas, depth + 1)] if items and depth < _MAX_DEPTH else []
+    plain = {"string": "…", "integer": schema.get("minimum", 1), "number": 1, "boolean": False}
+    return plain.get(str(kind))
+
+
+def _kind(schema: JsonSchema) -> list[Part]:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return [Part(name, name)]
+    if "enum" in schema:
+        return [Part(" or ".join(json.dumps(value) for value in schema["enum"]))]
+    if "anyOf" in schema:
+        joined: list[Part] = []
+        for option in schema["anyOf"]:
+            joined += [Part(" or "), *parts(option)] if joined else parts(option)
+        return joined
+    kind = schema.get("type")
+    if kind == "array" and schema.get("items"):
+        items = schema["items"]
+        if "anyOf" in items:
+            return [Part("list of ("), *parts(items), Part(")")]
+        return [Part("list of "), *parts(items)]
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return [Part("object of "), *parts(schema["additionalProperties"])]
+    return [Part(_NAMES.get(str(kind), "anything"))]
+
+
+def _bound(value: float | None) -> float | None:
+    return None if value is None or abs(value) >= _HUGE else value
+
+
+def _limits(schema: JsonSchema) -> Iterator[str]:
+    """Yield the bounds of a schema in words."""
+    if "exclusiveMinimum" in schema:
+        yield f"above {json.dumps(schema['exclusiveMinimum'])}"
+    for lowest, highest, unit in _BOUNDS:
+        low, high = (_bound(schema.get(name)) for name in (lowest, highest))
+        if low is not None and high is not None:
+            yield f"{json.dumps(low)} to {json.dumps(high)}{unit}"
+        elif low is not None:
+            yield f"at least {json.dumps(low)}{unit}" if low != 1 or not unit else "not empty"
+        elif high is not None:
+            yield f"at most {json.dumps(high)}{unit}"

@@ -1,0 +1,112 @@
+"""What goes into a response, in OpenAI's form and in llmd's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from llmd.api.openai.messages import (
+    ROLES,
+    Choice,
+    ChosenFunction,
+    ContentPart,
+    FunctionBody,
+    ToolChoice,
+    text_of,
+    to_tools,
+)
+from llmd.api.openai.request_fields import Json
+from llmd.engine.protocol import Call, Message, Tools
+from llmd.errors import InvalidField
+
+
+class InputItem(Struct, frozen=True, kw_only=True):
+    """A message; or a call of a function, or what came of it.
+
+    A message has `role` and `content`. A ``function_call`` has `call_id`, `name` and `arguments`,
+    its ``function_call_output`` the same `call_id` and an `output`. Thoughts are passed over.
+    """
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: str | list[ContentPart] | None = None
+    call_id: str = ""
+    name: str = ""
+    arguments: str = "{}"
+    output: str | list[ContentPart] | None = None
+
+
+class ResponseTool(Struct, frozen=True, kw_only=True):
+    """A function that may be called. `parameters` is a JSON schema."""
+
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+    type: Literal["function"] = "function"
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class ResponseToolChoice(Struct, frozen=True, kw_only=True):
+    """The one function that must be called."""
+
+    name: str
+    type: Literal["function"] = "function"
+
+
+def to_input(given: str | list[InputItem]) -> list[Message]:
+    """Return the messages of an input, or raise `InvalidField` for what is none."""
+    if isinstance(given, str):
+        return [Message(role="user", content=given)]
+    messages: list[Message] = []
+    names: dict[str, str] = {}
+    for index, item in enumerate(given):
+        place = f"input[{index}]"
+        if item.type == "function_call":
+            names[item.call_id] = item.name
+            _add_call(messages, Call(name=item.name, arguments=item.arguments, id=item.call_id))
+        elif item.type == "function_call_output":
+            messages.append(
+                Message(
+                    role="tool",
+                    content=text_of(item.output, f"{place}.output") or "",
+                    call_id=item.call_id,
+                    name=names.get(item.call_id, ""),
+                )
+            )
+        elif item.type == "message":
+            content = text_of(item.content, f"{place}.content")
+            if item.role is None or content is None:
+                raise InvalidField(f"{place} must have a role and content", param=place)
+            messages.append(Message(role=ROLES[item.role], content=content))
+    if not messages:
+        raise InvalidField("input must have a message at least", param="input")
+    return messages
+
+
+def _add_call(messages: list[Message], call: Call) -> None:
+    """Add a call to the assistant's message before it, or begin one."""
+    last = messages[-1] if messages else None
+    if last is not None and last.role == "assistant":
+        messages[-1] = Message(role="assistant", content=last.content, calls=[*last.calls, call])
+    else:
+        messages.append(Message(role="assistant", content="", calls=[call]))
+
+
+def to_response_tools(
+    given: list[ResponseTool],
+    choice: Literal["none", "auto", "required"] | ResponseToolChoice | None,
+    *,
+    parallel: bool,
+) -> Tools | None:
+    """Return the tools that the model may call; None when it shall call none."""
+    chosen: Choice | None = (
+        ToolChoice(function=ChosenFunction(name=choice.name))
+        if isinstance(choice, ResponseToolChoice)
+        else choice
+    )
+    functions = [
+        FunctionBody(name=tool.name, description=tool.description, parameters=tool.parameters)
+        for tool in given
+    ]
+    return to_tools(functions, chosen, parallel=parallel)

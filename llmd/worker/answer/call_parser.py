@@ -1,0 +1,267 @@
+"""Read the tool calls of an answer, in whichever of the known forms the model writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NoReturn
+
+from llmd.engine.protocol import Tools
+from llmd.worker.answer.reader import SPACE, Nesting, Reader, Waiting
+from llmd.worker.syntax import ARGUMENTS_MARKER, CALL_ID_MARKER, Form, Syntax
+from llmd.worker.tool_schema import parameters_of, properties_of, type_of, types_of
+
+FUNCTION_MARKER = "<function="
+"""What a call of the form `Form.XML` may begin with at once."""
+
+_PARAMETER_MARKER = "<parameter="
+_PARAMETER_END = "</parameter>"
+_FUNCTION_END = "</function>"
+
+_NAME = re.compile(r'[^\s\[\]{}<>"]+')
+_IN_TAG = re.compile(r"[^>\n]+")
+_ID = re.compile(r"[^\[]+")
+_SCALAR = re.compile(r'[^\s,{}\[\]"]+')
+_SEPARATOR = re.compile(r"[\s;]+")
+
+_ARGUMENTS_KEYS = {"arguments", "parameters"}
+_OTHER_KEYS = {"id", "type"}
+
+
+class NotACall(Exception):
+    """What was read is no call of the request's tools."""
+
+
+class CallReader:
+    """Read calls: of each its index and name, then its arguments as they come, go to `found`.
+
+    Only a call of one of the tools is one. It is begun as soon as its name is certain and its
+    arguments have begun, and from then on nothing undoes it.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        syntax: Syntax,
+        tools: Tools,
+        *,
+        begin: Callable[[int, str], None],
+        go_on: Callable[[int, str], None],
+    ) -> None:
+        self._reader = reader
+        self._syntax = syntax
+        self._tools = tools
+        self._names = {tool.name for tool in tools.tools}
+        self._begin_call = begin
+        self._go_on = go_on
+        self.num_calls = 0
+        self.is_begun = False
+
+    def read(self, marker: str) -> Waiting[None]:
+        """Read what comes after a marker, white space behind it too.
+
+        Raise `NotACall` as soon as it is none; the reader keeps what is not part of a call.
+        """
+        reader = self._reader
+        self.is_begun = False
+        if marker == FUNCTION_MARKER:
+            yield from self._function()
+        else:
+            yield from reader.run(SPACE)
+            first = yield from reader.peek()
+            if first == "{":
+                yield from self._object()
+            elif first == "[":
+                yield from self._array()
+            elif first == "<":
+                yield from self._expect(FUNCTION_MARKER)
+                yield from self._function()
+            else:
+                yield from self._named()
+        yield from reader.run(SPACE)
+        closing = self._syntax.call_close
+        if closing and not (yield from reader.word(closing)) and reader.is_cut(closing):
+            reader.take_all()
+        yield from reader.run(_SEPARATOR if self._syntax.form is Form.BARE else SPACE)
+        reader.forget()
+
+    def _array(self) -> Waiting[None]:
+        reader = self._reader
+        yield from self._expect("[")
+        while True:
+            yield from reader.run(SPACE)
+            yield from self._object()
+            yield from reader.run(SPACE)
+            if not (yield from reader.word(",")):
+                break
+        yield from reader.word("]")
+
+    def _object(self) -> Waiting[None]:
+        """Read ``{"name": …, "arguments": …}``, in any order, perhaps with further members."""
+        reader = self._reader
+        self.is_begun = False
+        name: str | None = None
+        arguments: str | None = None
+        more = yield from self._open_object()
+        while more:
+            key = yield from self._key()
+            if self.is_begun:
+                yield from self._value()
+            elif key == "name":
+                name = self._known((yield from self._string()))
+            elif key in _ARGUMENTS_KEYS:
+                if (yield from reader.peek()) != "{":
+                    raise NotACall
+                if name is None:
+                    arguments = yield from self._value()
+                else:
+                    yield from self._stream(name)
+            elif key in _OTHER_KEYS:
+                yield from self._value()
+            else:
+                raise NotACall
+            if name is not None and arguments is not None and not self.is_begun:
+                self._begin(name)
+                self._put(arguments)
+            more = yield from self._close_member()
+        if not self.is_begun:
+            self._begin(self._known(name))
+            self._put("{}")
+        reader.forget()
+
+    def _open_object(self) -> Waiting[bool]:
+        """Read the beginning of an object; return whether it has members."""
+        reader = self._reader
+        yield from self._expect("{")
+        yield from reader.run(SPACE)
+        return not (yield from reader.word("}"))
+
+    def _key(self) -> Waiting[str]:
+        reader = self._reader
+        yield from reader.run(SPACE)
+        key = yield from self._string()
+        yield from reader.run(SPACE)
+        yield from self._expect(":")
+        yield from reader.run(SPACE)
+        return key
+
+    def _close_member(self) -> Waiting[bool]:
+        """Read what follows a member; return whether there is another."""
+        yield from self._reader.run(SPACE)
+        mark = yield from self._reader.word(",", "}")
+        if not mark and not self.is_begun:
+            raise NotACall
+        # Small models forget the bracket behind the arguments, which does no harm.
+        return mark == ","
+
+    def _named(self) -> Waiting[None]:
+        reader = self._reader
+        name = self._known((yield from reader.run(_NAME)))
+        if (yield from reader.word(CALL_ID_MARKER)):
+            yield from reader.run(_ID)
+        yield from self._expect(ARGUMENTS_MARKER)
+        yield from reader.run(SPACE)
+        if (yield from reader.peek()) != "{":
+            raise NotACall
+        yield from self._stream(name)
+
+    def _function(self) -> Waiting[None]:
+        """Read the rest of a ``<function=``; it is a call only when it is whole."""
+        reader = self._reader
+        name = self._known((yield from self._tag()))
+        properties = self._properties.get(name, {})
+        arguments: dict[str, str] = {}
+        while True:
+            yield from reader.run(SPACE)
+            mark = yield from reader.word(_PARAMETER_MARKER, _FUNCTION_END)
+            if mark == _FUNCTION_END:
+                break
+            if not mark:
+                raise NotACall
+            key = yield from self._tag()
+            text = yield from reader.until(_PARAMETER_END)
+            if text is None:
+                raise NotACall
+            # One line end on either side belongs to the form.
+            text = text.removeprefix("\n").removesuffix("\n")
+            arguments[key] = _json_of(text, properties.get(key))
+        self._begin(name)
+        members = [f"{_quoted(key)}: {value}" for key, value in arguments.items()]
+        self._put(f"{{{', '.join(members)}}}")
+
+    @cached_property
+    def _properties(self) -> dict[str, dict[str, Any]]:
+        return {tool.name: properties_of(parameters_of(tool)) for tool in self._tools.tools}
+
+    def _tag(self) -> Waiting[str]:
+        text = yield from self._reader.run(_IN_TAG)
+        yield from self._expect(">")
+        return text.strip()
+
+    def _string(self) -> Waiting[str]:
+        if (yield from self._reader.peek()) != '"':
+            raise NotACall
+        text = yield from self._value()
+        try:
+            return str(json.loads(text, strict=False))
+        except ValueError:
+            raise NotACall from None
+
+    def _value(self) -> Waiting[str]:
+        """Read a JSON value and return its text."""
+        first = yield from self._reader.peek()
+        if not first or first not in '"{[':
+            text = yield from self._reader.run(_SCALAR)
+            return text or _fail()
+        nesting = Nesting()
+        pieces: list[str] = []
+        while not nesting.is_closed:
+            piece = yield from self._reader.nested(nesting)
+            pieces.append(piece or _fail())
+        return "".join(pieces)
+
+    def _stream(self, name: str) -> Waiting[None]:
+        """Begin a call and read its arguments, an object."""
+        self._begin(name)
+        nesting = Nesting()
+        while not nesting.is_closed and (piece := (yield from self._reader.nested(nesting))):
+            self._put(piece)
+
+    def _expect(self, word: str) -> Waiting[None]:
+        if not (yield from self._reader.word(word)):
+            raise NotACall
+
+    def _known(self, name: str | None) -> str:
+        return name if name in self._names and name is not None else _fail()
+
+    def _begin(self, name: str) -> None:
+        self._begin_call(self.num_calls, name)
+        self.num_calls += 1
+        self.is_begun = True
+
+    def _put(self, arguments: str) -> None:
+        self._go_on(self.num_calls - 1, arguments)
+        self._reader.forget()
+
+
+def _fail() -> NoReturn:
+    raise NotACall
+
+
+def _json_of(text: str, schema: Any) -> str:
+    """Return a value that was written as plain text as JSON, by what its schema declares."""
+    types = types_of(schema)
+    try:
+        value = json.loads(text, parse_constant=lambda _: _fail())
+    except (ValueError, RecursionError, NotACall):
+        return _quoted(text)
+    if "string" not in types:
+        return text.strip()
+    admits = type_of(value) in types or (isinstance(value, int) and "number" in types)
+    return text.strip() if admits and not isinstance(value, str) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

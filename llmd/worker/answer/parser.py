@@ -1,0 +1,158 @@
+"""Tell thoughts, text and tool calls in an answer from each other, as the answer comes."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import Literal
+
+from llmd.engine.protocol import CallDelta, Delta, Reasoning, Tools
+from llmd.worker.answer.call_parser import FUNCTION_MARKER, CallReader, NotACall
+from llmd.worker.answer.reader import SPACE, Reader, Waiting
+from llmd.worker.syntax import Form, Syntax
+
+Parsed = Delta | Reasoning | CallDelta
+
+_Kind = Literal["text", "thought", "call", "arguments"]
+
+_NEWLINES = re.compile(r"\n+")
+
+
+class OutputParser:
+    """Parse one answer, of which only what is certain is given away.
+
+    What comes out, joined, does not depend on how the answer is cut. A thought is one only at the
+    beginning. With `tools` their calls are told from text; what looks like one and is none stays
+    text. `is_thinking`: the prompt ends within a thought.
+    """
+
+    def __init__(
+        self, syntax: Syntax, *, request_id: int, tools: Tools | None, is_thinking: bool
+    ) -> None:
+        self._syntax = syntax
+        self._request_id = request_id
+        self._reader = Reader()
+        self._found: list[tuple[_Kind, int, str]] = []
+        self._calls = (
+            None
+            if tools is None
+            else CallReader(
+                self._reader,
+                syntax,
+                tools,
+                begin=lambda index, name: self._found.append(("call", index, name)),
+                go_on=lambda index, text: self._found.append(("arguments", index, text)),
+            )
+        )
+        self._work = self._answer(is_thinking=is_thinking)
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the model called a tool."""
+        return self._calls is not None and self._calls.num_calls > 0
+
+    def push(self, text: str) -> list[Parsed]:
+        """Take further text of the answer; return what is certain now."""
+        self._reader.feed(text)
+        next(self._work, None)
+        return self._take()
+
+    def finish(self) -> list[Parsed]:
+        """Return what was held back, when no further text comes."""
+        self._reader.end()
+        next(self._work, None)
+        return self._take()
+
+    def _take(self) -> list[Parsed]:
+        """Return what was found, pieces of the same thing as one."""
+        events: list[Parsed] = []
+        for (kind, index), pieces in groupby(self._found, key=lambda piece: piece[:2]):
+            text = "".join(piece[2] for piece in pieces)
+            if kind == "text":
+                events.append(Delta(self._request_id, text))
+            elif kind == "thought":
+                events.append(Reasoning(self._request_id, text))
+            elif kind == "call":
+                events.append(CallDelta(id=self._request_id, index=index, name=text))
+            else:
+                events.append(CallDelta(id=self._request_id, index=index, arguments=text))
+        self._found.clear()
+        return events
+
+    def _release(self, kind: _Kind = "text") -> None:
+        """Let what was read, and not forgotten, be text or thought."""
+        text = self._reader.kept
+        self._reader.forget()
+        if text:
+            self._found.append((kind, 0, text))
+
+    def _answer(self, *, is_thinking: bool) -> Waiting[None]:
+        reader = self._reader
+        if self._syntax.thinks and not is_thinking:
+            yield from reader.run(SPACE)
+            is_thinking = bool((yield from reader.word(self._syntax.thought_open)))
+        if is_thinking:
+            yield from self._thought()
+        if self._calls is not None:
+            yield from self._text_and_calls(self._calls)
+        while (yield from reader.peek()):
+            reader.take_all()
+            self._release()
+        self._release()
+
+    def _thought(self) -> Waiting[None]:
+        """Read a thought, which has begun, and the white space behind its closing marker."""
+        reader, closing = self._reader, self._syntax.thought_close
+        inner = re.compile(f"[^\n{re.escape(closing[0])}]+")
+        yield from reader.run(_NEWLINES)
+        reader.forget()
+        while (yield from reader.peek()):
+            if reader.take(inner):
+                self._release("thought")
+            elif not reader.take(_NEWLINES):
+                if (yield from reader.word(closing)):
+                    yield from reader.run(SPACE)
+                    break
+                reader.take_one()
+                self._release("thought")
+        reader.forget()
+
+    def _text_and_calls(self, calls: CallReader) -> Waiting[None]:
+        """Read to the end; white space before a call is kept, until it is clear that it is one."""
+        reader = self._reader
+        is_bare = may_be_bare = self._syntax.form is Form.BARE
+        while True:
+            if may_be_bare:
+                yield from reader.run(SPACE)
+                may_be_bare = (yield from reader.peek()) == "{"
+            marker = "" if may_be_bare else (yield from self._text())
+            if not marker and not may_be_bare:
+                return
+            try:
+                yield from calls.read(marker)
+                may_be_bare = is_bare
+            except NotACall:
+                may_be_bare = False
+                if calls.is_begun and reader.is_at_end:
+                    # A call that was cut: what is behind its arguments says nothing.
+                    reader.forget()
+                self._release()
+
+    def _text(self) -> Waiting[str]:
+        """Read text up to a call's marker and return that; nothing at the end."""
+        reader = self._reader
+        markers = [self._syntax.call_open]
+        if self._syntax.form is Form.XML:
+            markers.append(FUNCTION_MARKER)
+        firsts = "".join(re.escape(marker[0]) for marker in markers)
+        ordinary = re.compile(rf"[^\s{firsts}]+")
+        while (yield from reader.peek()):
+            if reader.take(ordinary):
+                self._release()
+            elif not reader.take(SPACE):
+                marker = yield from reader.word(*markers)
+                if marker:
+                    return marker
+                reader.take_one()
+                self._release()
+        return ""

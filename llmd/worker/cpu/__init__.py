@@ -1,0 +1,1 @@
+"""Threads, cores and the CPU code of llama.cpp that this processor runs."""

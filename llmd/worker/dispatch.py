@@ -1,0 +1,219 @@
+"""What becomes of each of the daemon's commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmd.engine.protocol import (
+    Beat,
+    Cancel,
+    ChatPrompt,
+    Command,
+    Detokenize,
+    Embed,
+    Event,
+    Forget,
+    KeptStates,
+    ListStates,
+    Part,
+    Refused,
+    Render,
+    Start,
+    Submit,
+    Text,
+    Tokenize,
+    Tokens,
+)
+from llmd.errors import InvalidField, LlmdError
+from llmd.worker.backend import Backend
+from llmd.worker.embedding.queue import EmbedQueue
+from llmd.worker.embedding_backend import EmbeddingBackend
+from llmd.worker.kv.disk import DiskStates
+from llmd.worker.refusal import refusal
+from llmd.worker.scheduling.grammar_thread import Compiled, Compiler
+from llmd.worker.scheduling.scheduler import Scheduler
+
+MAX_QUERY_CHARS = 262_144
+"""A longer text would be tokenised for so long that those who generate would feel it."""
+
+
+SAVE_WITHIN_S = 3.0
+"""When the daemon goes down; after five seconds it ends the worker."""
+
+
+class Desk:
+    """Take commands for one model, and do a step of what they ask for at a time.
+
+    Events go to `emit`. What was compiled comes back through `post`, as one more command.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        emit: Callable[[Event], None],
+        post: Callable[[Compiled], None],
+        *,
+        max_state_bytes: int,
+        clock: Callable[[], float],
+        disk: DiskStates | None = None,
+    ) -> None:
+        self._backend = backend
+        self._emit = emit
+        self._clock = clock
+        self._disk = disk
+        self._scheduler = Scheduler(
+            backend, emit, max_state_bytes=max_state_bytes, clock=clock, disk=disk
+        )
+        self._compiler = Compiler(backend, post)
+        self._embeds = EmbedQueue(backend.make_embedder, emit)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a further step would do something."""
+        return self._scheduler.has_work or self._embeds.has_work
+
+    def step(self) -> None:
+        """Run the model once for those who generate, and once for those who embed."""
+        if self._scheduler.has_work:
+            self._scheduler.step()
+        if self._embeds.has_work:
+            began = self._clock()
+            num_tokens = self._embeds.step()
+            self._scheduler.beat(self._clock() - began, num_tokens)
+
+    def save_one(self) -> bool:
+        """Use an idle moment to keep a state on the disk; False when all are there."""
+        return self._scheduler.save_one()
+
+    def close(self) -> None:
+        """Keep the states of all sessions on the disk, as far as the time allows."""
+        if self._disk is None:
+            return
+        deadline = self._clock() + SAVE_WITHIN_S
+        while self._clock() < deadline and self._scheduler.save_one():
+            pass
+        self._disk.close()
+
+    def obey(self, command: Command | Compiled) -> None:
+        """Do what the daemon wants. A refusal is an event, too."""
+        if isinstance(command, Cancel):
+            self._cancel(command.id)
+        elif isinstance(command, Forget):
+            self._scheduler.forget(command.owner, command.session)
+            self._compiler.forget(command.owner, command.session)
+        elif isinstance(command, Compiled):
+            self._enqueue(command)
+        elif isinstance(command, Embed):
+            self._embeds.submit(command.id, command.inputs)
+        elif not isinstance(command, Start):
+            try:
+                if isinstance(command, Submit):
+                    self._submit(command)
+                else:
+                    self._answer(command)
+            except LlmdError as error:
+                self._emit(refusal(command.id, error))
+
+    def _submit(self, request: Submit) -> None:
+        sequence = self._scheduler.prepare(request)
+        prompt = request.prompt
+        has_tools = isinstance(prompt, ChatPrompt) and prompt.tools is not None
+        if has_tools or request.constraint is not None:
+            self._compiler.submit(sequence)
+        else:
+            self._scheduler.enqueue(sequence, None)
+
+    def _enqueue(self, compiled: Compiled) -> None:
+        sequence = self._compiler.take(compiled.sequence.request.id)
+        if sequence is None:
+            return
+        if compiled.error is None:
+            self._scheduler.enqueue(sequence, compiled.matcher)
+        else:
+            self._emit(refusal(sequence.request.id, compiled.error))
+
+    def _cancel(self, request_id: int) -> None:
+        sequence = self._compiler.take(request_id)
+        if sequence is None:
+            self._scheduler.cancel(request_id)
+            self._embeds.cancel(request_id)
+        else:
+            self._emit(sequence.done("cancelled", self._clock()))
+
+    def _answer(self, query: Tokenize | Detokenize | Render | ListStates) -> None:
+        if isinstance(query, Tokenize):
+            if len(query.text) > MAX_QUERY_CHARS:
+                raise InvalidField(
+                    f"the text has more than {MAX_QUERY_CHARS} characters", param="content"
+                )
+            parts = [Part(text=query.text, literal=query.parse_special)]
+            tokens = self._backend.tokenize(parts, begin=query.with_special)
+            self._emit(Tokens(id=query.id, tokens=tokens, pieces=self._pieces(tokens)))
+        elif isinstance(query, ListStates):
+            self._emit(KeptStates(query.id, self._scheduler.kept()))
+        elif isinstance(query, Detokenize):
+            raw = b"".join(self._pieces(query.tokens))
+            self._emit(Text(query.id, raw.decode("utf-8", "replace")))
+        else:
+            text = "".join(part.text for part in self._backend.render(query.prompt))
+            self._emit(Text(query.id, text))
+
+    def _pieces(self, tokens: list[int]) -> list[bytes]:
+        num = self._backend.num_vocabulary
+        for token in tokens:
+            if token >= num:
+                raise InvalidField(
+                    f"the model has no token {token}: its last is {num - 1}", param="tokens"
+                )
+        return [self._backend.piece(token, special=True) for token in tokens]
+
+
+class EmbeddingDesk:
+    """Take commands for a model that makes vectors and nothing else."""
+
+    def __init__(
+        self,
+        embedder: EmbeddingBackend,
+        emit: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._embeds = EmbedQueue(lambda: embedder, emit)
+        self._emit = emit
+        self._clock = clock
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a further step would do something."""
+        return self._embeds.has_work
+
+    def step(self) -> None:
+        """Run the model once."""
+        began = self._clock()
+        num_tokens = self._embeds.step()
+        self._emit(
+            Beat(
+                num_running=self._embeds.num_jobs,
+                num_waiting=0,
+                num_prompt_tokens=self._embeds.num_tokens,
+                num_cached_tokens=0,
+                num_completion_tokens=0,
+                num_step_tokens=num_tokens,
+                step_s=self._clock() - began,
+            )
+        )
+
+    def save_one(self) -> bool:
+        """Do nothing: there is nothing to keep."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def obey(self, command: Command | Compiled) -> None:
+        """Do what the daemon wants, as far as this model can."""
+        if isinstance(command, Embed):
+            self._embeds.submit(command.id, command.inputs)
+        elif isinstance(command, Cancel):
+            self._embeds.cancel(command.id)
+        elif isinstance(command, Submit | Tokenize | Detokenize | Render | ListStates):
+            self._emit(Refused(id=command.id, message="this model makes nothing but vectors"))

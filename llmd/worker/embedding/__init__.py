@@ -1,0 +1,1 @@
+"""Vectors: the queue of texts to embed."""

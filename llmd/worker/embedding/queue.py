@@ -1,0 +1,266 @@
+"""Vectors for texts: a queue of jobs, and what goes into each step.
+
+Arithmetic alone: the model is behind `EmbeddingBackend`, and events go to a callable.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llmd.engine.protocol import Done, Embedded, Event
+from llmd.errors import InvalidField, LlmdError, PromptTooLong
+from llmd.worker.embedding_backend import Chunk, EmbeddingBackend, Vector
+from llmd.worker.prompt.fit import CHARS_A_TOKEN, MIN_CHECKED_CHARS
+from llmd.worker.refusal import refusal
+
+MAX_VECTORS_BYTES = 32 * 1024 * 1024
+"""Of the vectors that a step sends: half of what a frame to the daemon may have."""
+
+CHARS_A_STEP = 32_768
+"""After so many characters, or tokens that a client made, a step reads no further input."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """One request: its inputs as they came, as tokens, and as vectors."""
+
+    id: int
+    unread: deque[str | list[int]]
+    num_inputs: int
+    waiting: deque[_Input] = field(default_factory=deque)
+    vectors: list[bytes] = field(default_factory=list)
+    num_tokens: int = 0
+
+
+@dataclass(eq=False)
+class _Input:
+    """One input of a job, of which `num_done` tokens are computed."""
+
+    job: _Job
+    tokens: list[int]
+    num_done: int = 0
+    vector: Vector | None = None
+
+
+class EmbedQueue:
+    """All jobs of one model. Not thread-safe: the thread that decodes owns it.
+
+    Jobs take turns: each step begins with another one. It takes as many whole inputs as fit, and
+    what it leaves of the batch goes to the next. One input at a time is in chunks, so that memory
+    for the longest one is enough.
+    """
+
+    def __init__(
+        self, make_backend: Callable[[], EmbeddingBackend], emit: Callable[[Event], None]
+    ) -> None:
+        """Remember how to make the backend: that is done for the first job."""
+        self._make_backend = make_backend
+        self._emit = emit
+        self._made: EmbeddingBackend | None = None
+        self._reading: deque[_Job] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._split: _Input | None = None
+        self._finished: deque[Embedded] = deque()
+        self.num_tokens = 0
+        """That were computed since the start."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a further step would do something."""
+        return bool(self._reading or self._jobs or self._finished)
+
+    @property
+    def num_jobs(self) -> int:
+        """Jobs that are not at their end."""
+        return len(self._reading) + len(self._jobs) + len(self._finished)
+
+    def submit(self, job_id: int, inputs: list[str | list[int]]) -> None:
+        """Queue a job. It ends by `Embedded`, or by `Refused` when there is anything wrong."""
+        try:
+            backend = self._backend()
+        except LlmdError as error:
+            self._refuse(job_id, error)
+            return
+        max_inputs = MAX_VECTORS_BYTES // (4 * backend.num_dimensions)
+        if len(inputs) > max_inputs:
+            message = f"there are {len(inputs)} inputs, but one request may have {max_inputs}"
+            self._refuse(job_id, InvalidField(message))
+        elif not inputs:
+            self._refuse(job_id, InvalidField("there is nothing to embed: give at least one text"))
+        else:
+            self._reading.append(_Job(job_id, deque(inputs), len(inputs)))
+
+    def cancel(self, job_id: int) -> None:
+        """End a job wherever it is. One that has ended already is left alone."""
+        for job in (*self._reading, *self._jobs):
+            if job.id == job_id:
+                self._drop(job)
+                self._emit(
+                    Done(
+                        id=job_id,
+                        finish_reason="cancelled",
+                        num_completion_tokens=0,
+                        queue_ms=0.0,
+                        prefill_ms=0.0,
+                        decode_ms=0.0,
+                    )
+                )
+                return
+
+    def step(self) -> int:
+        """Read inputs for a while, run one batch, and end the jobs that are complete.
+
+        Return how many tokens the batch had.
+        """
+        self._read()
+        batch = self._fill()
+        if batch:
+            vectors = self._backend().run([chunk for _, chunk in batch])
+            for (item, chunk), vector in zip(batch, vectors, strict=True):
+                self._take(item, chunk, vector)
+        self._send()
+        num_tokens = sum(len(chunk.tokens) for _, chunk in batch)
+        self.num_tokens += num_tokens
+        return num_tokens
+
+    def _backend(self) -> EmbeddingBackend:
+        if self._made is None:
+            self._made = self._make_backend()
+        return self._made
+
+    def _read(self) -> None:
+        """Turn inputs into tokens, a job after another, so many that a step stays short."""
+        num_chars = 0
+        while self._reading and num_chars < CHARS_A_STEP:
+            job = self._reading.popleft()
+            try:
+                while job.unread and num_chars < CHARS_A_STEP:
+                    raw = job.unread.popleft()
+                    num_chars += len(raw)
+                    name = f"input[{len(job.waiting)}]" if job.num_inputs > 1 else "the input"
+                    tokens = _tokens(self._backend(), raw, name)
+                    job.num_tokens += len(tokens)
+                    job.waiting.append(_Input(job, tokens))
+            except LlmdError as error:
+                self._refuse(job.id, error)
+            else:
+                (self._reading if job.unread else self._jobs).append(job)
+
+    def _fill(self) -> list[tuple[_Input, Chunk]]:
+        """Return what goes into the batch; the job that was served first is the last hereafter."""
+        batch: list[tuple[_Input, Chunk]] = []
+        for job in list(self._jobs):
+            is_first = not batch
+            self._fill_from(job, batch)
+            if is_first and batch:
+                self._jobs.remove(job)
+                self._jobs.append(job)
+        return batch
+
+    def _fill_from(self, job: _Job, batch: list[tuple[_Input, Chunk]]) -> None:
+        """Put as much of one job into the batch as there is room for."""
+        backend = self._backend()
+        room = backend.max_batch_tokens - sum(len(chunk.tokens) for _, chunk in batch)
+        while job.waiting and room > 0:
+            item = job.waiting[0]
+            num_left = len(item.tokens) - item.num_done
+            if item is self._split:
+                slot = 0
+            elif num_left <= room or not (backend.splits or batch):
+                slot = 1 + sum(chunk.slot > 0 for _, chunk in batch)
+            elif backend.splits and self._split is None:
+                self._split = item
+                slot = 0
+            else:
+                return
+            if slot >= backend.max_sequences:
+                return
+            num_taken = min(num_left, room) if backend.splits else num_left
+            begin = item.num_done
+            item.num_done += num_taken
+            room -= num_taken
+            is_last = num_taken == num_left
+            if is_last:
+                job.waiting.popleft()
+            batch.append((item, Chunk(slot, begin, item.tokens[begin : item.num_done], is_last)))
+
+    def _take(self, item: _Input, chunk: Chunk, vector: Vector) -> None:
+        """Note what came of a chunk; at the end of an input, its vector."""
+        job = item.job
+        if job not in self._jobs:
+            return
+        before = item.vector if self._backend().sums else None
+        item.vector = vector if before is None else before + vector
+        if not chunk.is_last:
+            return
+        if item is self._split:
+            self._split = None
+        if not np.isfinite(item.vector).all():
+            self._drop(job)
+            self._refuse(job.id, InvalidField("the model makes no usable vector of the input"))
+            return
+        job.vectors.append(_normalised(item.vector).tobytes())
+        if len(job.vectors) == job.num_inputs:
+            self._jobs.remove(job)
+            self._finished.append(
+                Embedded(id=job.id, vectors=job.vectors, num_tokens=job.num_tokens)
+            )
+
+    def _send(self) -> None:
+        """Tell of jobs that are complete, of no more than go into one frame."""
+        num_bytes = 0
+        while self._finished:
+            num_bytes += sum(map(len, self._finished[0].vectors))
+            if num_bytes > MAX_VECTORS_BYTES:
+                return
+            self._emit(self._finished.popleft())
+
+    def _drop(self, job: _Job) -> None:
+        for jobs in (self._reading, self._jobs):
+            if job in jobs:
+                jobs.remove(job)
+        if self._split is not None and self._split.job is job:
+            self._split = None
+
+    def _refuse(self, job_id: int, error: LlmdError) -> None:
+        self._emit(refusal(job_id, error, param="input"))
+
+
+def _tokens(backend: EmbeddingBackend, raw: str | list[int], name: str) -> list[int]:
+    """Return the tokens of an input. Raise `InvalidField` or `PromptTooLong`, with its name."""
+    num_max = backend.max_input_tokens
+    if isinstance(raw, list):
+        tokens = raw
+        for token in tokens:
+            if not 0 <= token < backend.num_vocabulary:
+                last = backend.num_vocabulary - 1
+                raise InvalidField(f"{name}: the model has no token {token}: its last is {last}")
+    else:
+        num_chars = max(MIN_CHECKED_CHARS, CHARS_A_TOKEN * num_max)
+        if len(raw) > num_chars:
+            # From its beginning alone: a megabyte would hold all others up.
+            num_tokens = len(backend.tokenize(raw[:num_chars]))
+            if num_tokens > num_max:
+                raise _too_long(name, f"more than {num_tokens}", num_tokens, num_max)
+        tokens = backend.tokenize(raw)
+    if not raw or not tokens:
+        raise InvalidField(f"{name} is empty")
+    if len(tokens) > num_max:
+        raise _too_long(name, f"{len(tokens)}", len(tokens), num_max)
+    return tokens
+
+
+def _too_long(name: str, number: str, num_tokens: int, num_max: int) -> PromptTooLong:
+    error = PromptTooLong(num_tokens, num_max)
+    error.message = f"{name} has {number} tokens, but the model takes {num_max}: shorten it"
+    return error
+
+
+def _normalised(vector: Vector) -> Vector:
+    """Return the vector with length 1; one of zeros as it is."""
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    return (vector / (length or 1.0)).astype(np.float32)

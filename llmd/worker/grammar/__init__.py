@@ -1,0 +1,1 @@
+"""Grammars that bound an answer."""

@@ -1,0 +1,260 @@
+"""Bind an answer to a grammar: which tokens may come next, by the library llguidance."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import llguidance
+import numpy as np
+from llguidance.gbnf_to_lark import gbnf_to_lark
+from numpy.typing import NDArray
+
+from llmd.engine.protocol import ChatPrompt, Constraint, JsonSchema, Part, Submit, Tools
+from llmd.errors import InvalidField
+from llmd.worker.grammar.tools import JSON_FORM, tool_grammar
+from llmd.worker.llama.vocabulary import Vocabulary
+from llmd.worker.syntax import Syntax
+
+MAX_GRAMMAR_CHARS = 65_536
+MAX_GRAMMAR_DEPTH = 64
+
+SLOW_S = 0.03
+MAX_SLOW = 10
+"""Steps that take so long, beyond those that do not, until a grammar is given up."""
+
+Mask = NDArray[np.bool_]
+
+_MAX_NUMBER = 10**18
+"""The library takes larger bounds for its own largest number."""
+
+_LIMITS = llguidance.LLParserLimits(
+    # The library's own limits, but for the first: a grammar of this size compiles within a second.
+    max_grammar_size=100_000,
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=200_000,
+    step_max_items=50_000,
+    max_lexer_states=50_000,
+    verbose_errors=False,
+)
+
+
+class GrammarMatcher:
+    """Where one answer is in its grammar."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, num_vocab: int, param: str) -> None:
+        self._matcher = matcher
+        self._num_vocab = num_vocab
+        self._param = param
+        self._num_slow = 0
+
+    def mask(self) -> Mask:
+        """Return for each token whether it may come next. Raise `InvalidField` when none may."""
+        began = time.perf_counter()
+        raw = self._matcher.compute_bitmask()
+        self._check()
+        self._charge(time.perf_counter() - began)
+        bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little")
+        mask = bits[: self._num_vocab].astype(np.bool_)
+        if not mask.any():
+            raise InvalidField("the grammar leaves no way to go on", param=self._param)
+        return mask
+
+    def accept(self, token: int) -> None:
+        """Go on by a token. Raise `InvalidField` when the grammar becomes too complex."""
+        began = time.perf_counter()
+        if not self._matcher.consume_token(token):
+            self._check()
+        self._charge(time.perf_counter() - began)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing but the end can follow."""
+        return self._matcher.is_stopped()
+
+    def _charge(self, took_s: float) -> None:
+        """Raise `InvalidField` when the grammar holds the others up again and again.
+
+        One that is ambiguous takes longer with each token, in the thread that decodes for all.
+        """
+        self._num_slow = max(0, self._num_slow - 1) if took_s < SLOW_S else self._num_slow + 1
+        if self._num_slow > MAX_SLOW:
+            raise InvalidField(
+                "the grammar takes too long to follow: make it unambiguous", param=self._param
+            )
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise InvalidField(
+                f"the grammar cannot be followed further: {_first_line(self._matcher.get_error())}",
+                param=self._param,
+            )
+
+
+class Grammars:
+    """Compile grammars for one vocabulary. Any thread may call it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._tokenizer: llguidance.LLTokenizer | None = None
+        self._lock = threading.Lock()
+
+    def of_request(
+        self, request: Submit, syntax: Syntax, *, is_thinking: bool
+    ) -> GrammarMatcher | None:
+        """Return what bounds a request's answer: its constraint, or else its tools.
+
+        Tools that the model may call, but need not, bound it as far as they can be kept. Raise
+        `InvalidField` with what is wrong.
+        """
+        if request.constraint is not None:
+            return self.of_constraint(request.constraint)
+        tools = request.prompt.tools if isinstance(request.prompt, ChatPrompt) else None
+        if tools is None:
+            return None
+        check_tools(tools)
+        try:
+            return self._of_tools(tools, syntax, is_thinking=is_thinking, strict=True)
+        except InvalidField:
+            if tools.required:
+                raise
+            return self._of_tools(tools, syntax, is_thinking=is_thinking, strict=False)
+
+    def of_constraint(self, constraint: Constraint) -> GrammarMatcher:
+        """Return a matcher for a client's constraint. Raise `InvalidField` with what is wrong."""
+        if isinstance(constraint, JsonSchema):
+            return self._compile(_of_schema(constraint.schema), "response_format")
+        return self._compile(_of_gbnf(constraint.text), "grammar")
+
+    def _of_tools(
+        self, tools: Tools, syntax: Syntax, *, is_thinking: bool, strict: bool
+    ) -> GrammarMatcher:
+        special = self._vocabulary.special_ids
+        text = tool_grammar(tools, syntax, special=special, is_thinking=is_thinking, strict=strict)
+        return self._compile(llguidance.LLMatcher.grammar_from_lark(text), "tools")
+
+    def _compile(self, grammar: str, param: str) -> GrammarMatcher:
+        """Return a matcher for a grammar in the library's own language, or raise `InvalidField`."""
+        matcher = llguidance.LLMatcher(self._get_tokenizer(), grammar, log_level=0, limits=_LIMITS)
+        if matcher.is_error():
+            raise InvalidField(
+                f"{param} cannot be kept: {_first_line(matcher.get_error())}", param=param
+            )
+        return GrammarMatcher(matcher, self._vocabulary.num_tokens, param)
+
+    def _get_tokenizer(self) -> llguidance.LLTokenizer:
+        """Return the vocabulary in the library's form: made once, since it takes a while."""
+        with self._lock:
+            if self._tokenizer is None:
+                wrapped: Any = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))
+                self._tokenizer = llguidance.LLTokenizer(
+                    wrapped, eos_token=self._vocabulary.end_tokens
+                )
+            return self._tokenizer
+
+
+class _Tokens:
+    """The vocabulary as llguidance asks for it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.tokens: Sequence[bytes] = vocabulary.all_spellings()
+        # None that ends an answer may be text: it would end it in the midst.
+        special = {*vocabulary.special_ids.values(), *vocabulary.end_tokens}
+        self.special_token_ids = sorted(special)
+        self.eos_token_id = vocabulary.end_tokens[0]
+        self.bos_token_id = vocabulary.bos if vocabulary.bos >= 0 else None
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._vocabulary.tokenize([Part(text=text.decode("utf-8", "replace"))], begin=False)
+
+
+def _of_schema(text: str) -> str:
+    if len(text) > MAX_GRAMMAR_CHARS:
+        raise InvalidField(
+            f"the schema has more than {MAX_GRAMMAR_CHARS} characters", param="response_format"
+        )
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidField("the schema is not JSON", param="response_format") from None
+    if not isinstance(schema, dict | bool):
+        raise InvalidField("the schema must be an object", param="response_format")
+    if depth_of(schema) > MAX_GRAMMAR_DEPTH:
+        raise InvalidField(
+            f"the schema is nested deeper than {MAX_GRAMMAR_DEPTH} levels", param="response_format"
+        )
+    if any(abs(number) > _MAX_NUMBER for number in _numbers(schema)):
+        raise InvalidField(
+            "the schema has a number of more than 18 digits", param="response_format"
+        )
+    try:
+        return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=JSON_FORM)
+    except ValueError as error:
+        raise InvalidField(
+            f"the schema cannot be used: {_first_line(str(error))}", param="response_format"
+        ) from None
+
+
+def check_tools(tools: Tools) -> None:
+    """Raise `InvalidField` for tools whose schemas are larger than what is compiled."""
+    num_chars = sum(len(tool.parameters) for tool in tools.tools)
+    if num_chars > MAX_GRAMMAR_CHARS:
+        raise InvalidField(
+            f"the tools' parameters have more than {MAX_GRAMMAR_CHARS} characters", param="tools"
+        )
+
+
+def depth_of(value: object) -> int:
+    """Return how deep a JSON value is nested: 0 for one that holds no others."""
+    depth, level = 0, [value]
+    while level := [
+        item
+        for outer in level
+        if isinstance(outer, dict | list)
+        for item in (outer.values() if isinstance(outer, dict) else outer)
+    ]:
+        depth += 1
+    return depth
+
+
+def _numbers(value: object) -> Iterator[int | float]:
+    """Yield all numbers in a JSON value."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+
+
+def _of_gbnf(text: str) -> str:
+    if len(text) > MAX_GRAMMAR_CHARS:
+        raise InvalidField(
+            f"the grammar has more than {MAX_GRAMMAR_CHARS} characters", param="grammar"
+        )
+    try:
+        return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(_ESCAPE.sub(_letter, text)))
+    except Exception as error:  # noqa: BLE001 - the translator raises whatever comes to hand
+        raise InvalidField(
+            f"the grammar is not GBNF: {_first_line(str(error))}", param="grammar"
+        ) from None
+
+
+_ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
+
+
+def _letter(match: re.Match[str]) -> str:
+    """Write an escaped letter out: the translator loses the zeros at its beginning."""
+    if len(match[1]) == 1:
+        return match[0]
+    code = int(match[1][1:], 16)
+    return f"\\x{code:02x}" if code < 0x80 else chr(code)
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= 300 else line[:300] + "…"

@@ -1,0 +1,1 @@
+"""KV states: in slots, in RAM and on the disk."""

@@ -1,0 +1,233 @@
+"""The context of a model as a `Backend`: what one step takes, computes and gives."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmd.engine.protocol import ChatPrompt, ModelInfo, Part, Start, Submit
+from llmd.errors import EngineFailed, InvalidField
+from llmd.worker.backend import Matcher, StateBytes
+from llmd.worker.cpu.team import Team
+from llmd.worker.grammar.matcher import Grammars
+from llmd.worker.llama.batch import Batch
+from llmd.worker.llama.embedding_context import EmbeddingContext
+from llmd.worker.llama.model import LoadedModel
+from llmd.worker.llama.sampler import LlamaSampler, SamplerTools
+from llmd.worker.scheduling.step_cost import StepTime, measure
+
+MAX_DRAFT_ROWS = 32
+"""More guesses a step cost more than they bring: the cores have enough to do without."""
+
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+"""As llama.h numbers them."""
+
+_NUM_WARM_UP = 32
+"""Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
+
+
+class LlamaBackend:
+    """The context in which a model generates. Free only by the end of the process."""
+
+    def __init__(self, loaded: LoadedModel, start: Start) -> None:
+        """Make the context and warm it up. Raise `EngineFailed` when there is no memory for it."""
+        self._loaded = loaded
+        self._start = start
+        self._lib, self._short = loaded.lib, loaded.short
+        self._vocabulary = loaded.vocabulary
+        self.is_end = loaded.vocabulary.is_end
+        self._template = loaded.template
+        self.syntax = loaded.syntax
+        self.num_vocabulary = loaded.vocabulary.num_tokens
+        self._grammars = Grammars(loaded.vocabulary)
+        self.build = loaded.build
+        self._ctx = self._make_context(start)
+        self.tools = SamplerTools(self._lib, self._short, self._ctx, self._vocabulary)
+        self._memory = self._lib.llama_get_memory(self._ctx)
+        self.max_sequences = start.max_sequences
+        self.max_batch_tokens = start.max_batch_tokens
+        self.max_output_rows = _num_outputs(start)
+        # A recurrent model has no earlier state to go back to.
+        self.max_draft_tokens = 0 if loaded.is_recurrent else start.max_draft_tokens
+        num_seq_tokens = int(self._lib.llama_n_ctx_seq(self._ctx))
+        self.num_cells = num_seq_tokens if start.kv_unified else 0
+        self.num_context_tokens = min(num_seq_tokens, loaded.num_trained_tokens)
+        self._batch = Batch(start.max_batch_tokens)
+        self.add = self._batch.add
+        self._native_batch = self._lib.llama_batch(**self._batch.pointers())
+        self._team = Team(max(loaded.num_threads, loaded.num_threads_batch), self._set_threads)
+        self._warm_up()
+        # What is added must be taken back, and needs no cells of others.
+        can_add = not loaded.is_recurrent and not start.kv_unified
+        self.step_time = StepTime(measure(self), self.max_batch_tokens)
+        self.computes_in_fours = can_add and self.step_time.is_less_in_groups
+
+    def _make_context(self, start: Start) -> Any:
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        num_trained = self._loaded.num_trained_tokens
+        # Beyond the length it was trained on, a model writes noise: no KV memory for that.
+        params.n_ctx = min(start.num_context_tokens, num_trained * start.max_sequences)
+        params.n_batch = params.n_ubatch = start.max_batch_tokens
+        params.n_seq_max = start.max_sequences
+        params.n_outputs_max = _num_outputs(start)
+        params.n_threads = self._loaded.num_threads
+        params.n_threads_batch = self._loaded.num_threads_batch
+        params.type_k = params.type_v = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}[
+            start.kv_type
+        ]
+        # With one KV stream for all, every token's attention walks the cells of all sequences.
+        params.kv_unified = start.kv_unified
+        params.flash_attn_type = _FLASH_ATTENTION[start.flash_attention]
+        params.no_perf = True
+        context = lib.llama_init_from_model(self._loaded.model, params)
+        if not context:
+            raise EngineFailed(
+                f"no memory for a context of {params.n_ctx} tokens: make [engine] context smaller"
+            )
+        return context
+
+    def _set_threads(self, most: int) -> None:
+        loaded = self._loaded
+        self._lib.llama_set_n_threads(
+            self._ctx, min(most, loaded.num_threads), min(most, loaded.num_threads_batch)
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the daemon wants to know of the model."""
+        return ModelInfo(
+            architecture=self._loaded.architecture,
+            num_parameters=int(self._lib.llama_model_n_params(self._loaded.model)),
+            num_context_tokens=self.num_context_tokens,
+            max_sequences=self.max_sequences,
+            num_threads=self._loaded.num_threads,
+            num_threads_batch=self._loaded.num_threads_batch,
+            cpu_variant=self._loaded.cpu_variant,
+            has_chat_template=self._template is not None,
+            num_vocabulary=self.num_vocabulary,
+            num_embedding=int(self._lib.llama_model_n_embd(self._loaded.model)),
+            num_trained_tokens=self._loaded.num_trained_tokens,
+            size_bytes=int(self._lib.llama_model_size(self._loaded.model)),
+        )
+
+    # Text
+
+    def tokenize(
+        self, parts: list[Part], *, begin: bool = True, owner: str | None = None
+    ) -> list[int]:
+        """Return the tokens of a text; only literal parts can give special tokens."""
+        return self._vocabulary.tokenize(parts, begin=begin, owner=owner)
+
+    def forget(self, owner: str) -> None:
+        """Drop what is kept of an owner's texts."""
+        self._vocabulary.forget(owner)
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes that a token stands for; of a special token only when asked so."""
+        return self._vocabulary.spelling(token) if special else self._vocabulary.piece(token)
+
+    def render(self, prompt: ChatPrompt) -> list[Part]:
+        """Return the text of the model's own chat template, ready for the answer."""
+        if self._template is None:
+            raise InvalidField(
+                "the model has no chat template that can be used: "
+                "use a profile with a template of its own"
+            )
+        return self._template.render(prompt, self._vocabulary.special)
+
+    # Steps
+
+    def compile(self, request: Submit, *, is_thinking: bool) -> Matcher | None:
+        """Return what bounds the answer, if anything does. The one method for any thread."""
+        return self._grammars.of_request(request, self.syntax, is_thinking=is_thinking)
+
+    def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> LlamaSampler:
+        """Return a new sampler whose repeat window begins with the `recent` tokens."""
+        return LlamaSampler(
+            self.tools,
+            request.sampling,
+            recent,
+            matcher=matcher,
+            num_logprobs=request.num_logprobs,
+        )
+
+    def decode(self) -> float:
+        """Run the batch and empty it; return the seconds that took.
+
+        Raise `EngineFailed` when llama.cpp cannot go on.
+        """
+        self._native_batch.n_tokens = self._batch.num_tokens
+        self._batch.num_tokens = 0
+        # CDLL, not PyDLL: it runs for long and must leave the GIL to the reader thread.
+        began = time.monotonic()
+        code = self._lib.llama_decode(self._ctx, self._native_batch)
+        took_s = time.monotonic() - began
+        self._team.note(took_s)
+        if code != 0:
+            raise EngineFailed(f"llama_decode failed with code {code}")
+        return took_s
+
+    def truncate(self, slot: int, num_tokens: int) -> int:
+        """Keep at most the first `num_tokens` of a slot's KV; return how many it kept."""
+        if self._short.memory_seq_rm(self._memory, slot, num_tokens, -1):
+            return num_tokens
+        # A recurrent model has no earlier state to go back to.
+        self._short.memory_seq_rm(self._memory, slot, -1, -1)
+        return 0
+
+    def save(self, slot: int) -> StateBytes:
+        """Return the slot's KV as bytes."""
+        size = int(self._lib.llama_state_seq_get_size(self._ctx, slot))
+        # Not by malloc: there the worker asks for large pages, and the kernel may have to clear up
+        # for them first. That took 24 ms for 12 MB, small pages 4 ms, the copy 0.5 ms. And all at
+        # once: 9 MB then take 3 ms, one by one 4.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        memory = mmap.mmap(-1, max(size, 1), flags=flags)
+        buffer = (ctypes.c_uint8 * size).from_buffer(memory)
+        written = int(self._lib.llama_state_seq_get_data(self._ctx, buffer, size, slot))
+        return memoryview(memory)[:written]
+
+    def load(self, slot: int, state: StateBytes) -> bool:
+        """Put KV bytes from `save` into a slot; False when they do not fit."""
+        pointer = _pointer(np.frombuffer(state, np.uint8))
+        return bool(self._lib.llama_state_seq_set_data(self._ctx, pointer, len(state), slot))
+
+    def make_embedder(self) -> EmbeddingContext:
+        """Return a context that makes vectors by the same model."""
+        return EmbeddingContext(self._loaded, self._start)
+
+    def _warm_up(self) -> None:
+        """Read a prompt and generate, so that the first answer does not wait for page faults.
+
+        Both ways to multiply are tried, many rows and one: CPU code that this processor cannot run
+        dies here, and not under somebody's answer.
+        """
+        num_tokens = min(_NUM_WARM_UP, self.max_batch_tokens)
+        for position in range(num_tokens):
+            is_last = position == num_tokens - 1
+            self.add(max(self._vocabulary.bos, 0), position, 0, output=is_last)
+        self.decode()
+        self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
+        self.decode()
+        self.truncate(0, 0)
+
+
+def _pointer(data: NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
+def _num_outputs(start: Start) -> int:
+    """Return how many rows of logits there shall be room for."""
+    return min(start.max_sequences + MAX_DRAFT_ROWS, start.max_batch_tokens)
+
+
+def load_backend(start: Start, on_progress: Callable[[float, str], None]) -> LlamaBackend:
+    """Load a model and make its context. Raise and tell of progress as `LoadedModel` does."""
+    return LlamaBackend(LoadedModel(start, on_progress), start)

@@ -1,0 +1,235 @@
+"""A model's context for vectors as an `EmbeddingBackend`: beside that of answers, or alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from llmd.engine.protocol import ModelInfo, Start
+from llmd.errors import EngineFailed, InvalidField, ModelInvalid
+from llmd.worker.embedding_backend import Chunk, Vector
+from llmd.worker.llama.batch import Batch
+from llmd.worker.llama.model import LoadedModel
+
+MAX_INPUT_TOKENS = 8192
+"""As OpenAI's models have it. The memory for the longest input is taken before the first one."""
+
+MAX_BATCH_TOKENS = 512
+"""More at a time are no faster, and slower where each token attends to all of the batch."""
+
+MAX_SEQUENCES = 32
+
+# llama.cpp makes logits of every token of which it makes a vector, and keeps the room for them:
+# with a vocabulary of 250,000 that is 1 MB for each token.
+_MAX_SPLIT_LOGITS_BYTES = 64 * 1024 * 1024
+_MAX_WHOLE_LOGITS_BYTES = 2 * 1024 * 1024 * 1024
+_MIN_BATCH_TOKENS = 32
+
+
+class EmbeddingContext:
+    """The context in which a model makes vectors. Free only by the end of the process."""
+
+    def __init__(self, loaded: LoadedModel, start: Start) -> None:
+        """Make the context.
+
+        Raise `InvalidField` when the model makes no vectors, and `EngineFailed` when there is no
+        memory for them.
+        """
+        self._loaded = loaded
+        self._lib = lib = loaded.lib
+        self._has_encoder = bool(lib.llama_model_has_encoder(loaded.model))
+        if self._has_encoder and lib.llama_model_has_decoder(loaded.model):
+            raise InvalidField(
+                f"a model of kind {loaded.architecture} makes no embeddings: it is an encoder with "
+                "a decoder"
+            )
+        self._pooling, is_causal = pooling, _ = self._read_kind()
+        self.splits = is_causal and pooling != lib.LLAMA_POOLING_TYPE_CLS
+        # The mean of chunks cannot be had from llama.cpp, only that of one batch.
+        self.sums = pooling == lib.LLAMA_POOLING_TYPE_NONE or (
+            self.splits and pooling == lib.LLAMA_POOLING_TYPE_MEAN
+        )
+        self.num_vocabulary = loaded.vocabulary.num_tokens
+        self.num_dimensions = int(lib.llama_model_n_embd_out(loaded.model))
+        self.max_input_tokens = min(
+            MAX_INPUT_TOKENS,
+            loaded.num_trained_tokens,
+            start.num_context_tokens,
+        )
+        self.max_batch_tokens = min(
+            MAX_BATCH_TOKENS,
+            start.max_batch_tokens,
+            self._num_with_logits(_MAX_SPLIT_LOGITS_BYTES),
+        )
+        if self.splits:
+            # With the room beside it, a longest input stays within what llama.cpp warns of.
+            num_beside = loaded.num_trained_tokens - self.max_batch_tokens
+            if num_beside > 0:
+                self.max_input_tokens = min(self.max_input_tokens, num_beside)
+        else:
+            num_at_once = self._num_with_logits(_MAX_WHOLE_LOGITS_BYTES)
+            self.max_input_tokens = min(self.max_input_tokens, num_at_once)
+        # A recurrent model has memory for the whole state of each.
+        recurs = lib.llama_model_is_recurrent(loaded.model) or lib.llama_model_is_hybrid(
+            loaded.model
+        )
+        # llama.cpp aborts on a context of more sequences than tokens in a batch.
+        self.max_sequences = 2 if recurs else min(MAX_SEQUENCES, self.max_batch_tokens)
+        self._ctx = self._make_context(start)
+        self._memory = lib.llama_get_memory(self._ctx)
+        self._batch = Batch(self._num_batch_tokens)
+        self._native_batch = lib.llama_batch(**self._batch.pointers())
+
+    @property
+    def _num_batch_tokens(self) -> int:
+        """The most that one run can have."""
+        return max(self.max_batch_tokens, 0 if self.splits else self.max_input_tokens)
+
+    def _num_with_logits(self, max_bytes: int) -> int:
+        return max(_MIN_BATCH_TOKENS, max_bytes // (4 * self.num_vocabulary))
+
+    def _read_kind(self) -> tuple[int, bool]:
+        """Return how the model pools, and whether a token attends only to those before it.
+
+        Only a context tells, after all that files and llama.cpp's code have to say.
+        """
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        params.n_ctx = 256
+        params.n_batch = params.n_ubatch = _MIN_BATCH_TOKENS
+        params.embeddings = True
+        params.no_perf = True
+        context = lib.llama_init_from_model(self._loaded.model, params)
+        if not context:
+            raise EngineFailed("no memory for embeddings: make [engine] context smaller")
+        pooling = int(lib.llama_pooling_type(context))
+        is_causal = bool(lib.llama_get_causal_attn(context)) and not self._has_encoder
+        lib.llama_free(context)
+        if pooling == lib.LLAMA_POOLING_TYPE_RANK:
+            raise InvalidField("the model is a reranker: it makes no embeddings")
+        return pooling, is_causal
+
+    def _make_context(self, start: Start) -> Any:
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        params.n_batch = params.n_ubatch = self._num_batch_tokens
+        # Room for whole inputs beside the longest one in chunks.
+        params.n_ctx = self._num_batch_tokens + (self.max_input_tokens if self.splits else 0)
+        params.n_seq_max = self.max_sequences
+        # One KV memory for all: a slot of its own would have room for a part of an input only.
+        params.kv_unified = True
+        params.n_threads = params.n_threads_batch = self._loaded.num_threads_batch
+        if self.splits and start.kv_type == "q8_0":
+            params.type_k = params.type_v = lib.GGML_TYPE_Q8_0
+        if self.sums and self._pooling == lib.LLAMA_POOLING_TYPE_MEAN:
+            params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
+        params.embeddings = True
+        params.no_perf = True
+        context = lib.llama_init_from_model(self._loaded.model, params)
+        if not context:
+            raise EngineFailed(
+                f"no memory for embeddings of {self.max_input_tokens} tokens: "
+                "make [engine] context smaller"
+            )
+        return context
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the daemon wants to know of the model."""
+        loaded, lib = self._loaded, self._lib
+        return ModelInfo(
+            architecture=loaded.architecture,
+            num_parameters=int(lib.llama_model_n_params(loaded.model)),
+            num_context_tokens=self.max_input_tokens,
+            max_sequences=self.max_sequences,
+            num_threads=loaded.num_threads,
+            num_threads_batch=loaded.num_threads_batch,
+            cpu_variant=loaded.cpu_variant,
+            has_chat_template=loaded.template is not None,
+            num_vocabulary=self.num_vocabulary,
+            num_embedding=self.num_dimensions,
+            num_trained_tokens=loaded.num_trained_tokens,
+            size_bytes=int(lib.llama_model_size(loaded.model)),
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of an input, with all that the model wants around it."""
+        return self._loaded.vocabulary.tokenize_whole(text)
+
+    def run(self, chunks: list[Chunk]) -> list[Vector]:
+        """Return a vector for each chunk: the sum over its tokens if this `sums`, else pooled.
+
+        Raise `EngineFailed` when llama.cpp cannot go on.
+        """
+        for chunk in chunks:
+            if chunk.begin == 0:
+                self._forget(chunk.slot)
+            for position, token in enumerate(chunk.tokens, chunk.begin):
+                self._batch.add(token, position, chunk.slot, output=True)
+        self._compute()
+        vectors = self._sums(chunks) if self.sums else self._pooled(chunks)
+        for chunk in chunks:
+            if chunk.is_last:
+                self._forget(chunk.slot)
+        return vectors
+
+    def warm_up(self) -> None:
+        """Read an input, so that CPU code that this processor cannot run dies here."""
+        token = max(self._loaded.vocabulary.bos, 0)
+        num_tokens = min(_MIN_BATCH_TOKENS, self.max_batch_tokens, self.max_input_tokens)
+        self.run([Chunk(0, 0, [token] * num_tokens, is_last=True)])
+        self.run([Chunk(0, 0, [token], is_last=True)])
+
+    def _compute(self) -> None:
+        """Run the batch and empty it."""
+        self._native_batch.n_tokens = self._batch.num_tokens
+        self._batch.num_tokens = 0
+        call = self._lib.llama_encode if self._has_encoder else self._lib.llama_decode
+        code = call(self._ctx, self._native_batch)
+        if code != 0:
+            raise EngineFailed(f"llama.cpp cannot make embeddings: code {code}")
+
+    def _sums(self, chunks: list[Chunk]) -> list[Vector]:
+        num_rows = sum(len(chunk.tokens) for chunk in chunks)
+        rows = self._read(
+            self._lib.llama_get_embeddings(self._ctx), (num_rows, self.num_dimensions)
+        )
+        vectors: list[Vector] = []
+        at = 0
+        for chunk in chunks:
+            vectors.append(rows[at : at + len(chunk.tokens)].sum(axis=0))
+            at += len(chunk.tokens)
+        return vectors
+
+    def _pooled(self, chunks: list[Chunk]) -> list[Vector]:
+        return [
+            self._read(
+                self._lib.llama_get_embeddings_seq(self._ctx, chunk.slot), (self.num_dimensions,)
+            ).copy()
+            for chunk in chunks
+        ]
+
+    def _read(self, pointer: Any, shape: tuple[int, ...]) -> Vector:
+        """Return a view of llama.cpp's floats, which the next run writes over."""
+        if not pointer:
+            raise EngineFailed("llama.cpp made no embeddings")
+        view: Vector = np.ctypeslib.as_array(pointer, shape)
+        return view
+
+    def _forget(self, slot: int) -> None:
+        """Drop a slot's KV; most models that only embed have none."""
+        if self._memory:
+            self._loaded.short.memory_seq_rm(self._memory, slot, -1, -1)
+
+
+def load_embedder(start: Start, on_progress: Callable[[float, str], None]) -> EmbeddingContext:
+    """Load a model that only embeds. Raise and tell of progress as `LoadedModel` does."""
+    loaded = LoadedModel(start, on_progress)
+    try:
+        context = EmbeddingContext(loaded, start)
+    except InvalidField as error:
+        raise ModelInvalid(error.message) from None
+    context.warm_up()
+    return context

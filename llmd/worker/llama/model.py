@@ -1,0 +1,142 @@
+"""llama.cpp with one model loaded: the only file that imports llama_cpp.
+
+The bindings are llama-cpp-python's, the libraries our own build of the llama.cpp tree inside
+its source distribution, with a variant of the CPU code for each kind of x86-64.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from llmd.engine.protocol import Start
+from llmd.errors import EngineFailed, InvalidField, ModelInvalid
+from llmd.worker.cpu.threads import num_threads_of
+from llmd.worker.cpu.variants import load_best
+from llmd.worker.llama.native import ShortCalls
+from llmd.worker.llama.vocabulary import Vocabulary
+from llmd.worker.prompt.chat_template import ChatTemplate
+from llmd.worker.syntax import choose
+
+_LOG_WARN = 3
+_LOG_ERROR = 4
+
+
+class LoadedModel:
+    """The weights and the vocabulary of one model. Free only by the end of the process."""
+
+    def __init__(self, start: Start, on_progress: Callable[[float, str], None]) -> None:
+        """Load the model. Raise `EngineFailed` or `ModelInvalid` with what is wrong.
+
+        `on_progress` is told which part is loaded, 0 to 1, and the variant of the CPU code.
+        """
+        self.lib, self.cpu_variant = _load_library(Path(start.library_dir), start.avoid_variants)
+        # Should it die from here on, the next worker is told what to avoid.
+        on_progress(0.0, self.cpu_variant)
+        self.model = _load_model(
+            self.lib, start.model_path, lambda done: on_progress(done, self.cpu_variant)
+        )
+        self.short = ShortCalls(self.lib)
+        self._num_library_bytes = Path(start.library_dir, "libllama.so").stat().st_size
+        self.vocabulary = Vocabulary(self.lib, self.short, self.model)
+        self.num_threads, self.num_threads_batch = num_threads_of(start)
+        self.num_trained_tokens = int(self.lib.llama_model_n_ctx_train(self.model))
+        source = self._template_source()
+        self.template = self._read_template(source)
+        self.syntax = choose(
+            source, knows_tools=self.template is not None and self.template.knows_tools
+        )
+
+    @property
+    def build(self) -> str:
+        """Which build of llama.cpp this is."""
+        return f"{version('llama-cpp-python')} {self._num_library_bytes}"
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the model keeps a state that knows no way back."""
+        return bool(
+            self.lib.llama_model_is_recurrent(self.model)
+            or self.lib.llama_model_is_hybrid(self.model)
+        )
+
+    @property
+    def architecture(self) -> str:
+        """Name of the kind of model, such as ``llama``."""
+        buffer = ctypes.create_string_buffer(128)
+        self.lib.llama_model_meta_val_str(self.model, b"general.architecture", buffer, 128)
+        return buffer.value.decode("utf-8", "replace")
+
+    def _template_source(self) -> str | None:
+        source = self.lib.llama_model_chat_template(self.model, None)
+        return None if source is None else str(source.decode("utf-8", "replace"))
+
+    def _read_template(self, source: str | None) -> ChatTemplate | None:
+        if source is None:
+            return None
+        vocabulary = self.vocabulary
+        try:
+            return ChatTemplate(source, bos=vocabulary.bos_text, eos=vocabulary.eos_text)
+        except InvalidField as error:
+            # Profiles with a template of their own do without it.
+            sys.stderr.write(f"{error.message}\n")
+            return None
+
+
+def _load_library(folder: Path, avoid: list[str]) -> tuple[Any, str]:
+    """Load the bindings and the CPU code that suits this machine best: (bindings, its name).
+
+    From this folder only: left to itself, llama.cpp would also search the current directory.
+    """
+    if not (folder / "libllama.so").exists():
+        raise EngineFailed(
+            f"no llama.cpp libraries in {folder}: install llmd again ('make engine' "
+            "in a checkout), or set [engine] library_dir"
+        )
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
+    import llama_cpp.llama_cpp as lib
+
+    lib.llama_log_set(_log, None)
+    variant = load_best(ctypes.CDLL(str(folder / "libggml.so")), folder, avoid)
+    lib.llama_backend_init()
+    return lib, variant
+
+
+def _load_model(lib: Any, path: str, on_progress: Callable[[float], None]) -> Any:
+    """Map a model into memory. Raise `ModelInvalid` when llama.cpp refuses it."""
+
+    def progress(done: float, _data: object) -> bool:
+        on_progress(done)
+        return True
+
+    _errors.clear()
+    params = lib.llama_model_default_params()
+    params.progress_callback = lib.llama_progress_callback(progress)
+    model = lib.llama_model_load_from_file(path.encode(), params)
+    if not model:
+        # llama.cpp's last line only says that it failed; the one before it says why.
+        reasons = [line for line in _errors if "error loading model" in line] or _errors
+        reason = reasons[-1] if reasons else "no reason given"
+        raise ModelInvalid(f"llama.cpp cannot load {Path(path).name}: {reason}")
+    return model
+
+
+_errors: list[str] = []
+
+
+def _write_log(level: int, text: bytes, _data: object) -> None:
+    """Keep llama.cpp's errors, and show them and its warnings on standard error."""
+    line = text.decode("utf-8", "replace").rstrip()
+    if level == _LOG_ERROR and line:
+        del _errors[:-8]
+        _errors.append(line)
+    if level in (_LOG_WARN, _LOG_ERROR) and line:
+        sys.stderr.write(line + "\n")
+
+
+_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_write_log)

@@ -1,0 +1,1 @@
+"""Which sequences run, and what a step holds."""

@@ -1,0 +1,39 @@
+"""Make a request's sequence: its tokens, and what its answer will be told apart by."""
+
+from __future__ import annotations
+
+from llmd.engine.protocol import ChatPrompt, Submit
+from llmd.worker.answer.parser import OutputParser
+from llmd.worker.answer.stream import AnswerStream
+from llmd.worker.backend import Backend
+from llmd.worker.prompt.fit import fit
+from llmd.worker.scheduling.sequence import Sequence
+
+
+def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Sequence:
+    """Return a sequence that waits. Raise `InvalidField` or `PromptTooLong` if it cannot be."""
+    fitted = fit(backend, request)
+    num_context = backend.num_context_tokens
+    is_chat = isinstance(request.prompt, ChatPrompt)
+    is_thinking = is_chat and backend.syntax.opens_thought(fitted.tail)
+    parser = _parser(backend, request, is_thinking=is_thinking)
+    return Sequence(
+        request,
+        fitted.tokens,
+        fitted.num_turns,
+        min(num_context, request.max_context_tokens or num_context),
+        AnswerStream(request.id, request.stop, parser),
+        submitted_at,
+        is_thinking,
+        fitted.num_shareable,
+    )
+
+
+def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> OutputParser | None:
+    """Return what tells thoughts and tool calls from text, where there can be any."""
+    prompt, syntax = request.prompt, backend.syntax
+    if not isinstance(prompt, ChatPrompt):
+        return None
+    if prompt.tools is None and not syntax.thinks:
+        return None
+    return OutputParser(syntax, request_id=request.id, tools=prompt.tools, is_thinking=is_thinking)

@@ -1,0 +1,87 @@
+"""What tests of constraints share: answers under a grammar, token by token, each a byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmd.engine.protocol import Constraint, JsonSchema, Part
+from llmd.errors import InvalidField
+from llmd.worker.grammar.matcher import GrammarMatcher, Grammars
+
+END, OTHER_END, SPECIAL = 256, 257, 258
+"""The tokens that are no bytes: two end an answer."""
+
+
+class Bytes:
+    """A vocabulary with a token for each byte. Its end tokens are special, as a rule."""
+
+    num_tokens = 259
+    bos = -1
+
+    def __init__(self, *, ends_are_special: bool = True) -> None:
+        self.end_tokens = [END, OTHER_END]
+        self.special_ids = {"<special>": SPECIAL}
+        if ends_are_special:
+            self.special_ids |= {"<end>": END, "<stop>": OTHER_END}
+
+    def all_spellings(self) -> list[bytes]:
+        return [bytes([byte]) for byte in range(256)] + [b"<end>", b"<stop>", b"<special>"]
+
+    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+        return list("".join(part.text for part in parts).encode())
+
+
+def grammars(vocabulary: Bytes) -> Grammars:
+    """Return what compiles for a vocabulary."""
+    taken: Any = vocabulary
+    return Grammars(taken)
+
+
+GRAMMARS = grammars(Bytes())
+
+
+class Walk:
+    """An answer under a grammar."""
+
+    def __init__(self, matcher: GrammarMatcher | None) -> None:
+        assert matcher is not None
+        self.matcher = matcher
+
+    def say(self, text: str) -> bool:
+        """Go on by a text; tell whether all of it was allowed."""
+        for token in text.encode():
+            if self.matcher.is_complete or not self.matcher.mask()[token]:
+                return False
+            self.matcher.accept(token)
+        return True
+
+    def is_complete(self) -> bool:
+        """Tell whether nothing but the end can follow."""
+        return self.matcher.is_complete
+
+    def may_end(self) -> bool:
+        """Tell whether this may be all."""
+        return self.is_complete() or bool(self.matcher.mask()[END])
+
+    def allowed(self) -> set[int]:
+        """Return the tokens that may come next."""
+        return {token for token, may in enumerate(self.matcher.mask()) if may}
+
+
+def bound(by: Constraint | dict[str, Any]) -> Walk:
+    """Return an answer that is bound by a schema or grammar."""
+    given = JsonSchema(json.dumps(by)) if isinstance(by, dict) else by
+    return Walk(GRAMMARS.of_constraint(given))
+
+
+def refusal(call: Callable[[], object]) -> InvalidField:
+    """Return with what a call is refused. The words must be of use to a client."""
+    with pytest.raises(InvalidField) as caught:
+        call()
+    assert caught.value.message.strip()
+    assert "\n" not in caught.value.message
+    return caught.value

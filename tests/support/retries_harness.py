@@ -1,0 +1,40 @@
+"""Ask again for an answer that may be on its way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from llmd.chat.completions import Options
+from llmd.chat.retries import Attempt, JoinedRun, Retries
+from llmd.chat.run import Run
+from tests.support.answers import never
+from tests.support.service import Service
+
+
+def attempt(*, key: str = "k", body: str = "hi", owner: str = "ann", again: bool = True) -> Attempt:
+    """Return a request for an answer, which is a retry unless told otherwise."""
+    digest = hashlib.sha256(body.encode()).digest()
+    return Attempt(owner=owner, key=key, digest=digest, is_retry=again)
+
+
+class Desk:
+    """Retries over a whole daemon, and how often something was really begun."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.retries = Retries()
+
+    def run(self, attempt: Attempt, is_gone: Callable[[], bool] = never) -> JoinedRun:
+        """Begin a run for a client, or join it."""
+
+        def start(is_left: Callable[[], bool]) -> Run:
+            options = Options(model="default")
+            return self.service.completions.start("ann", "hi", options, is_left)
+
+        return self.retries.run(attempt, is_gone, start)
+
+    @property
+    def num_runs(self) -> int:
+        """How often the engine was asked."""
+        return len(self.service.engine.requests)

@@ -1,0 +1,255 @@
+"""`/v1/chat/completions`: the whole answer, its errors, and the request that comes again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmd.engine.protocol import (
+    CallDelta,
+    Candidate,
+    Delta,
+    FinishReason,
+    Reasoning,
+    Refused,
+    TokenLogprob,
+)
+from llmd.errors import EngineDied
+from tests.support.answers import is_free
+from tests.support.fake_engine import Event, begins, done, says
+from tests.support.service import Service
+
+PATH = "/v1/chat/completions"
+HI: dict[str, Any] = {"model": "default", "messages": [{"role": "user", "content": "hi"}]}
+CALLS: list[Event] = [
+    CallDelta(id=0, index=0, name="weather"),
+    CallDelta(id=0, index=0, arguments='{"city": '),
+    CallDelta(id=0, index=0, arguments='"Köln"}'),
+    CallDelta(id=0, index=1, name="now", arguments="{}"),
+    done("tool_calls"),
+]
+
+
+def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> None:
+    """In the shape that OpenAI's clients read, with nothing else."""
+    result = service.ask("POST", PATH, HI)
+    assert result.status_code == 200
+    assert result.headers["content-type"] == "application/json"
+    reply = result.json
+    assert reply.pop("id").startswith("chatcmpl-")
+    assert isinstance(reply.pop("created"), int)
+    assert reply.pop("system_fingerprint").startswith("b")
+    assert reply == {
+        "object": "chat.completion",
+        "model": "default",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello you", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 11,
+            "completion_tokens": 2,
+            "total_tokens": 13,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        },
+    }
+    assert is_free(service)
+
+
+def test_the_route_without_v1_is_the_same(service: Service) -> None:
+    """Some clients are given the bare address."""
+    reply = service.ask("POST", "/chat/completions", HI).json
+    assert reply["choices"][0]["message"]["content"] == "Hello you"
+
+
+def test_no_two_answers_have_the_same_id(service: Service) -> None:
+    """Also to the same question."""
+    ids = {service.ask("POST", PATH, HI).json["id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+def test_the_model_is_called_as_the_client_called_it(service: Service) -> None:
+    """A file's name is no profile's name, though that profile answers."""
+    assert service.ask("POST", PATH, HI | {"model": "tiny.gguf"}).json["model"] == "tiny.gguf"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("cancelled", "stop")],
+)
+def test_why_an_answer_ended_is_told_in_words_that_clients_know(
+    service: Service, reason: FinishReason, shown: str
+) -> None:
+    """Theirs have none for an answer that was cancelled."""
+    service.engine.script = says("Hello", reason=reason)
+    [choice] = service.ask("POST", PATH, HI).json["choices"]
+    assert choice["finish_reason"] == shown
+
+
+def test_an_answer_without_a_word_is_an_empty_text(service: Service) -> None:
+    """It is null only where calls stand in its place."""
+    service.engine.script = says()
+    [choice] = service.ask("POST", PATH, HI).json["choices"]
+    assert choice["message"]["content"] == ""
+
+
+def test_calls_come_whole_each_with_an_id_of_its_own(service: Service) -> None:
+    """The pieces of their arguments are joined, and the content is null."""
+    service.engine.script = begins(then=CALLS)
+    [choice] = service.ask("POST", PATH, HI).json["choices"]
+    ids = [call.pop("id") for call in choice["message"]["tool_calls"]]
+    assert len(set(ids)) == 2
+    assert all(call_id.startswith("call_") for call_id in ids)
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "tool_calls": [
+            {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}},
+            {"type": "function", "function": {"name": "now", "arguments": "{}"}},
+        ],
+    }
+    assert choice["finish_reason"] == "tool_calls"
+
+
+def test_text_and_thoughts_stand_beside_calls(service: Service) -> None:
+    """Each in a field of its own."""
+    thoughts: list[Event] = [Reasoning(0, "Is it "), Reasoning(0, "warm?")]
+    service.engine.script = begins(then=[*thoughts, Delta(0, "I look."), *CALLS])
+    message = service.ask("POST", PATH, HI).json["choices"][0]["message"]
+    assert message["reasoning_content"] == "Is it warm?"
+    assert message["content"] == "I look."
+    assert len(message["tool_calls"]) == 2
+
+
+def _logprob(text: bytes, logprob: float, *top: Candidate) -> TokenLogprob:
+    return TokenLogprob(Candidate(7, text, logprob), list(top))
+
+
+def test_log_probabilities_come_with_the_bytes_of_each_token(service: Service) -> None:
+    """A token may be half a character: its bytes are whole."""
+    top = Candidate(7, b"\xc3", -0.25), Candidate(8, b"e", -1.5)
+    deltas: list[Event] = [
+        Delta(0, "é", [_logprob(b"\xc3", -0.25, *top), _logprob(b"\xa9", -0.5)]),
+        Delta(0, "", [_logprob(b"!", -2.0)]),
+    ]
+    service.engine.script = begins(then=[*deltas, done()])
+    asked = HI | {"logprobs": True, "top_logprobs": 2}
+    [choice] = service.ask("POST", PATH, asked).json["choices"]
+    first = {"token": "\ufffd", "logprob": -0.25, "bytes": [0xC3]}
+    other = {"token": "e", "logprob": -1.5, "bytes": [0x65]}
+    assert choice["logprobs"] == {
+        "content": [
+            first | {"top_logprobs": [first, other]},
+            {"token": "\ufffd", "logprob": -0.5, "bytes": [0xA9], "top_logprobs": []},
+            {"token": "!", "logprob": -2.0, "bytes": [0x21], "top_logprobs": []},
+        ],
+        "refusal": None,
+    }
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_its_numbers(service: Service) -> None:
+    """In the words by which clients know it."""
+    refused = Refused(id=0, message="too long", num_prompt_tokens=99, num_context_tokens=64)
+    service.engine.script = lambda _request: [refused]
+    result = service.ask("POST", PATH, HI)
+    assert service.code(result) == (400, "context_length_exceeded")
+    error = result.json["error"]
+    assert (error["n_prompt_tokens"], error["n_ctx"]) == (99, 64)
+    assert is_free(service)
+
+
+@pytest.mark.parametrize("texts", [(), ("Hel",)])
+def test_a_grammar_that_cannot_be_kept_is_the_clients_mistake(
+    service: Service, texts: tuple[str, ...]
+) -> None:
+    """Also when that turns out in the midst of the answer."""
+    refused = Refused(id=0, message="it cannot be kept", param="grammar")
+    service.engine.script = begins(*texts, then=[refused])
+    result = service.ask("POST", PATH, HI | {"grammar": "root ::= root"})
+    assert service.code(result) == (400, "invalid_field")
+    assert result.json["error"]["param"] == "grammar"
+
+
+def test_a_worker_that_dies_makes_no_half_answer(service: Service) -> None:
+    """The client may try again."""
+    service.engine.script = begins("Hel", then=[EngineDied("the worker ended")])
+    result = service.ask("POST", PATH, HI)
+    assert service.code(result) == (503, "engine_died")
+    assert int(result.headers["retry-after"]) > 0
+    assert is_free(service)
+
+
+def test_nothing_of_a_chat_is_stored(service: Service) -> None:
+    """A full disk does not matter either."""
+    service.db.is_full = True
+    assert service.ask("POST", PATH, HI).status_code == 200
+    assert service.sessions.count() == 0
+
+
+# A request that comes again
+
+
+def _ask(service: Service, headers: dict[str, str], **fields: Any) -> tuple[int, Any]:
+    result = service.ask("POST", PATH, HI | fields, headers=headers)
+    return result.status_code, result.json
+
+
+def test_the_retry_of_a_client_gets_the_answer_that_was_made(service: Service) -> None:
+    """The whole of it, under the same id."""
+    first = _ask(service, {"X-Stainless-Retry-Count": "0"})
+    assert _ask(service, {"X-Stainless-Retry-Count": "1"}) == first
+    assert _ask(service, {"X-Stainless-Retry-Count": "2"}) == first
+    assert len(service.engine.requests) == 1
+    assert is_free(service)
+
+
+def test_what_is_no_retry_is_answered_anew(service: Service) -> None:
+    """Neither the same question asked first again, nor another one."""
+    _ask(service, {"X-Stainless-Retry-Count": "0"})
+    _ask(service, {"X-Stainless-Retry-Count": "0"})
+    _ask(service, {"X-Stainless-Retry-Count": "1"}, seed=5)
+    _ask(service, {})
+    assert len(service.engine.requests) == 4
+
+
+def test_the_same_idempotency_key_gets_the_same_answer(service: Service) -> None:
+    """Without any other header."""
+    first = _ask(service, {"Idempotency-Key": "k"})
+    assert first[0] == 200
+    assert _ask(service, {"Idempotency-Key": "k"}) == first
+    assert len(service.engine.requests) == 1
+    assert _ask(service, {"Idempotency-Key": "l"})[1]["id"] != first[1]["id"]
+
+
+def test_an_idempotency_key_of_another_user_is_another(service: Service) -> None:
+    """Nobody gets an answer that somebody else asked for."""
+    headers = {"Idempotency-Key": "k"}
+    first = service.ask("POST", PATH, HI, headers=headers).json
+    second = service.ask("POST", PATH, HI, headers=headers, key=service.other).json
+    assert second["id"] != first["id"]
+
+
+@pytest.mark.parametrize(("key", "fields"), [("k", {"seed": 5}), ("", {}), ("k" * 257, {})])
+def test_an_idempotency_key_that_cannot_be_is_refused(
+    service: Service, key: str, fields: dict[str, Any]
+) -> None:
+    """One that was used for another body, an empty one, one that is too long."""
+    _ask(service, {"Idempotency-Key": "k"})
+    result = service.ask("POST", PATH, HI | fields, headers={"Idempotency-Key": key})
+    assert service.code(result) == (400, "invalid_field")
+    assert result.json["error"]["param"] == "Idempotency-Key"
+    assert len(service.engine.requests) == 1
+
+
+def test_an_error_is_not_kept_for_the_retry(service: Service) -> None:
+    """It is tried again."""
+    service.engine.script = begins(then=[EngineDied("the worker ended")])
+    assert _ask(service, {"Idempotency-Key": "k"})[0] == 503
+    service.engine.script = says("Hello")
+    assert _ask(service, {"Idempotency-Key": "k"})[0] == 200

@@ -1,0 +1,277 @@
+"""`/v1/chat/completions`: what a body becomes on its way to the engine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmd.api.openai.idempotency import MAX_AFFINITY_CHARS
+from llmd.engine.engine import Request
+from llmd.engine.protocol import (
+    Call,
+    ChatPrompt,
+    Constraint,
+    Grammar,
+    JsonSchema,
+    Message,
+    Part,
+    TextPrompt,
+    Tool,
+    Tools,
+)
+from tests.support.service import Service
+
+USER = {"role": "user", "content": "hi"}
+HI: dict[str, Any] = {"model": "default", "messages": [USER]}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+WEATHER = {"name": "weather", "description": "Tells it.", "parameters": SCHEMA, "strict": True}
+TOOLS = [
+    {"type": "function", "function": WEATHER},
+    {"type": "function", "function": {"name": "now", "description": None}},
+]
+TOLD = Tool(
+    name="weather", description="Tells it.", parameters=msgspec.json.encode(SCHEMA).decode()
+)
+NOW = Tool(name="now", description="", parameters="{}")
+
+
+def _asked(service: Service, headers: dict[str, str] | None = None, **fields: Any) -> Request:
+    """Return what the engine is asked for a body with these fields."""
+    result = service.ask("POST", "/v1/chat/completions", HI | fields, headers=headers)
+    assert result.status_code == 200, result.text
+    return service.engine.requests[-1]
+
+
+def _chat(service: Service, **fields: Any) -> ChatPrompt:
+    prompt = _asked(service, **fields).prompt
+    assert isinstance(prompt, ChatPrompt)
+    return prompt
+
+
+# Messages
+
+
+def test_every_kind_of_message_reaches_the_model(service: Service) -> None:
+    """A developer is the system, parts are joined, and a result has the name of its tool."""
+    call = {"name": "weather", "arguments": '{"city": "Köln"}'}
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Is it "}, {"type": "text", "text": "warm?"}],
+            "name": "ann",
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": call}],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "30 °C"},
+        {"role": "assistant", "content": "Yes.", "tool_calls": []},
+        {"role": "user", "content": "Thanks."},
+    ]
+    assert _chat(service, messages=messages).messages == [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Is it warm?"),
+        Message(
+            role="assistant",
+            content="",
+            calls=[Call(name="weather", arguments='{"city": "Köln"}', id="call_1")],
+        ),
+        Message(role="tool", content="30 °C", call_id="call_1", name="weather"),
+        Message(role="assistant", content="Yes."),
+        Message(role="user", content="Thanks."),
+    ]
+
+
+def test_a_result_without_its_call_has_the_name_that_it_brings(service: Service) -> None:
+    """The client may have left the call out."""
+    result = {"role": "tool", "tool_call_id": "x", "name": "weather", "content": "30 °C"}
+    [_, message] = _chat(service, messages=[USER, result]).messages
+    assert message == Message(role="tool", content="30 °C", call_id="x", name="weather")
+
+
+def test_the_result_of_a_function_has_its_name(service: Service) -> None:
+    """Older clients have functions in the place of tools: their results have no id."""
+    result = {"role": "function", "name": "weather", "content": "30 °C"}
+    [_, message] = _chat(service, messages=[USER, result]).messages
+    assert message == Message(role="tool", content="30 °C", name="weather")
+
+
+def test_further_values_for_the_template_are_handed_on(service: Service) -> None:
+    """Models that think are told so by them."""
+    given = {"enable_thinking": False, "level": 2}
+    assert json.loads(_chat(service, chat_template_kwargs=given).variables) == given
+    assert _chat(service).variables == "{}"
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_the_profiles_system_text_holds_unless_the_client_has_its_own(
+    service: Service, role: str
+) -> None:
+    """It comes first, and under the name of the file too."""
+    service.put_profile("default", system="Be kind.")
+    kind = Message(role="system", content="Be kind.")
+    for model in ("default", "tiny.gguf"):
+        hi = Message(role="user", content="hi")
+        assert _chat(service, model=model).messages == [kind, hi]
+        own = {"role": role, "content": "Be brief."}
+        messages = _chat(service, model=model, messages=[own, USER]).messages
+        assert messages == [Message(role="system", content="Be brief."), hi]
+
+
+def test_a_profiles_template_has_the_last_message_for_its_input(service: Service) -> None:
+    """Those before it are the history; only the template's own words may be special tokens."""
+    service.put_profile("t", template="<s>{chat_history}\nQuestion: {input}\nAnswer:")
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        USER,
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "{input}"},
+    ]
+    request = _asked(service, model="t", messages=messages, tools=TOOLS)
+    assert request.prompt == TextPrompt(
+        [
+            Part(text="<s>", literal=True),
+            Part(text="Be brief.\nHuman: hi\nAI: Hello."),
+            Part(text="\nQuestion: ", literal=True),
+            Part(text="{input}"),
+            Part(text="\nAnswer:", literal=True),
+        ]
+    )
+    assert request.stop == ["Question:", "Human:"]
+    assert _asked(service, model="t", stop=[]).stop == []
+
+
+# Tools
+
+
+def test_tools_are_described_as_the_client_does(service: Service) -> None:
+    """A schema goes on as it is; a tool without one takes nothing."""
+    expected = Tools(tools=[TOLD, NOW], required=False, parallel=True)
+    assert _chat(service, tools=TOOLS).tools == expected
+    assert _chat(service, tools=TOOLS, tool_choice="auto").tools == expected
+
+
+@pytest.mark.parametrize("choice", ["required", "any"])
+def test_a_tool_must_be_called_when_the_client_says_so(service: Service, choice: str) -> None:
+    """Any of them."""
+    tools = _chat(service, tools=TOOLS, tool_choice=choice).tools
+    assert tools == Tools(tools=[TOLD, NOW], required=True, parallel=True)
+
+
+def test_the_one_tool_that_is_named_is_the_only_one(service: Service) -> None:
+    """It must be called, and once."""
+    choice = {"type": "function", "function": {"name": "now"}}
+    tools = _chat(service, tools=TOOLS, tool_choice=choice).tools
+    assert tools == Tools(tools=[NOW], required=True, parallel=False)
+
+
+def test_calls_are_one_at_a_time_when_the_client_wants_no_more(service: Service) -> None:
+    """Null is the default, as for every field."""
+    for value, parallel in ((False, False), (True, True), (None, True)):
+        tools = _chat(service, tools=TOOLS, parallel_tool_calls=value).tools
+        assert tools is not None
+        assert tools.parallel is parallel
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"tools": []}, {"tools": TOOLS, "tool_choice": "none"}, {"tool_choice": "none"}]
+)
+def test_no_tools_are_told_of_that_cannot_be_called(
+    service: Service, fields: dict[str, Any]
+) -> None:
+    """The prompt has no word of them."""
+    assert _chat(service, **fields).tools is None
+
+
+def test_an_answer_that_must_be_of_a_form_calls_no_tools(service: Service) -> None:
+    """Both at once cannot be; a tool that need not be called is not."""
+    form = {"type": "json_object"}
+    request = _asked(service, tools=TOOLS, response_format=form)
+    assert request.prompt == ChatPrompt([Message(role="user", content="hi")])
+    assert request.constraint is not None
+
+
+# The form of the answer
+
+
+@pytest.mark.parametrize(
+    ("fields", "constraint"),
+    [
+        ({}, None),
+        ({"response_format": {"type": "text"}}, None),
+        ({"grammar": ""}, None),
+        ({"response_format": {"type": "json_object"}}, {"type": "object"}),
+        ({"response_format": {"type": "json_object", "schema": SCHEMA}}, SCHEMA),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "place", "schema": SCHEMA, "strict": True},
+                }
+            },
+            SCHEMA,
+        ),
+        ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, SCHEMA),
+        ({"json_schema": SCHEMA}, SCHEMA),
+        ({"response_format": {"type": "text"}, "json_schema": SCHEMA}, SCHEMA),
+        ({"grammar": 'root ::= "yes"'}, Grammar('root ::= "yes"')),
+    ],
+)
+def test_the_answer_is_bound_to_the_form_that_is_asked_for(
+    service: Service, fields: dict[str, Any], constraint: dict[str, Any] | Constraint | None
+) -> None:
+    """By OpenAI's field or by one of llama.cpp's."""
+    found = _asked(service, **fields).constraint
+    if isinstance(constraint, dict):
+        assert isinstance(found, JsonSchema)
+        assert json.loads(found.schema) == constraint
+    else:
+        assert found == constraint
+
+
+@pytest.mark.parametrize(
+    ("fields", "number"),
+    [
+        ({}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+        ({"logprobs": False, "top_logprobs": 5}, None),
+        ({"top_logprobs": 5}, None),
+    ],
+)
+def test_log_probabilities_are_made_when_they_are_asked_for(
+    service: Service, fields: dict[str, Any], number: int | None
+) -> None:
+    """How many others are wanted says nothing by itself."""
+    assert _asked(service, **fields).num_logprobs == number
+
+
+# Which conversation it is
+
+
+@pytest.mark.parametrize("header", ["X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID"])
+def test_a_header_tells_the_conversation(service: Service, header: str) -> None:
+    """It counts before the user; the tilde keeps it apart from stored sessions."""
+    request = _asked(service, {header: "c1"}, user="ann")
+    assert (request.owner, request.session) == (service.user_key.id, "~c1")
+
+
+def test_the_user_tells_the_conversation_where_no_header_does(service: Service) -> None:
+    """Without either, nothing does."""
+    assert _asked(service, user="ann").session == "~ann"
+    assert _asked(service, {"X-Conversation-Id": ""}, user="ann").session == "~ann"
+    assert _asked(service, user="").session == ""
+    assert _asked(service).session == ""
+
+
+def test_a_long_name_of_a_conversation_is_cut(service: Service) -> None:
+    """It is only a hint."""
+    name = "c" * (MAX_AFFINITY_CHARS + 1)
+    expected = f"~{name[:-1]}"
+    assert _asked(service, {"X-Session-ID": name}).session == expected
+    assert _asked(service, user=name).session == expected

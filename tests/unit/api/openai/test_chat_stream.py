@@ -1,0 +1,235 @@
+"""`/v1/chat/completions`, streamed: each chunk as clients read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmd.engine.protocol import (
+    CallDelta,
+    Candidate,
+    Delta,
+    FinishReason,
+    Reasoning,
+    Refused,
+    TokenLogprob,
+)
+from llmd.errors import EngineDied
+from tests.support.answers import is_free
+from tests.support.fake_engine import Event, begins, done, says
+from tests.support.service import Service
+
+PATH = "/v1/chat/completions"
+HI: dict[str, Any] = {
+    "model": "default",
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": True,
+}
+ROLE = {"role": "assistant", "content": None}
+
+
+def _data(raw: bytes) -> list[bytes]:
+    """Return what the events of a stream have."""
+    *events, rest = raw.split(b"\n\n")
+    assert rest == b""
+    assert all(event.startswith(b"data: ") for event in events)
+    return [event.removeprefix(b"data: ") for event in events]
+
+
+def _chunks(raw: bytes) -> list[dict[str, Any]]:
+    """Return the chunks of a stream that came to its end."""
+    *chunks, last = _data(raw)
+    assert last == b"[DONE]"
+    return [msgspec.json.decode(chunk) for chunk in chunks]
+
+
+def _stream(service: Service, **fields: Any) -> list[dict[str, Any]]:
+    result = service.ask("POST", PATH, HI | fields)
+    assert result.status_code == 200
+    return _chunks(result.content)
+
+
+def _deltas(service: Service, **fields: Any) -> list[dict[str, Any]]:
+    """Return what the chunks bring, without the first and the last."""
+    first, *deltas, last = [chunk["choices"][0]["delta"] for chunk in _stream(service, **fields)]
+    assert (first, last) == (ROLE, {})
+    return deltas
+
+
+def _script(service: Service, *events: Event) -> None:
+    service.engine.script = begins(then=[*events, done()])
+
+
+def test_a_stream_has_the_head_of_one(service: Service) -> None:
+    """Nothing on the way keeps it back."""
+    result = service.ask("POST", PATH, HI)
+    assert result.headers["content-type"].startswith("text/event-stream")
+    assert result.headers["cache-control"] == "no-store"
+    assert "content-length" not in result.headers
+    assert is_free(service)
+
+
+def test_chunks_are_the_role_the_text_and_the_reason_of_the_end(service: Service) -> None:
+    """Each with the same head and one choice, and nothing else."""
+    chunks = _stream(service)
+    choices = [chunk.pop("choices") for chunk in chunks]
+    head = chunks[0]
+    assert chunks == [head] * 4
+    assert head.pop("id").startswith("chatcmpl-")
+    assert isinstance(head.pop("created"), int)
+    assert head.pop("system_fingerprint").startswith("b")
+    assert head == {"object": "chat.completion.chunk", "model": "default"}
+    rest = {"index": 0, "logprobs": None}
+    assert choices == [
+        [rest | {"delta": ROLE, "finish_reason": None}],
+        [rest | {"delta": {"content": "Hello"}, "finish_reason": None}],
+        [rest | {"delta": {"content": " you"}, "finish_reason": None}],
+        [rest | {"delta": {}, "finish_reason": "stop"}],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("cancelled", "stop")],
+)
+def test_the_last_chunk_tells_why_the_answer_ended(
+    service: Service, reason: FinishReason, shown: str
+) -> None:
+    """In words that clients know."""
+    service.engine.script = says("Hello", reason=reason)
+    assert _stream(service)[-1]["choices"][0]["finish_reason"] == shown
+
+
+def test_the_usage_is_told_when_it_is_asked_for(service: Service) -> None:
+    """In one more chunk, which has no choice."""
+    *chunks, last = _stream(service, stream_options={"include_usage": True})
+    assert last["choices"] == []
+    assert last["usage"] == {
+        "prompt_tokens": 11,
+        "completion_tokens": 2,
+        "total_tokens": 13,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    assert last["id"] == chunks[0]["id"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [None, {}, {"include_usage": False}, {"include_usage": None}, {"include_obfuscation": False}],
+)
+def test_the_usage_is_never_told_unasked(service: Service, options: dict[str, Any] | None) -> None:
+    """Some clients fail at a chunk without a choice."""
+    chunks = _stream(service, stream_options=options)
+    assert all(chunk["choices"] and "usage" not in chunk for chunk in chunks)
+
+
+@pytest.mark.parametrize("value", [False, None])
+def test_what_is_not_to_be_streamed_is_answered_whole(service: Service, value: object) -> None:
+    """Null is the same as false."""
+    result = service.ask("POST", PATH, HI | {"stream": value})
+    assert result.json["object"] == "chat.completion"
+
+
+def test_no_chunk_is_empty(service: Service) -> None:
+    """A piece without text says nothing."""
+    _script(service, Delta(0, ""), Delta(0, "Hello"), Delta(0, ""))
+    assert _deltas(service) == [{"content": "Hello"}]
+
+
+def test_thoughts_are_told_apart_from_the_answer(service: Service) -> None:
+    """In a field of their own."""
+    _script(service, Reasoning(0, "Hm"), Reasoning(0, "."), Delta(0, "Hello"))
+    assert _deltas(service) == [
+        {"reasoning_content": "Hm"},
+        {"reasoning_content": "."},
+        {"content": "Hello"},
+    ]
+
+
+def test_calls_begin_with_their_names_and_go_on_by_their_arguments(service: Service) -> None:
+    """The id, the type and the name come once, and the index with every piece."""
+    _script(
+        service,
+        Delta(0, "I look."),
+        CallDelta(id=0, index=0, name="weather"),
+        CallDelta(id=0, index=0, arguments='{"city": '),
+        CallDelta(id=0, index=0, arguments='"Köln"}'),
+        CallDelta(id=0, index=1, name="now", arguments="{}"),
+    )
+    text, *calls = _deltas(service)
+    assert text == {"content": "I look."}
+    assert all(delta.keys() == {"tool_calls"} for delta in calls)
+    pieces = [piece for delta in calls for piece in delta["tool_calls"]]
+    ids = [piece.pop("id") for piece in pieces if "id" in piece]
+    assert len(set(ids)) == 2
+    assert all(call_id.startswith("call_") for call_id in ids)
+    assert pieces == [
+        {"index": 0, "type": "function", "function": {"name": "weather", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"city": '}},
+        {"index": 0, "function": {"arguments": '"Köln"}'}},
+        {"index": 1, "type": "function", "function": {"name": "now", "arguments": "{}"}},
+    ]
+
+
+def test_log_probabilities_come_with_their_text(service: Service) -> None:
+    """Those of a token without text of its own come too, in a chunk without content."""
+    chosen = [TokenLogprob(Candidate(token, b"x", -float(token)), []) for token in (1, 2, 3)]
+    _script(service, Delta(0, "xx", chosen[:2]), Delta(0, "", chosen[2:]), Delta(0, "y"))
+    choices = [chunk["choices"][0] for chunk in _stream(service, logprobs=True)]
+    told = [
+        (choice["delta"], [token["logprob"] for token in choice["logprobs"]["content"]])
+        for choice in choices
+        if choice["logprobs"] is not None
+    ]
+    assert told == [({"content": "xx"}, [-1.0, -2.0]), ({}, [-3.0]), ({"content": "y"}, [])]
+    shown = choices[1]["logprobs"]["content"][0]
+    assert shown == {"token": "x", "logprob": -1.0, "bytes": [120], "top_logprobs": []}
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (EngineDied("the worker ended"), "engine_died"),
+        (Refused(id=0, message="it cannot be kept", param="grammar"), "invalid_field"),
+    ],
+)
+def test_an_error_in_the_midst_ends_the_stream(service: Service, event: Event, code: str) -> None:
+    """It is the last event: no `[DONE]` says that the answer is whole."""
+    service.engine.script = begins("Hel", then=[event])
+    result = service.ask("POST", PATH, HI)
+    assert result.status_code == 200
+    *chunks, last = [msgspec.json.decode(data) for data in _data(result.content)]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [ROLE, {"content": "Hel"}]
+    assert last["error"]["code"] == code
+    assert last["message"] == last["error"]["message"]
+    assert is_free(service)
+
+
+def test_what_nobody_foresaw_is_told_without_a_word_of_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client learns that the answer is not whole."""
+
+    def fail(*_args: object) -> object:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("llmd.api.openai.chat.finish_of", fail)
+    raw = service.ask("POST", PATH, HI).content
+    last = msgspec.json.decode(_data(raw)[-1])
+    assert last["error"]["code"] == "internal_error"
+    assert b"secret" not in raw
+    assert is_free(service)
+
+
+def test_a_retry_gets_the_stream_that_was_made(service: Service) -> None:
+    """Chunk by chunk, under the same id."""
+    whole = service.ask("POST", PATH, HI, headers={"X-Stainless-Retry-Count": "0"})
+    again = service.ask("POST", PATH, HI, headers={"X-Stainless-Retry-Count": "1"})
+    assert again.content == whole.content
+    assert len(_chunks(again.content)) == 4
+    assert len(service.engine.requests) == 1
+    assert is_free(service)

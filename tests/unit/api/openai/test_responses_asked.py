@@ -1,0 +1,254 @@
+"""`/v1/responses`: what of a body reaches the engine, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmd.engine.engine import Request
+from llmd.engine.protocol import (
+    Call,
+    CallDelta,
+    ChatPrompt,
+    Delta,
+    JsonSchema,
+    Message,
+    Reasoning,
+    Tool,
+    Tools,
+)
+from tests.support.answers import is_free
+from tests.support.fake_engine import begins, done
+from tests.support.service import Service
+
+PATH = "/v1/responses"
+ASK: dict[str, Any] = {"model": "default", "input": "hi"}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+F = {"type": "function", "name": "f", "description": "Does it.", "parameters": SCHEMA}
+G = {"type": "function", "name": "g"}
+
+
+def _make(service: Service, **fields: Any) -> Any:
+    result = service.ask("POST", PATH, ASK | fields)
+    assert result.status_code == 200, result.text
+    return result.json
+
+
+def _asked(service: Service, **fields: Any) -> Request:
+    """Return what the engine is asked for a body with these fields."""
+    _make(service, **fields)
+    return service.engine.requests[-1]
+
+
+def _chat(service: Service, **fields: Any) -> ChatPrompt:
+    prompt = _asked(service, **fields).prompt
+    assert isinstance(prompt, ChatPrompt)
+    return prompt
+
+
+def test_every_kind_of_item_reaches_the_model(service: Service) -> None:
+    """Calls go to the message before them, results have names, thoughts are passed over."""
+    items = [
+        {"role": "developer", "content": "Be brief."},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Warm?"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "I look.", "annotations": []}],
+        },
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'},
+        {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "30 °C"},
+        {
+            "type": "function_call_output",
+            "call_id": "c2",
+            "output": [{"type": "input_text", "text": "noon"}],
+        },
+        {"type": "function_call", "call_id": "c3", "name": "f"},
+    ]
+    assert _chat(service, input=items).messages == [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Warm?"),
+        Message(
+            role="assistant",
+            content="I look.",
+            calls=[
+                Call(name="f", arguments='{"a": 1}', id="c1"),
+                Call(name="g", arguments="{}", id="c2"),
+            ],
+        ),
+        Message(role="tool", content="30 °C", call_id="c1", name="f"),
+        Message(role="tool", content="noon", call_id="c2", name="g"),
+        Message(role="assistant", content="", calls=[Call(name="f", arguments="{}", id="c3")]),
+    ]
+
+
+def test_what_is_made_can_be_given_again(service: Service) -> None:
+    """Clients that keep the conversation themselves send the items back."""
+    call_piece = CallDelta(id=0, index=0, name="f", arguments="{}")
+    service.engine.script = begins(
+        then=[Reasoning(0, "Hm."), Delta(0, "I look."), call_piece, done("tool_calls")]
+    )
+    output = _make(service, store=False)["output"]
+    [call] = [item for item in output if item["type"] == "function_call"]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "30 °C"}
+    user = {"role": "user", "content": "Warm?"}
+    messages = _chat(service, input=[user, *output, result]).messages
+    assert [message.role for message in messages] == ["user", "assistant", "tool"]
+    assert (messages[1].content, messages[1].calls[0].id) == ("I look.", call["call_id"])
+    assert messages[2].name == "f"
+
+
+def test_sampling_reaches_the_engine(service: Service) -> None:
+    """What is left out is the profile's."""
+    service.put_profile("p", top_k=7, max_tokens=77)
+    request = _asked(service, model="p", temperature=0, top_p=0.5, max_output_tokens=3)
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0, 0.5, 7)
+    assert request.max_tokens == 3
+    assert _asked(service, model="p").max_tokens == 77
+
+
+@pytest.mark.parametrize(
+    ("form", "schema"),
+    [
+        (None, None),
+        ({}, None),
+        ({"format": {"type": "text"}, "verbosity": "low"}, None),
+        ({"format": {"type": "json_object"}}, {"type": "object"}),
+        ({"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}, SCHEMA),
+    ],
+)
+def test_the_answer_is_bound_to_the_form_that_is_asked_for(
+    service: Service, form: object, schema: object
+) -> None:
+    """As in a chat, by other names."""
+    constraint = _asked(service, text=form).constraint
+    if schema is None:
+        assert constraint is None
+    else:
+        assert isinstance(constraint, JsonSchema)
+        assert json.loads(constraint.schema) == schema
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools"),
+    [
+        (None, (["f", "g"], False, True)),
+        ("auto", (["f", "g"], False, True)),
+        ("required", (["f", "g"], True, True)),
+        ({"type": "function", "name": "g"}, (["g"], True, False)),
+        ("none", None),
+    ],
+)
+def test_tools_may_be_called_as_the_client_says(
+    service: Service, choice: object, tools: tuple[list[str], bool, bool] | None
+) -> None:
+    """As in a chat, by other names."""
+    told = _chat(service, tools=[F, G], tool_choice=choice).tools
+    found = told and ([tool.name for tool in told.tools], told.required, told.parallel)
+    assert found == tools
+
+
+def test_tools_are_described_as_the_client_does(service: Service) -> None:
+    """Schema and all."""
+    told = _chat(service, tools=[F], parallel_tool_calls=False).tools
+    assert told is not None
+    [tool] = told.tools
+    schema = tool.parameters
+    assert told == Tools(
+        tools=[Tool(name="f", description="Does it.", parameters=schema)], parallel=False
+    )
+    assert json.loads(schema) == SCHEMA
+
+
+def test_fields_that_change_nothing_are_passed_over(service: Service) -> None:
+    """Clients send them whether they mean something here or not."""
+    hi = ChatPrompt([Message(role="user", content="hi")])
+    ignored: dict[str, Any] = {
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "max_tool_calls": 3,
+        "service_tier": "auto",
+        "safety_identifier": "s",
+        "prompt_cache_key": "k",
+        "stream_options": {"include_obfuscation": False},
+        "background": False,
+    }
+    assert _chat(service, **ignored) == hi
+    assert _chat(service, **dict.fromkeys(ignored)) == hi
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [{"type": "reasoning"}]}, "input"),
+        ({"input": [{"role": "user"}]}, "input[0]"),
+        ({"input": [{"content": "hi"}]}, "input[0]"),
+        ({"input": [{"role": "tool", "content": "hi"}]}, "input[0].role"),
+        ({"input": [{"type": "computer_call"}]}, "input[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            "input[0].content",
+        ),
+        (
+            {"input": [{"type": "function_call_output", "output": [{"type": "input_file"}]}]},
+            "input[0].output",
+        ),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"background": True}, "background"),
+        ({"tools": [{"type": "web_search_preview"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+        ({"tools": [F, F]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [F], "tool_choice": {"type": "function", "name": "h"}}, "tool_choice"),
+        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text"),
+        ({"truncation": "often"}, "truncation"),
+        ({"metadata": {"a": 1}}, "metadata[...]"),
+        ({"messages": []}, "messages"),
+        ({"previous_response_id": "r", "conversation": "c"}, "previous_response_id"),
+        ({"conversation": "a b"}, "conversation"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_field_that_is_wrong_is_named(
+    service: Service, fields: dict[str, Any], param: str, stream: bool
+) -> None:
+    """By its name here, as a mistake of the client's, before the engine is asked."""
+    result = service.ask("POST", PATH, ASK | {"stream": stream} | fields)
+    assert service.code(result) == (400, "invalid_field")
+    assert result.json["error"]["param"] == param
+    assert service.engine.requests == []
+    assert is_free(service)
+
+
+def test_a_call_that_is_forced_and_a_form_exclude_each_other(service: Service) -> None:
+    """As in a chat; a tool that need not be called is not told of."""
+    body = ASK | {"text": {"format": {"type": "json_object"}}, "tools": [F]}
+    assert service.ask("POST", PATH, body).status_code == 200
+    assert service.engine.requests[-1].prompt == ChatPrompt([Message(role="user", content="hi")])
+    for choice in ("required", {"type": "function", "name": "f"}):
+        result = service.ask("POST", PATH, body | {"tool_choice": choice})
+        assert service.code(result) == (400, "invalid_field")
+        assert result.json["error"]["param"] == "tool_choice"
+
+
+def test_a_model_that_does_not_answer_is_refused_as_in_a_chat(service: Service) -> None:
+    """One that is not there, and one that is not loaded."""
+    service.add_model("other.gguf")
+    result = service.ask("POST", PATH, ASK | {"model": "nobody"})
+    assert service.code(result) == (404, "model_not_found")
+    result = service.ask("POST", PATH, ASK | {"model": "other.gguf"})
+    assert service.code(result) == (409, "conflict")
+    assert result.headers["x-should-retry"] == "false"

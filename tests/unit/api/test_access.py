@@ -1,0 +1,223 @@
+"""Who gets in where, and what is logged of it."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import pytest
+from falcon import inspect
+
+from llmd.api.app import routes
+from tests.support.service import Service
+
+# Written down once more: a route that opens up must change this too.
+EXPECTED = {
+    ("GET", "/livez"): "open",
+    ("GET", "/health"): "open",
+    ("GET", "/status"): "user",
+    ("GET", "/states"): "admin",
+    ("GET", "/answer"): "user",
+    ("POST", "/answer"): "user",
+    ("GET", "/models"): "user",
+    ("POST", "/models/model"): "admin",
+    ("GET", "/auth"): "user",
+    ("POST", "/auth/key"): "admin",
+    ("GET", "/keys"): "admin",
+    ("GET", "/keys/{key_id}"): "admin",
+    ("PATCH", "/keys/{key_id}"): "admin",
+    ("DELETE", "/keys/{key_id}"): "admin",
+    ("GET", "/sessions"): "user",
+    ("GET", "/sessions/{session_id}"): "user",
+    ("PATCH", "/sessions/{session_id}"): "user",
+    ("DELETE", "/sessions/{session_id}"): "user",
+    ("GET", "/profiles"): "user",
+    ("GET", "/profiles/{name}"): "user",
+    ("PUT", "/profiles/{name}"): "admin",
+    ("DELETE", "/profiles/{name}"): "admin",
+    ("POST", "/v1/chat/completions"): "user",
+    ("POST", "/chat/completions"): "user",
+    ("POST", "/v1/completions"): "user",
+    ("POST", "/completions"): "user",
+    ("POST", "/v1/embeddings"): "user",
+    ("POST", "/embeddings"): "user",
+    ("POST", "/v1/responses"): "user",
+    ("GET", "/v1/responses/{response_id}"): "user",
+    ("DELETE", "/v1/responses/{response_id}"): "user",
+    ("GET", "/v1/models"): "user",
+    ("GET", "/v1/models/{model_id:path}"): "user",
+    ("POST", "/tokenize"): "user",
+    ("POST", "/detokenize"): "user",
+    ("POST", "/apply-template"): "user",
+    ("GET", "/openapi.json"): "open",
+    ("GET", "/docs"): "open",
+}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+PATHS = sorted({path for _, path in EXPECTED})
+
+
+def filled(path: str) -> str:
+    """Return a path with a name of nothing in its places."""
+    return re.sub(r"{.*}", lambda place: "0" * 12 if "key" in place[0] else "no", path)
+
+
+def status_of(service: Service, method: str, path: str, key: str) -> int:
+    """Return the status of a request with this key."""
+    return service.ask(method, filled(path), key=key).status_code
+
+
+def test_the_table_says_who_may_use_what(service: Service) -> None:
+    """Every route and method, and no other."""
+    table = {
+        (method, path): access.value
+        for route in routes(service.services)
+        for path in route.paths
+        for method, access in route.access.items()
+    }
+    assert table == EXPECTED
+
+
+def test_every_method_that_a_resource_has_is_in_the_table(service: Service) -> None:
+    """As the application itself knows its routes."""
+    found = {
+        (method.method, route.path)
+        for route in inspect.inspect_routes(service.app)
+        for method in route.methods
+        if not method.internal
+    }
+    assert found == set(EXPECTED)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_key_opens_what_its_role_may_open(service: Service, path: str) -> None:
+    """Every method with no key, junk, a revoked, an expired, a user's and an admin's key."""
+    revoked_key, revoked = service.issue("gone", "admin")
+    service.keys.revoke(revoked_key.id, now=1, actor="cli")
+    _, expired = service.issue("old", "admin", expires_in_s=1)
+    wrong = service.admin[:-1] + ("0" if service.admin[-1] != "0" else "1")
+    for method in METHODS:
+        needed = EXPECTED.get((method, path))
+        status = partial(status_of, service, method, path)
+        if needed == "open":
+            assert status("") == status("junk") == status(revoked) == 200
+            continue
+        for bad in ("", "junk", wrong, revoked, expired):
+            assert status(bad) == 401, (method, bad)
+        if needed is None:
+            assert status(service.user) == status(service.admin) == 405
+            continue
+        assert (status(service.user) == 403) is (needed == "admin")
+        assert status(service.user) != 401
+        assert status(service.admin) not in {401, 403, 405, 500}
+
+
+def test_a_refusal_does_not_tell_why(service: Service) -> None:
+    """Unknown, revoked, expired and mistyped keys are answered in the same words."""
+    revoked_key, revoked = service.issue("gone", "user")
+    service.keys.revoke(revoked_key.id, now=1, actor="cli")
+    _, expired = service.issue("old", "user", expires_in_s=1)
+    other = service.user[:18] + service.other[18:]
+    bodies = {
+        service.ask("GET", "/auth", key=key).text for key in ("", "junk", revoked, expired, other)
+    }
+    assert len(bodies) == 1
+
+
+def test_a_key_that_is_revoked_is_refused_at_its_next_request(service: Service) -> None:
+    """Though it was good a moment ago."""
+    assert service.ask("GET", "/auth").status_code == 200
+    service.keys.revoke(service.user_key.id, now=1, actor="cli")
+    assert service.ask("GET", "/auth").status_code == 401
+
+
+def test_a_role_that_is_taken_is_gone_at_the_next_request(service: Service) -> None:
+    """Roles are read anew too."""
+    second_key, second = service.issue("second", "admin")
+    assert service.ask("GET", "/keys", key=second).status_code == 200
+    service.keys.update(second_key.id, role="user", actor="cli", now=1)
+    assert service.ask("GET", "/keys", key=second).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/keys/",
+        "//keys",
+        "///keys//",
+        "/%6beys",
+        "/keys/%2e",
+        "/keys/.",
+        "/keys;x",
+        "/KEYS",
+        "/livez/../keys",
+        "/livez/%2e%2e/keys",
+        "/keys?x=/livez",
+        "/livez/keys",
+        "/%2fkeys",
+        "/keys%00",
+        "/auth/key/",
+        "//auth//key",
+    ],
+)
+def test_no_other_spelling_of_a_path_gets_around_the_key(service: Service, path: str) -> None:
+    """It is the same route with the same key, or none."""
+    path, _, query = path.partition("?")
+    for method in ("GET", "POST"):
+        for key, good in (("", {401, 404}), (service.user, {403, 404, 405})):
+            result = service.ask(method, path, key=key, query_string=query)
+            assert result.status_code in good, (method, key)
+
+
+def test_a_trailing_slash_is_ignored(service: Service) -> None:
+    """As some clients send it."""
+    assert service.ask("GET", "/auth/").json["auth"] is True
+    assert service.ask("POST", "/answer/", {"prompt": "hi"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Authorization:{}",
+        "Authorization:Bearer {}",
+        "Authorization:bearer {}",
+        "Authorization:BEARER   {}",
+        "Authorization: {} ",
+        "x-api-key:{}",
+        "X-API-KEY:{}",
+    ],
+)
+def test_a_key_comes_in_each_form_that_clients_send(service: Service, form: str) -> None:
+    """Bare as the seed's clients send it, as Bearer, and as x-api-key."""
+    name, value = form.format(service.user).split(":", 1)
+    result = service.ask("GET", "/auth", key="", headers={name: value})
+    assert result.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "value", ["Basic {}", "Bearer", "Bearer ", "Bearer {} x", "{}x", "Token {}", "Bearer,{}", "é"]
+)
+def test_no_other_form_of_a_key_opens(service: Service, value: str) -> None:
+    """Not even with the right key in it."""
+    sent = {"Authorization": value.format(service.user)}
+    assert service.ask("GET", "/auth", key="", headers=sent).status_code == 401
+
+
+def test_a_key_in_the_url_opens_nothing(service: Service) -> None:
+    """URLs end up in logs and histories."""
+    for name in ("key", "api_key", "access_token", "authorization"):
+        result = service.ask("GET", "/auth", key="", params={name: service.user})
+        assert result.status_code == 401
+
+
+def test_too_many_wrong_keys_make_their_sender_wait(service: Service) -> None:
+    """429 with `Retry-After`; a key in use is not held up by them."""
+    assert service.ask("GET", "/auth").status_code == 200
+    statuses = []
+    for _ in range(12):
+        key, text = service.issue("x", "user")
+        service.keys.revoke(key.id, now=1, actor="cli")
+        statuses.append(service.ask("GET", "/auth", key=text))
+    assert service.code(statuses[0]) == (401, "invalid_api_key")
+    assert service.code(statuses[-1]) == (429, "too_many_failures")
+    assert int(statuses[-1].headers["retry-after"]) > 0
+    assert service.ask("GET", "/auth").status_code == 200

@@ -1,0 +1,157 @@
+"""Host names, pages of other origins, and the one line that is logged of a request."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from llmd import config
+from tests.support.service import Service
+from tests.unit.conftest import MakeService
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("llm.lan", 200),
+        ("LLM.lan", 200),
+        ("llm.lan:5000", 200),
+        ("10.0.0.7", 200),
+        ("[fd00::7]", 200),
+        ("[fd00::7]:5000", 200),
+        ("evil.example", 403),
+        ("evil.example:5000", 403),
+        ("llm.lan.evil.example", 403),
+        ("llm.lan@evil.example", 403),
+        ("xllm.lan", 403),
+        ("", 403),
+        ("[fd00::8]", 403),
+    ],
+)
+def test_only_allowed_hosts_are_answered(make_service: MakeService, host: str, status: int) -> None:
+    """A page that points its own name at this machine gets nothing, not even health."""
+    names = ("llm.lan", "10.0.0.7", "[fd00::7]")
+    service = make_service(server=config.Server(allowed_hosts=names))
+    result = service.ask("GET", "/livez", key="", headers={"Host": host})
+    assert result.status_code == status
+    if status == 403:
+        assert service.code(result) == (403, "forbidden")
+
+
+def test_any_host_is_answered_by_default_and_after_the_list_is_emptied(
+    make_service: MakeService,
+) -> None:
+    """A reload changes the list at once."""
+    service = make_service()
+    sent = {"Host": "any.example"}
+    assert service.ask("GET", "/livez", headers=sent).status_code == 200
+    service.access.allow_hosts(("llm.lan",))
+    assert service.ask("GET", "/livez", headers=sent).status_code == 403
+    service.access.allow_hosts(())
+    assert service.ask("GET", "/livez", headers=sent).status_code == 200
+
+
+ORIGIN = "https://chat.example.org"
+PREFLIGHT = {
+    "Origin": ORIGIN,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization, content-type",
+}
+
+
+def cors_headers(headers: dict[str, str]) -> set[str]:
+    """Return the names of the headers that let a page of another origin in."""
+    return {name for name in headers if name.startswith("access-control-")}
+
+
+def test_pages_of_other_origins_get_nothing_by_default(service: Service) -> None:
+    """Neither an answer nor a preflight lets them in."""
+    assert not cors_headers(service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT).headers)
+    assert not cors_headers(service.ask("GET", "/auth", headers={"Origin": ORIGIN}).headers)
+
+
+def test_pages_of_a_configured_origin_are_let_in(make_service: MakeService) -> None:
+    """The preflight comes without a key, for a browser sends none."""
+    service = make_service(server=config.Server(cors_origins=(ORIGIN,)))
+    result = service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT)
+    assert result.status_code in {200, 204}
+    assert result.headers["access-control-allow-origin"] == ORIGIN
+    assert "POST" in result.headers["access-control-allow-methods"]
+    assert "authorization" in result.headers["access-control-allow-headers"]
+    result = service.ask("GET", "/auth", headers={"Origin": ORIGIN})
+    assert result.headers["access-control-allow-origin"] == ORIGIN
+    assert result.headers["access-control-expose-headers"] == "x-request-id"
+    refused = service.ask("GET", "/auth", key="", headers={"Origin": ORIGIN})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_pages_of_another_origin_than_the_configured_stay_out(make_service: MakeService) -> None:
+    """Also one that looks like it, and the one of local files."""
+    service = make_service(server=config.Server(cors_origins=(ORIGIN,)))
+    for origin in (ORIGIN + ".evil.example", "http://chat.example.org", "null"):
+        result = service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT | {"Origin": origin})
+        assert "access-control-allow-origin" not in result.headers
+
+
+def test_a_star_lets_every_origin_in(make_service: MakeService) -> None:
+    """As the option says."""
+    service = make_service(server=config.Server(cors_origins=("*",)))
+    result = service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT)
+    assert result.headers["access-control-allow-origin"] == "*"
+
+
+def test_every_response_carries_an_id_of_its_own(service: Service) -> None:
+    """Good ones, refused ones and those of no route."""
+    asked = [
+        service.ask("GET", "/livez", key=""),
+        service.ask("GET", "/livez", key=""),
+        service.ask("POST", "/answer", {"prompt": "hi", "stream": True}),
+        service.ask("POST", "/answer", b"junk"),
+        service.ask("GET", "/auth", key=""),
+        service.ask("GET", "/none"),
+        service.ask("PUT", "/answer"),
+        service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT),
+        service.ask("DELETE", f"/keys/{service.other_key.id}", key=service.admin),
+    ]
+    ids = [result.headers["x-request-id"] for result in asked]
+    assert len(set(ids)) == len(ids)
+
+
+def request_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines of the request log."""
+    return [record.getMessage() for record in caplog.records if record.name == "llmd.request"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_is_one_line_with_its_tokens_and_without_its_text(
+    service: Service, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    """Who, what, how long, how many tokens; never a prompt, an answer or a key."""
+    caplog.set_level(logging.DEBUG)
+    body = {"prompt": "my secret question", "stream": stream, "session_id": 3}
+    service.ask("POST", "/answer", body, params={"token": service.user})
+    [line] = request_lines(caplog)
+    assert line.startswith("POST /answer 200 ")
+    assert line.endswith(
+        f"ms key={service.user_key.id} prompt=11 cached=4 completion=2 queue=1 prefill=20 decode=30"
+    )
+    for text in ("secret question", "Hello", service.user, service.user.split("_")[2]):
+        assert text not in caplog.text
+
+
+def test_a_refused_request_is_one_line_too(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its status; without the key that did not open."""
+    caplog.set_level(logging.DEBUG)
+    service.ask("GET", "/keys")
+    service.ask("GET", "/keys", key="not-a-key-but-secret")
+    service.ask("GET", "/none", key="")
+    assert [line.split()[:3] for line in request_lines(caplog)] == [
+        ["GET", "/keys", "403"],
+        ["GET", "/keys", "401"],
+        ["GET", "/none", "404"],
+    ]
+    assert "not-a-key" not in caplog.text

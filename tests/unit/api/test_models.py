@@ -1,0 +1,101 @@
+"""`/models`: what there is, and which one serves."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmd.errors import Conflict, ModelInvalid
+from llmd.store.settings import Selection
+from tests.support.service import Service
+
+
+def select(service: Service, **fields: object) -> tuple[int, str]:
+    """Choose with the admin's key; return the status and the code of the refusal."""
+    return service.code(service.ask("POST", "/models/model", fields, key=service.admin))
+
+
+def test_models_are_listed_in_the_form_of_both_kinds_of_clients(service: Service) -> None:
+    """The files' names for the seed's; OpenAI's objects beside them, of the profiles too."""
+    service.add_model("a.gguf")
+    (service.models / "notes.txt").write_text("no model")
+    listed = service.ask("GET", "/models").json
+    assert listed["models"] == ["a.gguf", "tiny.gguf"]
+    assert listed["object"] == "list"
+    modified_at = int((service.models / "a.gguf").stat().st_mtime)
+    assert listed["data"][1] == {
+        "id": "a.gguf",
+        "object": "model",
+        "created": modified_at,
+        "owned_by": "llmd",
+    }
+    assert [model["id"] for model in listed["data"]] == ["default", "a.gguf", "tiny.gguf"]
+    assert service.ask("GET", "/v1/models").json["data"] == listed["data"]
+
+
+def test_a_folder_without_models_is_an_empty_list(service: Service) -> None:
+    """Not an error; the profiles are there all the same."""
+    (service.models / "tiny.gguf").unlink()
+    listed = service.ask("GET", "/models").json
+    assert listed["models"] == []
+    assert [model["id"] for model in listed["data"]] == ["default"]
+
+
+def test_choosing_a_model_and_a_profile_tells_both(service: Service) -> None:
+    """`model_status` is what the seed's clients read; the choice holds after a restart."""
+    service.add_model("new.gguf")
+    service.put_profile("p")
+    body = {"model": "new.gguf", "model_config": "p"}
+    result = service.ask("POST", "/models/model", body, key=service.admin)
+    assert result.status_code == 200
+    assert result.json == {"model_status": True, "model": "new.gguf", "profile": "p"}
+    assert service.settings.selection() == Selection(model="new.gguf", profile="p")
+    assert service.ask("POST", "/answer", {"prompt": "hi"}).json["profile"] == "p"
+
+
+def test_either_may_be_chosen_alone(service: Service) -> None:
+    """The other stays."""
+    service.add_model("new.gguf")
+    service.put_profile("p")
+    for body in ({"model": "new.gguf"}, {"model_config": "p"}):
+        result = service.ask("POST", "/models/model", body, key=service.admin)
+        assert result.status_code == 200
+    assert service.settings.selection() == Selection(model="new.gguf", profile="p")
+
+
+def test_a_choice_of_what_is_not_there_changes_nothing(service: Service) -> None:
+    """404 for each, 422 for a file that is no model, and what served serves."""
+    service.add_model("broken.gguf", b"GGUF")
+    assert select(service, model="none.gguf") == (404, "model_not_found")
+    assert select(service, model="../x.gguf") == (404, "model_not_found")
+    assert select(service, model_config="none") == (404, "profile_not_found")
+    assert select(service, model="broken.gguf") == (422, "model_invalid")
+    assert select(service) == (422, "invalid_field")
+    assert select(service, model=None, model_config=None) == (422, "invalid_field")
+    assert select(service, model="tiny.gguf", typo="x") == (422, "invalid_field")
+    assert service.settings.selection() == Selection()
+    assert service.engine.model == "tiny.gguf"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Conflict("another model is being loaded"), (409, "conflict")),
+        (ModelInvalid("it could not be loaded"), (422, "model_invalid")),
+    ],
+)
+def test_a_model_that_does_not_come_to_serve_is_refused(
+    service: Service, error: Conflict | ModelInvalid, code: tuple[int, str]
+) -> None:
+    """The answer comes only after it serves, so it can say so."""
+    service.engine.switch_error = error
+    assert select(service, model="tiny.gguf") == code
+    assert service.settings.selection() == Selection()
+
+
+def test_a_choice_that_cannot_be_stored_is_refused(service: Service) -> None:
+    """507, and the old model serves."""
+    service.add_model("new.gguf")
+    service.ask("GET", "/auth", key=service.admin)
+    service.db.is_full = True
+    assert select(service, model="new.gguf") == (507, "store_full")
+    assert service.engine.model == "tiny.gguf"

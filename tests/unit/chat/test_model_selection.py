@@ -1,0 +1,174 @@
+"""Which model and which profile serve, at the start and after a choice."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmd.engine.model import Model
+from llmd.errors import (
+    Conflict,
+    InvalidField,
+    LlmdError,
+    ModelInvalid,
+    StoreFull,
+    UnknownModel,
+    UnknownProfile,
+)
+from llmd.store.settings import Selection
+from tests.support.service import Service
+
+
+def select(service: Service, model: str | None, profile: str | None) -> Selection:
+    """Choose, as the admin."""
+    return service.selector.select(model, profile, actor="boss")
+
+
+def started(service: Service, default_model: str = "") -> str | None:
+    """Start, and return the name of the model that is being loaded."""
+    service.engine.started_with.clear()
+    service.make_selector(default_model).start()
+    names = [model.name for model in service.engine.started_with]
+    return names[0] if names else None
+
+
+def test_the_start_takes_selected_then_the_profiles_then_default_then_first(
+    service: Service,
+) -> None:
+    """Each goes before all that come after it."""
+    for name in ("b.gguf", "c.gguf", "d.gguf"):
+        service.add_model(name)
+    service.add_model("a.gguf")
+    assert started(service) == "a.gguf"
+    assert started(service, "b.gguf") == "b.gguf"
+    service.put_profile("default", model="c.gguf")
+    assert started(service, "b.gguf") == "c.gguf"
+    service.settings.select(model="d.gguf", profile="default", actor="cli", now=0)
+    assert started(service, "b.gguf") == "d.gguf"
+
+
+def test_the_start_names_the_file_of_the_model(service: Service) -> None:
+    """The engine gets the name that people know and the path."""
+    service.selector.start()
+    [model] = service.engine.started_with
+    assert model == Model(name="tiny.gguf", path=str(service.models / "tiny.gguf"))
+
+
+def test_a_model_selected_without_its_profile_still_starts(service: Service) -> None:
+    """Without the profile `default` the default model serves."""
+    service.add_model("b.gguf")
+    with service.db.write() as tx:
+        tx.exec_driver_sql("UPDATE profiles SET deleted_at = 1")
+    assert started(service, "b.gguf") == "b.gguf"
+
+
+def test_an_empty_folder_is_the_reason_why_there_is_no_model(service: Service) -> None:
+    """It says what to do."""
+    (service.models / "tiny.gguf").unlink()
+    assert started(service) is None
+    assert "llmd model add" in service.engine.reason
+
+
+@pytest.mark.parametrize("name", ["gone.gguf", "broken.gguf"])
+def test_a_selected_model_that_cannot_be_loaded_is_the_reason(service: Service, name: str) -> None:
+    """No other model serves in its place: an answer would be from the wrong one."""
+    service.add_model("broken.gguf", b"GGUF and no more")
+    service.settings.select(model=name, profile="default", actor="cli", now=0)
+    assert started(service) is None
+    assert name in service.engine.reason
+
+
+def test_a_choice_is_stored_with_the_switch(service: Service) -> None:
+    """Both names, and what is returned is what is stored."""
+    service.add_model("new.gguf")
+    service.put_profile("p")
+    selection = select(service, "new.gguf", "p")
+    assert selection == Selection(model="new.gguf", profile="p") == service.settings.selection()
+    assert service.engine.switched_to == [
+        Model(name="new.gguf", path=str(service.models / "new.gguf"))
+    ]
+
+
+def test_a_profile_chosen_alone_brings_its_model(service: Service) -> None:
+    """One without a model keeps the one that is loaded."""
+    service.add_model("new.gguf")
+    service.put_profile("with", model="new.gguf")
+    service.put_profile("without")
+    assert select(service, None, "with") == Selection(model="new.gguf", profile="with")
+    assert select(service, None, "without") == Selection(model="new.gguf", profile="without")
+
+
+def test_a_model_chosen_alone_keeps_the_profile(service: Service) -> None:
+    """The selected one."""
+    service.add_model("new.gguf")
+    service.put_profile("p")
+    select(service, None, "p")
+    assert select(service, "new.gguf", None) == Selection(model="new.gguf", profile="p")
+
+
+def test_a_model_named_goes_before_that_of_the_profile(service: Service) -> None:
+    """An admin may try a profile with another model."""
+    service.put_profile("p", model="other.gguf")
+    assert select(service, "tiny.gguf", "p").model == "tiny.gguf"
+
+
+def test_a_choice_without_any_model_is_refused(service: Service) -> None:
+    """Nothing is loaded and nothing is named."""
+    service.engine.name = None
+    with pytest.raises(InvalidField) as refused:
+        select(service, None, "default")
+    assert refused.value.param == "model"
+
+
+@pytest.mark.parametrize(
+    ("model", "profile", "error"),
+    [
+        ("none.gguf", None, UnknownModel),
+        ("../tiny.gguf", None, UnknownModel),
+        (None, "none", UnknownProfile),
+        ("tiny.gguf", "none", UnknownProfile),
+        ("broken.gguf", None, ModelInvalid),
+        ("text.gguf", "p", ModelInvalid),
+    ],
+)
+def test_a_wrong_choice_changes_nothing(
+    service: Service, model: str | None, profile: str | None, error: type[LlmdError]
+) -> None:
+    """No load is even begun, and the selection stays."""
+    service.put_profile("p")
+    service.add_model("broken.gguf", b"GGUF and no more")
+    service.add_model("text.gguf", b"hello")
+    before = service.settings.selection()
+    with pytest.raises(error):
+        select(service, model, profile)
+    assert service.engine.switched_to == []
+    assert service.settings.selection() == before
+
+
+def test_a_choice_that_cannot_be_stored_leaves_the_old_model(service: Service) -> None:
+    """What serves and what is stored are never two things."""
+    service.add_model("new.gguf")
+    service.db.is_full = True
+    with pytest.raises(StoreFull):
+        select(service, "new.gguf", None)
+    assert service.engine.model == "tiny.gguf"
+    assert service.settings.selection() == Selection()
+
+
+def test_a_switch_that_fails_leaves_the_old_selection(service: Service) -> None:
+    """The choice is noted only once the model serves."""
+    service.add_model("new.gguf")
+    service.engine.switch_error = Conflict("another model is being loaded")
+    with pytest.raises(Conflict):
+        select(service, "new.gguf", None)
+    assert service.settings.selection() == Selection()
+
+
+def test_a_reload_starts_a_model_only_where_there_was_none(service: Service) -> None:
+    """A file that came after the start serves from then on."""
+    service.engine.name = None
+    service.selector.start_missing()
+    [model] = service.engine.started_with
+    assert model.name == "tiny.gguf"
+    service.engine.name = "tiny.gguf"
+    service.selector.start_missing()
+    assert len(service.engine.started_with) == 1

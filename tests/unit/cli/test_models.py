@@ -1,0 +1,213 @@
+"""`llmd model`: files of a library, with and without a daemon."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llmd.cli.main import cli
+from llmd.store.db import Database
+from llmd.store.settings import Selection, Settings
+from tests.support.gguf_file import build
+
+
+def llmd(config: Path, *args: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli, ["--config", str(config), *args])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Give a model outside of the library."""
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(build())
+    return file
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Give a configuration after `llmd init`, of a daemon that does not run."""
+    file = tmp_path / "llmd.toml"
+    write(file, port=1)
+    assert llmd(file, "init", "--key-file", str(tmp_path / "admin.key")).exit_code == 0
+    return file
+
+
+def write(file: Path, *, port: int) -> None:
+    """Write the configuration of a daemon at `port`."""
+    folder = file.parent
+    file.write_text(
+        f'[server]\nlisten = ["127.0.0.1:{port}"]\n[store]\nurl = "sqlite:///{folder}/llmd.db"\n'
+        f'[models]\ndir = "{folder}/models"\n[auth]\nargon2 = "cheapest"\n'
+    )
+
+
+def selection(config: Path) -> Selection:
+    """Return what the store has selected."""
+    db = Database(f"sqlite:///{config.parent}/llmd.db")
+    try:
+        return Settings(db).selection()
+    finally:
+        db.close()
+
+
+class FakeDaemon(HTTPServer):
+    """Load every model but those that are missing."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str | None, dict[str, Any]]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeDaemon
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def _send(self, status: int, body: object) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_GET(self) -> None:
+        self._send(200, {"status": "alive"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append((self.headers["authorization"], body))
+        if body.get("model") == "missing.gguf":
+            self._send(404, {"error": {"message": "there is no model", "code": "x"}})
+        else:
+            chosen = {"model": body.get("model", "loaded.gguf"), "profile": "default"}
+            self._send(200, {"model_status": True, **chosen})
+
+
+@pytest.fixture
+def daemon(config: Path) -> Iterator[FakeDaemon]:
+    """Give a daemon that runs at the address of the configuration."""
+    server = FakeDaemon()
+    write(config, port=server.server_port)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_model_is_added_listed_shown_and_removed(config: Path, model: Path) -> None:
+    """A file goes through the library by its name."""
+    assert llmd(config, "model", "add", str(model), "--name", "a.gguf").exit_code == 0
+    assert llmd(config, "model", "add", str(model), "--link").exit_code == 0
+    listed = json.loads(llmd(config, "model", "list", "--json").stdout)["models"]
+    assert [one["name"] for one in listed] == ["a.gguf", "tiny.gguf"]
+    assert (config.parent / "models/tiny.gguf").is_symlink()
+    shown = json.loads(llmd(config, "model", "show", "a.gguf", "--json").stdout)
+    assert (shown["architecture"], shown["num_context_tokens"]) == ("llama", 2048)
+    assert "context        2048 tokens\n" in llmd(config, "model", "show", "a.gguf").stdout
+    assert llmd(config, "model", "remove", "tiny.gguf").exit_code == 0
+    assert model.exists()
+    assert llmd(config, "model", "list").stdout.splitlines()[1].startswith("a.gguf")
+
+
+def test_an_empty_library_says_how_to_fill_it(config: Path) -> None:
+    """`model list` without models is no failure."""
+    result = llmd(config, "model", "list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "`llmd model add FILE`" in result.stderr
+
+
+def test_a_file_that_is_no_model_is_not_added(config: Path) -> None:
+    """`model add` checks before it copies."""
+    result = llmd(config, "model", "add", str(config), "--name", "x.gguf")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("llmd: cannot add the model: ")
+    assert json.loads(llmd(config, "model", "list", "--json").stdout) == {"models": []}
+
+
+def test_without_a_daemon_the_choice_is_stored(config: Path, model: Path) -> None:
+    """`model use` writes the selection for the next start, after a check of the file."""
+    llmd(config, "model", "add", str(model))
+    result = llmd(config, "model", "use", "tiny.gguf")
+    assert result.exit_code == 0, result.stderr
+    assert "from the next start on" in result.stderr
+    assert selection(config) == Selection(model="tiny.gguf", profile="default")
+
+
+def test_without_a_daemon_a_profile_brings_its_model(config: Path, model: Path) -> None:
+    """`model use --profile` alone selects the profile and the model that it names."""
+    llmd(config, "model", "add", str(model))
+    llmd(config, "profile", "set", "p", "model=tiny.gguf")
+    assert llmd(config, "model", "use", "--profile", "p").exit_code == 0
+    assert selection(config) == Selection(model="tiny.gguf", profile="p")
+
+
+@pytest.mark.parametrize("args", [["missing.gguf"], ["tiny.gguf", "--profile", "missing"]])
+def test_what_is_not_there_is_not_chosen(config: Path, model: Path, args: list[str]) -> None:
+    """Neither an unknown model nor an unknown profile changes the selection."""
+    llmd(config, "model", "add", str(model))
+    result = llmd(config, "model", "use", *args)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("llmd: cannot use the model: ")
+    assert selection(config) == Selection()
+
+
+def test_the_selected_model_is_not_removed(config: Path, model: Path) -> None:
+    """`model remove` keeps the file that the next start needs."""
+    llmd(config, "model", "add", str(model))
+    llmd(config, "model", "use", "tiny.gguf")
+    result = llmd(config, "model", "remove", "tiny.gguf")
+    assert result.exit_code == 1
+    assert "tiny.gguf is selected" in result.stderr
+    assert (config.parent / "models/tiny.gguf").exists()
+
+
+def test_a_daemon_that_runs_is_asked(config: Path, daemon: FakeDaemon) -> None:
+    """`model use` sends what is given, with the admin's key, and leaves the store to the daemon."""
+    shown = json.loads(llmd(config, "model", "use", "m.gguf", "--profile", "p", "--json").stdout)
+    assert shown == {"model": "m.gguf", "profile": "default", "serving": True}
+    assert llmd(config, "model", "use", "--profile", "q").exit_code == 0
+    key = (config.parent / "admin.key").read_text().strip()
+    assert daemon.asked == [
+        (f"Bearer {key}", {"model": "m.gguf", "model_config": "p"}),
+        (f"Bearer {key}", {"model_config": "q"}),
+    ]
+    assert selection(config) == Selection()
+
+
+def test_what_the_daemon_refuses_is_told(config: Path, daemon: FakeDaemon) -> None:
+    """The daemon's reason is the command's, and nothing is stored behind its back."""
+    result = llmd(config, "model", "use", "missing.gguf")
+    assert result.exit_code == 1
+    assert result.stderr == "llmd: cannot use the model: there is no model\n"
+    assert selection(config) == Selection()
+
+
+def test_a_running_daemon_needs_a_key(config: Path, daemon: FakeDaemon) -> None:
+    """Without a key the choice is not written past a daemon that runs."""
+    (config.parent / "admin.key").unlink()
+    result = llmd(config, "model", "use", "m.gguf")
+    assert result.exit_code == 1
+    assert "asked with an admin key" in result.stderr
+    assert daemon.asked == []
+
+
+def test_another_machines_daemon_is_not_replaced_by_this_store(config: Path, model: Path) -> None:
+    """With --url nothing is stored here when nobody answers there."""
+    llmd(config, "model", "add", str(model))
+    result = llmd(config, "model", "use", "tiny.gguf", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert selection(config) == Selection()
+
+
+def test_use_without_a_name_is_wrong_usage(config: Path) -> None:
+    """`model use` needs a model or a profile."""
+    assert llmd(config, "model", "use").exit_code == 2

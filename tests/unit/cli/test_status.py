@@ -1,0 +1,53 @@
+"""`llmd status` against a small server that speaks the daemon's API."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.fake_daemon import STATUS, FakeDaemon, llmd
+
+
+def test_status_shows_model_and_load(config: Path) -> None:
+    """`status` prints a name and a value a line, and ends with 0 when ready."""
+    result = llmd(config, "status")
+    assert result.exit_code == 0, result.stderr
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["state"] == "ready"
+    assert lines["model"] == "m.gguf"
+    assert lines["sequences"] == "2 of 8 running, 1 waiting"
+    assert lines["uptime"] == "1 d 2 h"
+
+
+def test_status_as_json_says_whether_it_is_ready(config: Path, daemon: FakeDaemon) -> None:
+    """`status --json` is the API's object with the address and the health."""
+    shown = json.loads(llmd(config, "status", "--json").stdout)
+    assert shown == {"url": daemon.url, "ready": True, **STATUS}
+
+
+def test_status_fails_while_the_daemon_is_not_ready(config: Path, daemon: FakeDaemon) -> None:
+    """A daemon that loads its model makes status 1, with the reason on standard error."""
+    daemon.health = (503, {"status": "loading", "reason": "the model is loading"})
+    result = llmd(config, "status")
+    assert result.exit_code == 1
+    assert result.stderr == "llmd: not ready: the model is loading\n"
+    shown = llmd(config, "status", "--json")
+    assert (shown.exit_code, json.loads(shown.stdout)["ready"]) == (1, False)
+
+
+def test_status_without_a_key_shows_the_health(
+    config: Path, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """What needs no key is told to everybody."""
+    (tmp_path / "admin.key").unlink()
+    result = llmd(config, "status")
+    assert result.exit_code == 0
+    assert "m.gguf" in result.stdout
+    assert daemon.keys == [None]
+
+
+def test_status_fails_when_nothing_is_there(config: Path) -> None:
+    """A daemon that cannot be reached makes status 1."""
+    result = llmd(config, "status", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "llmd: cannot tell the status: llmd does not answer at" in result.stderr

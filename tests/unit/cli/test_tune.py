@@ -1,0 +1,92 @@
+"""`llmd tune`: what it shows, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llmd import config
+from llmd.cli.main import cli
+from llmd.engine.tuning import Speed, Tuner
+from tests.support.gguf_file import build
+
+
+def llmd(file: Path, *args: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli, ["--config", str(file), *args])
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the configuration of a machine of four cores with a model, and no engine behind it."""
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "tiny.gguf").write_bytes(build())
+    file = tmp_path / "llmd.toml"
+    file.write_text(
+        f'[server]\nlisten = ["127.0.0.1:1"]\n[store]\nurl = "sqlite:///{tmp_path}/llmd.db"\n'
+        f'[models]\ndir = "{models}"\n'
+    )
+    assert llmd(file, "init", "--key-file", str(tmp_path / "admin.key")).exit_code == 0
+
+    def measure(_tuner: Tuner, threads: int, batch: int) -> Speed:
+        return Speed(
+            threads=threads,
+            batch=batch,
+            read=100.0 * threads * (1 if batch > 128 else 0.5),
+            alone=50.0,
+            together=80.0 * threads,
+        )
+
+    monkeypatch.setattr(Tuner, "measure", measure)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
+    return file
+
+
+def test_tune_shows_what_each_setting_gives_and_changes_nothing(installed: Path) -> None:
+    """The figures of every setting, which of them to take, and how to take it."""
+    result = llmd(installed, "tune")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()[1:5]] == [
+        ["1", "384", "100.0", "50.0", "80.0", "threads"],
+        ["2", "384", "200.0", "50.0", "160.0"],
+        ["3", "384", "300.0", "50.0", "240.0"],
+        ["4", "384", "400.0", "50.0", "320.0", "threads_batch,", "batch"],
+    ]
+    assert "[engine]\nthreads = 1\nthreads_batch = 4\nbatch = 384\n" in result.stdout
+    assert "llmd tune --write" in result.stderr
+    assert not (installed.parent / "conf.d").exists()
+
+
+def test_tune_writes_what_the_next_start_reads(installed: Path) -> None:
+    """Beside the configuration, in the form that it is read in."""
+    result = llmd(installed, "tune", "tiny.gguf", "--write", "--json")
+    assert result.exit_code == 0
+    file = installed.parent / "conf.d" / "50-tuned.toml"
+    told = json.loads(result.stdout)
+    assert told["written"] == str(file)
+    assert told["engine"] == {"threads": 1, "threads_batch": 4, "batch": 384}
+    assert len(told["speeds"]) == 6
+    engine = config.load(installed).engine
+    assert (engine.threads, engine.threads_batch, engine.batch) == (1, 4, 384)
+    assert [found.name for found in file.parent.iterdir()] == ["50-tuned.toml"]
+
+
+def test_tune_of_a_model_that_is_not_there_says_so(installed: Path) -> None:
+    """As every other command on models does."""
+    result = llmd(installed, "tune", "big.gguf")
+    assert result.exit_code == 1
+    assert "cannot measure" in result.stderr
+    assert "big.gguf" in result.stderr
+
+
+def test_tune_without_any_model_says_how_to_add_one(installed: Path) -> None:
+    """There is nothing to measure."""
+    (installed.parent / "models" / "tiny.gguf").unlink()
+    result = llmd(installed, "tune")
+    assert result.exit_code == 1
+    assert "llmd model add FILE" in result.stderr

@@ -1,0 +1,102 @@
+"""A worker that makes no progress, and one that only seems so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import msgspec
+import pytest
+
+from llmd import config
+from llmd.engine.pace import Pace
+from llmd.engine.protocol import Beat
+from llmd.engine.watch import Watch
+from llmd.errors import EngineDied, EngineFailed
+from tests.support.fake_backend import wait_until
+from tests.support.supervisors import (
+    LIMIT_S,
+    WATCH,
+    Supervise,
+    is_alive,
+    read_delta,
+    read_done,
+    submit,
+)
+
+
+def test_worker_that_hangs_in_a_request_is_killed_and_replaced(supervise: Supervise) -> None:
+    """A request without progress for too long ends in an error, and the next is served."""
+    supervisor = supervise(settings=config.Engine(load_timeout_s=LIMIT_S, stall_s=0.05))
+    supervisor.wait_ready()
+    pid, _ = read_done(submit(supervisor, "say pid"))
+    with pytest.raises(EngineDied):
+        read_done(submit(supervisor, "hang now"))
+    supervisor.wait_ready()
+    assert not is_alive(int(pid))
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+
+
+def test_worker_that_is_stopped_from_outside_is_killed_and_replaced(supervise: Supervise) -> None:
+    """A frozen process is a hang too."""
+    supervisor = supervise(settings=config.Engine(load_timeout_s=LIMIT_S, stall_s=0.05))
+    supervisor.wait_ready()
+    pid, _ = read_done(submit(supervisor, "say pid"))
+    os.kill(int(pid), signal.SIGSTOP)
+    with pytest.raises(EngineDied):
+        read_done(submit(supervisor, "say hello"))
+    supervisor.wait_ready()
+    assert read_done(submit(supervisor, "say hello")) == ("hello", "stop")
+
+
+def test_model_whose_loading_makes_no_progress_is_given_up(supervise: Supervise) -> None:
+    """A hang while loading is ended by its own, longer limit."""
+    supervisor = supervise("hang", settings=config.Engine(load_timeout_s=0.05))
+    with pytest.raises(EngineFailed, match="SIGKILL"):
+        supervisor.wait_ready()
+
+
+def test_stall_is_judged_by_the_steps_before(supervise: Supervise) -> None:
+    """Neither an idle worker nor one with slow steps is a hang, and ten usual steps are."""
+    settings = config.Engine(load_timeout_s=1000, stall_s=30)
+    supervisor = supervise(settings=settings, watch=Watch(command=WATCH.command, poll_s=LIMIT_S))
+    supervisor.wait_ready()
+
+    def is_stalled(silent_s: float) -> bool:
+        supervisor._last_event_at = time.monotonic() - silent_s
+        return supervisor._is_stalled()
+
+    assert not is_stalled(10_000)
+    generation = submit(supervisor, "wait here")
+    assert time.monotonic() - supervisor._last_event_at < 5000
+    assert read_delta(generation) == "here"
+    wait_until(lambda: supervisor._pace.limit_s() is not None)
+    supervisor._pace = Pace(1)
+    assert not is_stalled(900)
+    assert is_stalled(1100)
+    supervisor._pace.add(1.0, 1)
+    assert not is_stalled(25)
+    assert is_stalled(35)
+    supervisor._pace.add(20.0, 1)
+    assert not is_stalled(190)
+    assert is_stalled(210)
+
+
+def test_pace_is_learnt_from_steps_alone(supervise: Supervise) -> None:
+    """Counts that come between steps, with a length of 0, do not make the usual step shorter."""
+    supervisor = supervise()
+    supervisor.wait_ready()
+    beat = Beat(
+        num_running=0,
+        num_waiting=0,
+        num_prompt_tokens=0,
+        num_cached_tokens=0,
+        num_completion_tokens=0,
+        step_s=2.0,
+    )
+    supervisor._handle(beat)
+    limit_s = supervisor._pace.limit_s()
+    assert limit_s is not None
+    supervisor._handle(msgspec.structs.replace(beat, step_s=0.0))
+    assert supervisor._pace.limit_s() == limit_s

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmd.errors import (
+    ConfigError,
+    Conflict,
+    InvalidField,
+    ModelInvalid,
+    StoreFull,
+    StoreUnavailable,
+    UnknownModel,
+)
+from llmd.models.library import Library
+from tests.support.gguf_file import build, having, string
+
+GOOD = build()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with two models, and with what is none."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in ("b.gguf", "a.gguf", ".hidden.gguf", "-rf.gguf", "note.txt", "A.GGUF", "x\ny.gguf"):
+        (folder / name).write_bytes(GOOD)
+    (folder / "folder.gguf").mkdir()
+    (folder / "broken.gguf").symlink_to(tmp_path / "nowhere.gguf")
+    (folder / "folder-link.gguf").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.gguf")
+    (folder / os.fsdecode(b"\xff.gguf")).write_bytes(GOOD)
+    (tmp_path / "secret.gguf").write_bytes(GOOD)
+    return folder
+
+
+def test_list_has_the_model_files_by_name(folder: Path) -> None:
+    """Regular files that end in .gguf are listed in order; all else is not there."""
+    (folder / "link to c.gguf").symlink_to(folder.parent / "secret.gguf")
+    files = Library(folder).list()
+    assert [file.name for file in files] == ["a.gguf", "b.gguf", "link to c.gguf"]
+    assert {file.size_bytes for file in files} == {len(GOOD)}
+    assert files[0].modified_at == int((folder / "a.gguf").stat().st_mtime)
+    assert files[0].path == folder / "a.gguf"
+
+
+def test_folder_not_yet_made_has_no_models(tmp_path: Path) -> None:
+    """A missing folder is an empty library, a folder that is a file a wrong setting."""
+    assert Library(tmp_path / "none").list() == []
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"models\.dir"):
+        Library(tmp_path / "file").list()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a",
+        "A.gguf",
+        "a.gguf ",
+        " a.gguf",
+        "a.gguf\0",
+        "a.gguf\n",
+        "a.gguf/",
+        "./a.gguf",
+        "../secret.gguf",
+        "../models/a.gguf",
+        "..\\secret.gguf",
+        "%2e%2e/secret.gguf",
+        "folder.gguf/../a.gguf",
+        "/etc/passwd",
+        "~/a.gguf",
+        "*.gguf",
+        "\uff41.gguf",
+        "a\u200b.gguf",
+        "а.gguf",
+        os.fsdecode(b"\xff.gguf"),
+        "x\ny.gguf",
+        ".hidden.gguf",
+        "-rf.gguf",
+        "folder.gguf",
+        "pipe.gguf",
+        "broken.gguf",
+        "a" * 100_000 + ".gguf",
+    ],
+)
+def test_name_that_is_not_listed_is_unknown(name: str, folder: Path) -> None:
+    """Traversal, NUL, look-alikes: whatever is no listed name is refused, in few words."""
+    library = Library(folder)
+    for look in (library.find, library.check, library.remove):
+        with pytest.raises(UnknownModel) as caught:
+            look(name)
+        assert len(caught.value.message) < 600
+    assert (folder.parent / "secret.gguf").exists()
+
+
+@settings(max_examples=100)
+@given(name=st.text())
+def test_any_text_is_unknown_in_an_empty_library(name: str) -> None:
+    """No text whatever is made into a path."""
+    with pytest.raises(UnknownModel):
+        Library(Path("/nonexistent")).find(name)
+
+
+def test_header_is_read_anew_when_the_file_changes(folder: Path) -> None:
+    """A header comes from memory until another file stands in its place."""
+    library = Library(folder)
+    first = library.check("a.gguf")
+    assert library.check("a.gguf") is first
+    other = folder / "new"
+    other.write_bytes(build(having(string("general.name", "Mini"))))
+    other.rename(folder / "a.gguf")
+    assert library.check("a.gguf").name == "Mini"
+
+
+def test_broken_model_is_named(folder: Path) -> None:
+    """A check of a file cut short says which file and what is wrong."""
+    (folder / "a.gguf").write_bytes(GOOD[:-5])
+    with pytest.raises(ModelInvalid, match=r"^a\.gguf: truncated"):
+        Library(folder).check("a.gguf")
+
+
+def test_added_file_is_a_copy(tmp_path: Path) -> None:
+    """A file is copied whole, readable for all, and tells its progress; nothing else is left."""
+    source = tmp_path / "m.gguf"
+    source.write_bytes(GOOD)
+    steps: list[tuple[int, int]] = []
+    library = Library(tmp_path / "models")
+    added = library.add(source, progress=lambda done, total: steps.append((done, total)))
+    assert added.path.read_bytes() == GOOD
+    assert added.path.stat().st_mode & 0o777 == 0o644
+    assert steps == [(len(GOOD), len(GOOD))]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["m.gguf"]
+    source.unlink()
+    assert library.check("m.gguf").name == "Tiny"
+
+
+def test_linked_file_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link takes no space, holds from any folder, and goes without its file."""
+    (tmp_path / "m.gguf").write_bytes(GOOD)
+    monkeypatch.chdir(tmp_path)
+    library = Library(tmp_path / "models")
+    added = library.add(Path("m.gguf"), name="n.gguf", link=True)
+    assert added.path.readlink() == tmp_path / "m.gguf"
+    assert library.check("n.gguf").name == "Tiny"
+    library.remove("n.gguf")
+    assert library.list() == []
+    assert (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_broken_file_is_not_added(link: bool, tmp_path: Path) -> None:
+    """What cannot be loaded does not get into the library."""
+    (tmp_path / "m.gguf").write_bytes(GOOD[:-1])
+    library = Library(tmp_path / "models")
+    with pytest.raises(ModelInvalid, match="truncated"):
+        library.add(tmp_path / "m.gguf", link=link)
+    assert library.list() == []
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_model_is_not_overwritten(link: bool, folder: Path) -> None:
+    """A taken name is a conflict, a link to nowhere included, and what is there stays."""
+    source = folder.parent / "secret.gguf"
+    source.write_bytes(build(having(string("general.name", "Mini"))))
+    library = Library(folder)
+    for name in ("a.gguf", "broken.gguf"):
+        with pytest.raises(Conflict):
+            library.add(source, name=name, link=link)
+    assert library.check("a.gguf").name == "Tiny"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "m", "../m.gguf", "/m.gguf", ".m.gguf", "-m.gguf", "m\n.gguf", "x" * 251 + ".gguf"]
+)
+def test_name_that_could_not_be_listed_is_refused(name: str, tmp_path: Path) -> None:
+    """A file is added only under a name by which it will be found."""
+    (tmp_path / "m.gguf").write_bytes(GOOD)
+    with pytest.raises(InvalidField):
+        Library(tmp_path / "models").add(tmp_path / "m.gguf", name=name)
+    assert not (tmp_path / "models").exists()
+
+
+def test_copy_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
+    """Neither a part nor a model is left when the copying ends early."""
+    (tmp_path / "m.gguf").write_bytes(GOOD)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    library = Library(tmp_path / "models")
+    with pytest.raises(KeyboardInterrupt):
+        library.add(tmp_path / "m.gguf", progress=interrupt)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_part_of_a_crash_is_cleared_away_a_day_later(tmp_path: Path) -> None:
+    """An old part of a copy that never ended is removed by the next, a young one is left alone."""
+    (tmp_path / "m.gguf").write_bytes(GOOD)
+    (tmp_path / "models").mkdir()
+    old, young = tmp_path / "models/.old.part", tmp_path / "models/.young.part"
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    Library(tmp_path / "models").add(tmp_path / "m.gguf")
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_file_that_changes_while_it_is_copied_is_refused(tmp_path: Path) -> None:
+    """A model still being written is not taken for whole."""
+    source = tmp_path / "m.gguf"
+    source.write_bytes(GOOD)
+
+    def overwrite(done: int, total: int) -> None:
+        with source.open("ab") as file:
+            file.write(b"more")
+
+    def once(done: int, total: int) -> None:
+        if done == total:
+            overwrite(done, total)
+
+    library = Library(tmp_path / "models")
+    with pytest.raises(ModelInvalid, match="changed while it was copied"):
+        library.add(source, progress=once)
+    assert library.list() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.ENOSPC, StoreFull), (errno.EROFS, StoreUnavailable)]
+)
+def test_disk_that_cannot_take_a_model_is_named(
+    number: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full or read-only disk is an error of ours that names the folder; no part is left."""
+    (tmp_path / "m.gguf").write_bytes(GOOD)
+
+    def fail(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(expected, match="models"):
+        Library(tmp_path / "models").add(tmp_path / "m.gguf")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_removed_model_is_gone_for_new_readers_only(folder: Path) -> None:
+    """A file that is removed leaves the list, and stays whole for who has it open."""
+    library = Library(folder)
+    with (folder / "a.gguf").open("rb") as opened:
+        library.remove("a.gguf")
+        assert opened.read() == GOOD
+    assert [file.name for file in library.list()] == ["b.gguf"]
+
+
+def test_files_of_packages_are_listed_and_never_removed(folder: Path, tmp_path: Path) -> None:
+    """One of the same name in the admin's own folder goes before."""
+    packaged = tmp_path / "packaged"
+    packaged.mkdir()
+    for name in ("a.gguf", "shipped.gguf"):
+        (packaged / name).write_bytes(GOOD)
+    library = Library(folder, packaged)
+    assert [file.name for file in library.list()] == ["a.gguf", "b.gguf", "shipped.gguf"]
+    assert library.find("a.gguf").path == folder / "a.gguf"
+    library.check("shipped.gguf")
+    with pytest.raises(Conflict, match="belongs to a package"):
+        library.remove("shipped.gguf")
+    library.remove("a.gguf")
+    assert library.find("a.gguf").path == packaged / "a.gguf"
+    assert Library(folder, tmp_path / "none").list()

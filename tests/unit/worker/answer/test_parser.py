@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llmd.engine.protocol import CallDelta, Delta, Tool, Tools
+from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
+from tests.support.parsing import (
+    ARGUMENTS,
+    CALL,
+    CODER_ARGUMENTS,
+    CODER_CALL,
+    LLAMA_CALL,
+    OBJECT,
+    SYNTAXES,
+    THINKING,
+    TOOLS,
+    WEATHER,
+    Answer,
+    parse,
+    parser_of,
+)
+
+
+def _cut(text: str, cuts: set[int]) -> list[str]:
+    ends = [*sorted(cut for cut in cuts if cut < len(text)), len(text)]
+    return [text[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+_fragments = st.lists(
+    st.sampled_from([
+        CALL, OBJECT, LLAMA_CALL, CODER_CALL, ARGUMENTS,
+        "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>",
+        "<think>", "</think>", "[THINK]", "[/THINK]",
+        "<function=", "weather", ">", "<parameter=city>", "</parameter>", "</function>",
+        '{"name": "weather", ', '"arguments": ', '{"arguments": {}, ', '"name": "now"', '"id": "x"',
+        "{", "}", "[", "]", "<", '"', "\\", ",", ":", ";", " ", "\n", "\n\n", "text", "é",
+    ]),
+    max_size=10,
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from(SYNTAXES),
+    _fragments,
+    st.sets(st.integers(0, 200), max_size=30),
+    st.booleans(),
+    st.sampled_from([TOOLS, None]),
+)
+@example(THINKING, ["<think>", "\n", "<", "</think>", "\n", CALL], set(range(200)), False, TOOLS)
+@example(MISTRAL, ["[TOOL_CALLS]", "[", OBJECT, ",", "{"], set(range(200)), False, TOOLS)
+def test_pieces_of_an_answer_never_change_what_comes_out(
+    syntax: Syntax, fragments: list[str], cuts: set[int], is_thinking: bool, tools: Tools | None
+) -> None:
+    """However the answer is cut, text, thought and calls are the same, joined."""
+    is_thinking = is_thinking and syntax.thinks
+    text = "".join(fragments)
+    whole = parse(parser_of(syntax, tools=tools, is_thinking=is_thinking), text)
+    pieces = _cut(text, cuts)
+    assert parse(parser_of(syntax, tools=tools, is_thinking=is_thinking), *pieces) == whole
+
+
+@given(st.sampled_from([HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER]), _fragments)
+def test_text_without_calls_comes_out_as_it_is(syntax: Syntax, fragments: list[str]) -> None:
+    """Where nothing is a call, no letter is lost, white space and markers included."""
+    text = "".join(fragments)
+    answer = parse(parser_of(syntax), text)
+    if not answer.calls:
+        assert answer.text == text
+
+
+@given(_fragments)
+def test_markers_are_text_where_there_are_no_tools(fragments: list[str]) -> None:
+    """Without tools an answer may well be about tool calls."""
+    text = "".join(fragments)
+    assert parse(parser_of(HERMES, tools=None), text) == Answer(text=text)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "text", "calls"),
+    [
+        (HERMES, CALL, [WEATHER]),
+        (HERMES, f"{CALL}\n{CALL}", [WEATHER, WEATHER]),
+        (HERMES, f"<tool_call>{OBJECT}</tool_call>{CALL}\n", [WEATHER, WEATHER]),
+        (HERMES, f"<tool_call>\n{OBJECT}\n{CALL}", [WEATHER, WEATHER]),
+        (HERMES, f"<tool_call>\n{OBJECT[:-1]}\n</tool_call>", [WEATHER]),
+        (HERMES, '<tool_call>{"name": "now", "arguments": {}}', [("now", "{}")]),
+        (HERMES, '<tool_call>{"name": "now"}</tool_call>', [("now", "{}")]),
+        (HERMES, '<tool_call>{"arguments": {"a": 1}, "name": "now"}', [("now", '{"a": 1}')]),
+        (
+            HERMES,
+            '<tool_call>{"id": 1, "name": "now", "arguments": {}, "x": [{}], "y": null}',
+            [("now", "{}")],
+        ),
+        (MISTRAL, f"[TOOL_CALLS][{OBJECT}]", [WEATHER]),
+        (MISTRAL, f"[TOOL_CALLS] [{OBJECT}, {OBJECT}]\n", [WEATHER, WEATHER]),
+        (MISTRAL, f"[TOOL_CALLS]{OBJECT}", [WEATHER]),
+        (MISTRAL, f"[TOOL_CALLS]weather[ARGS]{ARGUMENTS}", [WEATHER]),
+        (
+            MISTRAL_NAMED,
+            f"[TOOL_CALLS]weather[ARGS]{ARGUMENTS}[TOOL_CALLS]now[CALL_ID]a1[ARGS] {{}}",
+            [WEATHER, ("now", "{}")],
+        ),
+        (MISTRAL_NAMED, f"[TOOL_CALLS][{OBJECT}]", [WEATHER]),
+        (LLAMA3, LLAMA_CALL, [WEATHER]),
+        (LLAMA3, f"\n<|python_tag|>{LLAMA_CALL}", [WEATHER]),
+        (LLAMA3, f"{LLAMA_CALL}; {LLAMA_CALL}\n{LLAMA_CALL}", [WEATHER] * 3),
+        (LLAMA3, f'{{"type": "function", {LLAMA_CALL[1:]}', [WEATHER]),
+        (QWEN3_CODER, CODER_CALL, [("weather", CODER_ARGUMENTS)]),
+        (QWEN3_CODER, f"{CODER_CALL}\n{CODER_CALL}", [("weather", CODER_ARGUMENTS)] * 2),
+        (QWEN3_CODER, CODER_CALL.removeprefix("<tool_call>\n"), [("weather", CODER_ARGUMENTS)]),
+        (QWEN3_CODER, "<tool_call>\n<function=now>\n</function>\n</tool_call>", [("now", "{}")]),
+    ],
+)
+def test_calls_are_read_in_every_form_that_a_family_writes(
+    syntax: Syntax, text: str, calls: list[tuple[str, str]]
+) -> None:
+    """Each call has its name, and its arguments letter by letter as the model wrote them."""
+    assert parse(parser_of(syntax), text) == Answer(calls=calls)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "call"),
+    [
+        (HERMES, CALL),
+        (MISTRAL, f"[TOOL_CALLS][{OBJECT}]"),
+        (LLAMA3, f"<|python_tag|>{LLAMA_CALL}"),
+    ],
+)
+def test_text_around_calls_is_text_without_the_white_space_between(
+    syntax: Syntax, call: str
+) -> None:
+    """Text before and after a call is kept; the white space next to the call is not text."""
+    answer = parse(parser_of(syntax), f"  Let me  see.\n\n{call}\n Done. \n")
+    assert answer == Answer(text="  Let me  see.Done. \n", calls=[WEATHER])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        " tag",
+        "\n{",
+        "\n[]",
+        "{}",
+        '{"name": "weather"',
+        '{"name": "other", "arguments": {}}',
+        '{"name": 5, "arguments": {}}',
+        '{"name": "\\x", "arguments": {}}',
+        '{"name": "weather", "arguments": "{}"}',
+        '{"name": "weather" "arguments": {}}',
+        '{"name": "weather", }',
+        '{"temperature": 5, "name": "now"}',
+        '{"arguments": {}}',
+        '{"arguments": {"a": 1}, "name": "other"}',
+        '{"id": , "name": "now"}',
+        "now{}",
+        "now[ARGS]5",
+        "other[ARGS]{}",
+        "<function",
+        "<function=other>\n</function>",
+        "<function=now>\n<parameter=a>\n1\n</function>",
+        "<function=now>\n1\n</function>",
+        "<function=now\n</function>",
+    ],
+)
+@pytest.mark.parametrize("syntax", [HERMES, QWEN3_CODER])
+def test_what_is_no_call_comes_out_as_text(syntax: Syntax, body: str) -> None:
+    """A marker with anything but a call of one of the tools behind it stays what it was."""
+    text = f"Use \n<tool_call>{body}"
+    assert parse(parser_of(syntax), text) == Answer(text=text)
+
+
+def test_call_behind_what_is_none_is_a_call() -> None:
+    """A marker in the text does not hide the one that counts."""
+    answer = parse(parser_of(HERMES), f"I write <tool_call> now: {CALL}")
+    assert answer == Answer(text="I write <tool_call> now:", calls=[WEATHER])
+
+
+def test_call_that_is_cut_is_as_far_as_it_came() -> None:
+    """Once its arguments have begun a call is one; what is cut behind them is dropped."""
+    for end in range(CALL.index("{", 20) + 1, len(CALL)):
+        answer = parse(parser_of(HERMES), CALL[:end])
+        assert answer.text == ""
+        assert answer.calls == [("weather", CALL[CALL.index("{", 20) : end][: len(ARGUMENTS)])]
+    call = '<tool_call>{"name": "now", "arguments": {}'
+    assert parse(parser_of(HERMES), f'{call}, "id": "x') == Answer(calls=[("now", "{}")])
+    # What is no part of a call at all is not lost.
+    assert parse(parser_of(HERMES), f"{call}, and so on") == Answer(
+        text=", and so on", calls=[("now", "{}")]
+    )
+
+
+def test_rest_of_a_list_that_is_none_comes_out_as_text() -> None:
+    """The calls before stay; what is no further call is not lost."""
+    answer = parse(parser_of(MISTRAL), f'[TOOL_CALLS][{OBJECT}, {{"name": "other"}}]')
+    assert answer == Answer(text=', {"name": "other"}]', calls=[WEATHER])
+
+
+def test_arguments_come_as_the_model_writes_them() -> None:
+    """The name comes when the arguments begin, and each piece of these at once."""
+    parser = parser_of(HERMES)
+    head = CALL[: CALL.index("{", 20)]
+    assert parser.push(head) == []
+    assert parser.push('{"ci') == [
+        CallDelta(id=7, index=0, name="weather"),
+        CallDelta(id=7, index=0, arguments='{"ci'),
+    ]
+    assert parser.push('ty": ') == [CallDelta(id=7, index=0, arguments='ty": ')]
+    assert parser.push('"}"}}\n') == [CallDelta(id=7, index=0, arguments='"}"}')]
+
+
+def test_text_is_given_away_as_soon_as_it_can_be_no_marker() -> None:
+    """Only white space and the beginning of a marker are held back."""
+    parser = parser_of(HERMES)
+    assert parser.push("one \n") == [Delta(7, "one")]
+    assert parser.push("two <tool") == [Delta(7, " \ntwo")]
+    assert parser.push("s> <") == [Delta(7, " <tools>")]
+    assert parser.finish() == [Delta(7, " <")]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "shown"),
+    [
+        ('{"name": "wea', ""),
+        ('{"parameters": {"a": 1}, ', ""),
+        ('{"name": "Anna"', '{"name": "Anna"'),
+        ('{"age": 5', '{"age"'),
+        ('{"name" 5', '{"name" '),
+        ("{5", "{"),
+        ('a {"name": "weather"', 'a {"name": "weather"'),
+    ],
+)
+def test_object_without_a_marker_is_held_while_it_could_be_a_call(chunk: str, shown: str) -> None:
+    """JSON that a Llama answers with is shown as soon as it can be no call of a tool."""
+    parser = parser_of(LLAMA3)
+    events = parser.push(chunk)
+    assert "".join(event.text for event in events if isinstance(event, Delta)).startswith(shown)
+    assert bool(events) == bool(shown)
+    assert parse(parser_of(LLAMA3), chunk) == Answer(text=chunk)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        ({"type": "string"}, "5", '"5"'),
+        ({"type": "string"}, '\n"quoted"\n', '"\\n\\"quoted\\"\\n"'),
+        ({"type": "integer"}, "5", "5"),
+        ({"type": "number"}, " 1e400 ", "1e400"),
+        ({"type": "array"}, '[1,\n "a"]', '[1,\n "a"]'),
+        ({"type": "boolean"}, "True", '"True"'),
+        ({"type": "number"}, "NaN", '"NaN"'),
+        ({"type": ["string", "null"]}, "null", "null"),
+        ({"type": ["string", "null"]}, "5", '"5"'),
+        ({"type": ["string", "number"]}, "5", "5"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, '"a"', '"\\"a\\""'),
+        ({"$ref": "#/$defs/a"}, '{"a": 1}', '{"a": 1}'),
+        ({}, "5", "5"),
+        ({}, "five < six", '"five < six"'),
+        (None, "5", "5"),
+    ],
+)
+def test_values_in_tags_become_json_by_what_their_schema_declares(
+    schema: object, value: str, expected: str
+) -> None:
+    """A string is taken as it is written, anything else as JSON, if it is that."""
+    parameters = json.dumps({"properties": {"a": schema}} if schema is not None else {})
+    tools = Tools(tools=[Tool(name="f", parameters=parameters)])
+    text = f"<tool_call>\n<function=f>\n<parameter=a>\n{value}\n</parameter>\n</function>"
+    answer = parse(parser_of(QWEN3_CODER, tools=tools), text)
+    assert answer.calls == [("f", f'{{"a": {expected}}}')]
+    json.loads(answer.calls[0][1])
+
+
+def test_nothing_comes_of_nothing() -> None:
+    """An answer without text has no event, and none comes after the end."""
+    parser = parser_of(THINKING)
+    assert parser.push("") == []
+    assert parser.finish() == []
+    assert parser.finish() == []

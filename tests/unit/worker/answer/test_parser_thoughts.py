@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from llmd.engine.protocol import Reasoning, Tools
+from llmd.worker.syntax import LLAMA3
+from tests.support.parsing import (
+    CALL,
+    LLAMA_CALL,
+    MAGISTRAL,
+    THINKING,
+    TOOLS,
+    WEATHER,
+    Answer,
+    parse,
+    parser_of,
+)
+
+
+@pytest.mark.parametrize("tools", [TOOLS, None])
+@pytest.mark.parametrize(
+    ("text", "thought", "rest"),
+    [
+        ("<think>\n\nHm <tool_call>.\n\nSo.\n</think>\n\nYes. ", "Hm <tool_call>.\n\nSo.", "Yes. "),
+        ("\n <think>Hm</think>Yes", "Hm", "Yes"),
+        ("<think>\n\n</think>\n\nYes", "", "Yes"),
+        ("<think>Hm </thin", "Hm </thin", ""),
+        ("<think>Hm\n", "Hm", ""),
+        ("Yes <think>Hm</think>", "", "Yes <think>Hm</think>"),
+        ("<thinking>", "", "<thinking>"),
+        (" \n", "", " \n"),
+    ],
+)
+def test_thought_at_the_beginning_is_told_from_the_answer(
+    text: str, thought: str, rest: str, tools: Tools | None
+) -> None:
+    """Line ends around a thought and the white space behind it are neither thought nor answer."""
+    assert parse(parser_of(THINKING, tools=tools), text) == Answer(text=rest, thought=thought)
+
+
+def test_answer_to_a_prompt_with_an_open_thought_begins_within_it() -> None:
+    """The opening marker stands in the prompt, the closing one in the answer."""
+    answer = parse(parser_of(THINKING, is_thinking=True), f"\nHm\n</think>\n\n{CALL}")
+    assert answer == Answer(thought="Hm", calls=[WEATHER])
+    answer = parse(parser_of(MAGISTRAL, is_thinking=True, tools=None), "Hm[/THINK]Yes")
+    assert answer == Answer(text="Yes", thought="Hm")
+
+
+def test_thought_is_given_away_as_it_comes() -> None:
+    """Only line ends and the beginning of the closing marker are held back."""
+    parser = parser_of(THINKING)
+    assert parser.push("<think>\nHm\n") == [Reasoning(7, "Hm")]
+    assert parser.push("no</thi") == [Reasoning(7, "\nno")]
+    assert parser.push("s") == [Reasoning(7, "</this")]
+
+
+def test_thought_of_a_family_without_markers_for_calls_may_precede_one() -> None:
+    """After the thought an object may be a call as at the beginning."""
+    syntax = replace(LLAMA3, thought_open="<think>", thought_close="</think>")
+    answer = parse(parser_of(syntax), f"<think>Hm</think>\n{LLAMA_CALL}")
+    assert answer == Answer(thought="Hm", calls=[WEATHER])

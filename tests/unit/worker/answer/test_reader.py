@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmd.worker.answer.reader import SPACE, Nesting, Reader, Waiting
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text('a"\\{}[]é', max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text('"}a', max_size=2), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def _read(chunks: list[str], work: Waiting[object], reader: Reader) -> object:
+    """Feed a generator piece by piece, and return what it returns."""
+    for chunk in chunks:
+        reader.feed(chunk)
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+    reader.end()
+    try:
+        next(work)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it waits for more at the end")
+
+
+@given(
+    st.lists(_json, max_size=3) | st.dictionaries(st.text('"a', max_size=2), _json) | st.text(),
+    st.text('}]"\\x', max_size=4),
+    st.lists(st.integers(1, 5)),
+)
+def test_end_of_a_json_value_is_found_in_any_pieces(
+    value: object, rest: str, sizes: list[int]
+) -> None:
+    """Brackets and quotes within strings do not count, and what is behind is not looked at."""
+    text = json.dumps(value, ensure_ascii=False)
+    nesting = Nesting()
+    at = 0
+    while not nesting.is_closed:
+        size = sizes.pop() if sizes else 99
+        at = nesting.find_end((text + rest)[: at + size], at)
+    assert at == len(text)
+
+
+def test_word_waits_only_as_long_as_it_can_still_come() -> None:
+    """A word that comes in pieces is read; as soon as it cannot come nothing is."""
+    reader = Reader()
+    assert _read(["<", "to", "ol>x"], reader.word("<tool>", "<b>"), reader) == "<tool>"
+    assert reader.kept == "<tool>"
+    reader = Reader()
+    assert _read(["<", "tx", "never"], reader.word("<tool>", "<b>"), reader) == ""
+    assert reader.kept == ""
+    reader = Reader()
+    assert _read(["<to"], reader.word("<tool>"), reader) == ""
+
+
+def test_run_goes_on_over_pieces() -> None:
+    """All white space is read, and what follows is not."""
+    reader = Reader()
+    assert _read([" ", "\n ", "  x"], reader.run(SPACE), reader) == " \n   "
+    assert _read([], reader.peek(), reader) == "x"
+
+
+def test_text_is_read_up_to_a_word() -> None:
+    """What only begins like the word belongs to the text; without the word there is nothing."""
+    reader = Reader()
+    assert _read(["a<", "/b<</", "p>c"], reader.until("</p>"), reader) == "a</b<"
+    reader = Reader()
+    assert _read(["a</", "p"], reader.until("</p>"), reader) is None
+    assert reader.is_at_end
+
+
+def test_what_was_read_is_kept_until_it_is_forgotten() -> None:
+    """The text can be had again as it was, from the last place that was certain."""
+    reader = Reader()
+    reader.feed("abc def")
+    reader.take(re.compile("[a-c]+"))
+    reader.take_one()
+    assert reader.kept == "abc "
+    reader.forget()
+    reader.take_one()
+    reader.take_all()
+    assert reader.kept == "def"
+    assert not reader.is_at_end
+    reader.end()
+    assert reader.is_at_end

@@ -1,0 +1,186 @@
+"""What is read to be embedded, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llmd.engine.protocol import Embedded, Event, Part, Refused
+from llmd.errors import EngineFailed, InvalidField
+from llmd.worker.embedding import queue
+from llmd.worker.embedding.queue import CHARS_A_STEP, EmbedQueue
+from llmd.worker.llama.vocabulary import Vocabulary
+from tests.support.fake_embedder import FakeBackend, House
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "there is nothing to embed: give at least one text"),
+        ([""], "the input is empty"),
+        (["a", []], "input[1] is empty"),
+        ([[3, 256]], "the input: the model has no token 256: its last is 255"),
+        (["a", "b", [-1]], "input[2]: the model has no token -1: its last is 255"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(inputs: list[str | list[int]], message: str) -> None:
+    """With the place of the fault, and the other jobs go on."""
+    house = House()
+    house.queue.submit(1, ["before"])
+    house.queue.submit(2, inputs)
+    house.queue.submit(3, ["after"])
+    house.run()
+    assert house.refused(2).message == message
+    house.check(1, ["before"])
+    house.check(3, ["after"])
+
+
+@pytest.mark.parametrize("raw", ["x" * 64, [4] * 65])
+def test_too_long_an_input_is_refused_with_both_numbers(raw: str | list[int]) -> None:
+    """How many tokens it has, and how many the model takes; one fewer is taken."""
+    house = House()
+    house.queue.submit(1, ["a", raw])
+    house.queue.submit(2, [raw[1:]])
+    house.run()
+    refused = house.refused(1)
+    assert refused.message == "input[1] has 65 tokens, but the model takes 64: shorten it"
+    assert (refused.num_prompt_tokens, refused.num_context_tokens) == (65, 64)
+    house.check(2, [raw[1:]])
+
+
+def test_a_far_too_long_text_is_refused_by_its_beginning() -> None:
+    """To read all of it would hold up all others."""
+    house = House()
+    house.queue.submit(1, ["x" * 10_000_000])
+    house.run()
+    assert house.refused(1).message.startswith("the input has more than ")
+    assert house.backend.num_read < 10_000
+
+
+def test_a_step_reads_no_more_than_a_little() -> None:
+    """A large job is read over many steps, and a small one that comes later before its end."""
+    house = House(FakeBackend(max_input_tokens=CHARS_A_STEP))
+    house.queue.submit(1, ["x" * (CHARS_A_STEP // 4)] * 40)
+    house.queue.step()
+    house.queue.submit(2, ["small"])
+    house.steps_until(lambda: house.end(2))
+    assert house.backend.num_read < 4 * CHARS_A_STEP
+    assert house.queue.num_jobs == 1
+
+
+def test_the_backend_is_made_for_the_first_job_and_once() -> None:
+    """A model that nobody embeds with takes no memory for it."""
+    house = House()
+    assert house.num_made == 0
+    house.queue.submit(1, ["a"])
+    house.queue.submit(2, ["b"])
+    house.run()
+    assert house.num_made == 1
+
+
+def test_a_model_that_cannot_embed_refuses() -> None:
+    """With the reason, each time: memory may be free at another time."""
+    errors: Iterator[Exception] = iter(
+        [InvalidField("the model is a reranker"), EngineFailed("no memory")]
+    )
+    events: list[Event] = []
+    backend = FakeBackend()
+
+    def make() -> FakeBackend:
+        if (error := next(errors, None)) is not None:
+            raise error
+        return backend
+
+    queue = EmbedQueue(make, events.append)
+    for job_id in (1, 2, 3):
+        queue.submit(job_id, ["a"])
+    queue.step()
+    messages = [event.message for event in events if isinstance(event, Refused)]
+    assert messages == ["the model is a reranker", "no memory"]
+    assert [event.id for event in events if isinstance(event, Embedded)] == [3]
+
+
+def test_no_vector_of_infinities_is_sent() -> None:
+    """JSON has no way to write it. The other inputs of the job in that run do no harm."""
+    house = House()
+    house.backend.spoils = True
+    house.queue.submit(1, ["a", "b", "c"])
+    house.run()
+    assert "no usable vector" in house.refused(1).message
+    house.backend.spoils = False
+    house.queue.submit(2, ["a"])
+    house.run()
+    house.check(2, ["a"])
+
+
+def test_vectors_fit_into_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of too many is refused, and of many jobs no more end in a step than fit."""
+    monkeypatch.setattr(queue, "MAX_VECTORS_BYTES", 3 * 16)
+    house = House()
+    house.queue.submit(1, ["a"] * 4)
+    assert house.refused(1).message == "there are 4 inputs, but one request may have 3"
+    for job_id, num_inputs in ((2, 1), (3, 1), (4, 1), (5, 3)):
+        house.queue.submit(job_id, [[7]] * num_inputs)
+    ended: list[list[int]] = []
+    while house.queue.has_work:
+        num_before = len(house.events)
+        house.queue.step()
+        ended.append(
+            [event.id for event in house.events[num_before:] if isinstance(event, Embedded)]
+        )
+    assert ended == [[2, 3, 4], [5]]
+
+
+class FakeLib(SimpleNamespace):
+    """A vocabulary of one character a token, with what the kind of model wants around a text."""
+
+    LLAMA_TOKEN_ATTR_UNKNOWN = 1
+    LLAMA_TOKEN_ATTR_CONTROL = 8
+    LLAMA_TOKEN_ATTR_USER_DEFINED = 16
+    LLAMA_TOKEN_ATTR_LSTRIP = 128
+    LLAMA_TOKEN_ATTR_RSTRIP = 256
+    LLAMA_VOCAB_TYPE_WPM = 3
+
+    def __getattr__(self, name: str) -> Any:
+        answers = {"llama_model_get_vocab": None, "llama_vocab_n_tokens": 0} | self.answers
+        return lambda *_args: answers[name]
+
+    def llama_token_to_piece(self, *_args: object) -> int:
+        return 0
+
+    def llama_tokenize(self, _vocab: object, raw: bytes, _n: int, tokens: Any, *_rest: Any) -> int:
+        for index, byte in enumerate(raw):
+            tokens[index] = byte
+        return len(raw)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bos", "adds_bos", "eos", "adds_eos", "expected"),
+    [
+        (2, 1, True, 2, False, [1, 97]),
+        (2, 1, True, 2, True, [1, 97, 2]),
+        (2, -1, True, 2, False, [97]),
+        (2, 1, False, -1, True, [97]),
+        (3, 1, False, -1, False, [1, 97, 3]),
+    ],
+)
+def test_a_text_alone_has_all_that_the_model_wants_around_it(
+    kind: int, bos: int, adds_bos: bool, eos: int, adds_eos: bool, expected: list[int]
+) -> None:
+    """BERT's kind ends it with a token of its own; one that the model lacks is left out."""
+    lib = FakeLib(
+        answers={
+            "llama_vocab_type": kind,
+            "llama_vocab_bos": bos,
+            "llama_vocab_eos": eos,
+            "llama_vocab_sep": 3,
+            "llama_vocab_get_add_bos": adds_bos,
+            "llama_vocab_get_add_eos": adds_eos,
+        }
+    )
+    vocabulary = Vocabulary(lib, SimpleNamespace(), None)  # type: ignore[arg-type]
+    assert vocabulary.tokenize_whole("a") == expected
+    assert vocabulary.tokenize([Part(text="a")], begin=False) == [97]

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmd.engine.protocol import Tool, Tools
+from llmd.errors import InvalidField
+from llmd.worker.grammar.tools import tool_grammar
+from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
+from tests.support.tool_grammar_walk import (
+    END,
+    MARKERS,
+    SCHEMAS,
+    SPECIAL,
+    SYNTAXES,
+    THINKING,
+    Walk,
+    is_valid,
+    matcher_of,
+    parse,
+    tools_of,
+    walk_of,
+)
+
+# Words that bring an answer to its end before the patience does.
+_LIKELY = [
+    "</parameter>", "</think>", '"', "}", '"}', "]", "C", "1", "\n", "é", "<tool", "<tool_call>",
+]  # fmt: skip
+
+
+def _wander(walk: Walk, random: Random, num_choices: int) -> bool:
+    """Take allowed tokens at random; tell whether the answer came to an end."""
+    while num_choices:
+        if walk.matcher.is_stopped() or (walk.may_end() and random.random() < 0.2):
+            return True
+        tokens = sorted(walk.allowed() - {END})
+        num_choices -= len(tokens) > 1
+        if len(tokens) > 1 and random.random() < 0.5:
+            walk.add(random.choice(_LIKELY))
+            continue
+        token = random.choice(tokens)
+        assert walk.matcher.consume_token(token)
+        if token < END:
+            walk.raw.append(token)
+        else:
+            walk.raw += MARKERS[token - END - 1].encode()
+    return walk.may_end()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.randoms(use_true_random=False),
+    st.sampled_from(SYNTAXES),
+    st.lists(st.sampled_from(sorted(SCHEMAS)), min_size=1, unique=True),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_every_answer_that_a_grammar_allows_is_calls_of_the_tools(
+    random: Random,
+    syntax: Syntax,
+    names: list[str],
+    required: bool,
+    parallel: bool,
+    has_special: bool,
+    is_thinking: bool,
+) -> None:
+    """Whatever the model chooses: it calls a tool where it must, with arguments that are valid."""
+    if is_thinking:
+        syntax = replace(syntax, thought_open="<think>", thought_close="</think>")
+    tools = tools_of(*names, required=required, parallel=parallel)
+    walk = walk_of(tools, syntax, has_special=has_special, is_thinking=is_thinking)
+    begins_call = required
+    if not required and random.random() < 0.8:
+        thought = "Hm </thi</think>" if is_thinking else ""
+        begins_call = walk.add(f"{thought}Let me [TOOL see. {syntax.call_open}")
+        assert begins_call
+    if not _wander(walk, random, 100):
+        return
+    text, thought, calls = parse(bytes(walk.raw), tools, syntax, is_thinking=is_thinking)
+    assert all(is_valid(name, json.loads(arguments)) for name, arguments in calls)
+    assert {name for name, _ in calls} <= set(names)
+    assert parallel or len(calls) <= 1
+    if begins_call:
+        assert calls
+        assert text == ("" if required else "Let me [TOOL see.")
+
+
+_CALLS = {
+    HERMES: ('<tool_call>\n{"name": "any", "arguments": ', "}\n</tool_call>", "\n"),
+    MISTRAL_NAMED: ("[TOOL_CALLS]any[ARGS]", "", ""),
+    LLAMA3: ('{"name": "any", "parameters": ', "}", "; "),
+}
+
+
+@pytest.mark.parametrize("has_special", [True, False])
+@pytest.mark.parametrize("syntax", _CALLS)
+def test_calls_are_in_the_form_that_the_model_knows(syntax: Syntax, *, has_special: bool) -> None:
+    """One call, or with `parallel` any number; then nothing but the end."""
+    begin, end, between = _CALLS[syntax]
+    call = begin + '{"a": [1, "b"]}' + end
+    for required in (True, False):
+        tools = tools_of("weather", "any", required=required)
+        walk = walk_of(tools, syntax, has_special=has_special)
+        assert walk.may_end() != required
+        assert walk.add(call)
+        assert walk.may_end()
+        assert walk.add(between + call)
+        assert not walk.add("x")
+        single = tools_of("any", required=required, parallel=False)
+        walk = walk_of(single, syntax, has_special=has_special)
+        assert walk.add(call)
+        assert not walk.add(between + call)
+
+
+@pytest.mark.parametrize("space", ["", " "])
+def test_calls_of_an_older_mistral_are_one_list(space: str) -> None:
+    """Behind one marker, with or without a space, comes a list of one call or more."""
+    call = '{"name": "any", "arguments": {}}'
+    walk = walk_of(tools_of("any"), MISTRAL)
+    assert walk.add(f"[TOOL_CALLS]{space}[{call}, {call}]")
+    assert walk.matcher.is_stopped()
+    walk = walk_of(tools_of("any", parallel=False), MISTRAL)
+    assert walk.add(f"[TOOL_CALLS]{space}[{call}")
+    assert not walk.add(",")
+    assert walk.add("]")
+
+
+def test_parameters_in_tags_are_those_of_the_schema_in_its_order() -> None:
+    """Required parameters must come, others may; strings are plain, anything else is JSON."""
+    begin = "<tool_call>\n<function=weather>\n<parameter=city>\nKö<ln\n</parameter>\n"
+    unit = '<parameter=unit>\nF"\n</parameter>\n'
+    end = "</function>\n</tool_call>"
+    tools = tools_of("weather", "any", required=True)
+    assert walk_of(tools, QWEN3_CODER).add(f"{begin}{unit}{end}")
+    assert walk_of(tools, QWEN3_CODER).add(f"{begin}<parameter=days>\n5\n</parameter>\n{unit}{end}")
+    assert not walk_of(tools, QWEN3_CODER).add(f"{begin}{end}")
+    assert not walk_of(tools, QWEN3_CODER).add(f"{begin}<parameter=days>\nmany")
+    assert not walk_of(tools, QWEN3_CODER).add(f"{begin}<parameter=unit>\nK")
+    assert walk_of(tools, QWEN3_CODER).add(
+        f"<tool_call>\n<function=any>\n<parameter=a>\n1\n</parameter>\n{end}"
+    )
+
+
+@pytest.mark.parametrize("syntax", [HERMES, QWEN3_CODER])
+def test_arguments_are_any_object_where_schemas_cannot_be_kept(syntax: Syntax) -> None:
+    """Without `strict` a schema bounds nothing but the form, and the names of tools are kept."""
+    schema = '{"type": "object", "properties": {"a": {"type": "integer", "not": {"const": 5}}}}'
+    tools = Tools(tools=[Tool(name="f", parameters=schema)], required=True)
+    text = tool_grammar(tools, syntax, special=SPECIAL)
+    matcher = matcher_of(text)
+    assert "not" in matcher.get_error()
+    walk = walk_of(tools, syntax, strict=False)
+    assert walk.add(
+        '<tool_call>\n{"name": "f", "arguments": {"b": [null]}}\n</tool_call>'
+        if syntax is HERMES
+        else "<tool_call>\n<function=f>\n<parameter=b>\n[null]\n</parameter>\n</function>"
+        "\n</tool_call>"
+    )
+    assert not walk_of(tools, syntax, strict=False).add('<tool_call>\n{"name": "g')
+
+
+def test_schema_that_admits_other_values_is_kept_for_objects_alone() -> None:
+    """Arguments are an object, and on one line, whatever the schema says of itself."""
+    schema = '{"type": ["object", "null"], "x-guidance": {"whitespace_flexible": true}}'
+    tools = Tools(tools=[Tool(name="f", parameters=schema)], required=True)
+    begin = '<tool_call>\n{"name": "f", "arguments": '
+    assert not walk_of(tools, HERMES).add(f"{begin}null")
+    assert not walk_of(tools, HERMES).add(f'{begin}{{"a":\n')
+    assert walk_of(tools, HERMES).add(f'{begin}{{"a": 1, "b": 2}}')
+
+
+def test_schema_that_is_no_object_is_refused() -> None:
+    """The error is the caller's, with the tool's name."""
+    with pytest.raises(InvalidField, match="the tool f "):
+        tool_grammar(Tools(tools=[Tool(name="f", parameters="5")]), HERMES, special={})
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "é\u2028😀", "a/b\t"])
+def test_name_of_any_letters_is_kept(name: str) -> None:
+    """A tool's name is spelled as JSON has it, and as the grammar has it."""
+    tools = Tools(tools=[Tool(name=name)], required=True, parallel=False)
+    shown = json.dumps(name, ensure_ascii=False)
+    walk = walk_of(tools, HERMES)
+    assert walk.add(f'<tool_call>\n{{"name": {shown}, "arguments": {{}}}}\n</tool_call>')
+    assert parse(bytes(walk.raw), tools, HERMES) == ("", "", [(name, "{}")])
+
+
+@pytest.mark.parametrize("has_special", [True, False])
+def test_text_is_free_until_a_call_begins(*, has_special: bool) -> None:
+    """Text that only looks like a call is text; behind the marker there is no way back."""
+    walk = walk_of(tools_of("any"), HERMES, has_special=has_special)
+    assert walk.add('No <tool>, no "tool_call", {"name": "any"} é\n\n')
+    assert walk.may_end()
+    assert walk.add("<tool_call>")
+    assert not walk.may_end()
+    assert walk.allowed() == {ord("\n")}
+
+
+def test_special_tokens_are_as_free_in_text_as_without_tools() -> None:
+    """Only those that have a place of their own are bound to it."""
+    for syntax in SYNTAXES:
+        walk = walk_of(tools_of("any"), syntax)
+        assert walk.add("a <other> b<other>")
+        assert walk.may_end()
+
+
+def test_llama_may_answer_with_an_object_that_is_no_call() -> None:
+    """Only an object that begins as a call does is one, and only at the beginning."""
+    assert walk_of(tools_of("any"), LLAMA3).add('{"temperature": 5}')
+    assert walk_of(tools_of("any"), LLAMA3).add('It is {"name": "Anna"}')
+    assert not walk_of(tools_of("any"), LLAMA3).add('{"name": "Anna')
+    walk = walk_of(tools_of("any"), LLAMA3)
+    assert walk.add('Well: <|python_tag|>{"name": "any", "parameters": {}}')
+    assert walk.may_end()
+
+
+@pytest.mark.parametrize("has_special", [True, False])
+def test_thought_that_the_prompt_opened_ends_before_calls_that_must_come(
+    *, has_special: bool
+) -> None:
+    """The thought is free, but for the answer's end."""
+    tools = tools_of("any", required=True, parallel=False)
+    call = '<tool_call>\n{"name": "any", "arguments": {}}\n</tool_call>'
+    for space in ("", "\n", "\n\n"):
+        walk = walk_of(tools, THINKING, has_special=has_special, is_thinking=True)
+        assert walk.add("\nHm <thing>, <tool>.\n")
+        assert not walk.may_end()
+        # Other special tokens may end the answer too.
+        assert not walk.allowed() & {END, SPECIAL["<other>"]}
+        assert walk.add(f"</think>{space}{call}")
+        assert walk.matcher.is_stopped()
+    assert not walk_of(tools, THINKING, has_special=has_special).add("<think>")
+
+
+def test_thoughts_are_free_where_calls_may_come() -> None:
+    """A marker of calls within a thought begins none; behind the thought it does."""
+    for is_thinking in (True, False):
+        walk = walk_of(tools_of("any"), THINKING, is_thinking=is_thinking)
+        assert walk.add("Hm <tool_call>?" if is_thinking else "<think>Hm <tool_call>?")
+        assert walk.may_end()
+        assert walk.add("</think>\n\nSo: <tool_call>")
+        assert walk.allowed() == {ord("\n")}
+    walk = walk_of(tools_of("any"), THINKING)
+    assert walk.add("No need to think. <tool_call>\n")
+    assert not walk.may_end()

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmd.worker.backend import StateBytes
+from llmd.worker.kv.disk import DiskStates, fingerprint_of
+
+Open = Callable[..., DiskStates]
+TOKENS = list(range(200))
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    """Give the list of what was warned of."""
+    return []
+
+
+@pytest.fixture
+def open_disk(tmp_path: Path, warnings: list[str]) -> Open:
+    """Give a function that opens the states of a model, as the next worker does."""
+
+    def open_(fingerprint: str = "model", max_bytes: int = 1 << 20) -> DiskStates:
+        return DiskStates(tmp_path / "kv", fingerprint, max_bytes, warnings.append)
+
+    return open_
+
+
+def _files(tmp_path: Path) -> list[Path]:
+    return sorted(path for path in (tmp_path / "kv").rglob("*") if path.is_file())
+
+
+def _read(disk: DiskStates, owner: str = "ann", tokens: list[int] = TOKENS) -> StateBytes | None:
+    num_shared, entry = disk.find(owner, tokens)
+    return None if entry is None or not num_shared else disk.load(entry)
+
+
+def test_a_state_is_found_by_the_next_worker(open_disk: Open, tmp_path: Path) -> None:
+    """By its longest beginning, before and after it is written; only its owner can read it."""
+    disk = open_disk()
+    disk.add("ann", "1", TOKENS, b"state")
+    assert disk.find("ann", [*TOKENS[:150], 999]) == (150, disk.entries[0])
+    assert _read(disk) == b"state"
+    disk.close()
+    [file] = _files(tmp_path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert b"ann" not in file.name.encode()
+    again = open_disk()
+    assert _read(again) == b"state"
+    assert again.holds("ann", TOKENS[:10])
+    assert not again.holds("ann", [*TOKENS, 1])
+
+
+def test_no_owner_finds_what_another_has(open_disk: Open) -> None:
+    """Though the tokens are the same."""
+    disk = open_disk()
+    disk.add("ann", "1", TOKENS, b"state")
+    assert disk.find("bob", TOKENS) == (0, None)
+
+
+def test_another_model_finds_nothing(open_disk: Open) -> None:
+    """Nor another build of the engine: its numbers would mean something else."""
+    disk = open_disk()
+    disk.add("ann", "1", TOKENS, b"state")
+    disk.close()
+    assert open_disk("other").find("ann", TOKENS) == (0, None)
+    assert _read(open_disk()) == b"state"
+
+
+def test_a_state_takes_the_place_of_those_that_it_continues(
+    open_disk: Open, tmp_path: Path
+) -> None:
+    """A session has one file, not one a turn."""
+    disk = open_disk()
+    disk.add("ann", "1", TOKENS[:150], b"old")
+    disk.add("ann", "1", TOKENS, b"new")
+    disk.close()
+    assert len(_files(tmp_path)) == 1
+    assert _read(open_disk()) == b"new"
+
+
+def test_the_files_longest_unused_go_first(open_disk: Open) -> None:
+    """Reading counts as use; another model's go before one's own."""
+    other = open_disk("other")
+    other.add("ann", "1", TOKENS, bytes(300))
+    other.close()
+    disk = open_disk(max_bytes=1000)
+    for number in range(3):
+        disk.add("ann", str(number), [number, *TOKENS], bytes(300))
+    disk.close()
+    assert open_disk("other").entries == []
+    disk = open_disk(max_bytes=1000)
+    assert _read(disk, tokens=[0, *TOKENS]) == bytes(300)
+    disk.add("ann", "3", [3, *TOKENS], bytes(300))
+    disk.close()
+    assert {entry.session for entry in open_disk().entries} == {"0", "2", "3"}
+
+
+def test_a_state_that_is_too_large_is_not_kept(open_disk: Open, tmp_path: Path) -> None:
+    """Nor does it drive out the others."""
+    disk = open_disk(max_bytes=100)
+    disk.add("ann", "1", TOKENS, bytes(90))
+    disk.add("ann", "2", [5, *TOKENS], bytes(101))
+    disk.close()
+    assert [entry.session for entry in open_disk().entries] == ["1"]
+
+
+@pytest.mark.parametrize("session", ["1", None])
+def test_what_is_forgotten_is_deleted(open_disk: Open, tmp_path: Path, session: str | None) -> None:
+    """With its session, or with all of the key's, though it may not be written yet."""
+    disk = open_disk()
+    disk.add("ann", "1", TOKENS, b"state")
+    disk.add("bob", "1", TOKENS, b"his")
+    disk.forget("ann", session)
+    assert disk.find("ann", TOKENS) == (0, None)
+    disk.close()
+    assert len(_files(tmp_path)) == 1
+    assert [entry.owner for entry in open_disk().entries] == ["bob"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda raw: b"",
+        lambda raw: raw[:10],
+        lambda raw: raw[:-1],
+        lambda raw: raw[:-1] + b"x",
+        lambda raw: b"x" + raw[1:],
+        lambda raw: raw[:8] + b"\xff\xff\xff\xff" + raw[12:],
+        lambda raw: raw[:12] + b"\xc1" + raw[13:],
+        lambda raw: raw + b"more",
+    ],
+)
+def test_a_bad_file_is_a_miss_and_is_deleted(
+    open_disk: Open, tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    """Whatever a full disk or a crash has made of it."""
+    disk = open_disk()
+    disk.add("ann", "1", TOKENS, b"state")
+    disk.close()
+    [file] = _files(tmp_path)
+    file.write_bytes(spoil(file.read_bytes()))
+    assert _read(open_disk()) is None
+    assert _files(tmp_path) == []
+
+
+def test_half_a_file_is_swept_away(open_disk: Open, tmp_path: Path) -> None:
+    """As a crash leaves it beside the whole ones."""
+    open_disk().close()
+    (tmp_path / "kv" / "model" / "0123.new").write_bytes(b"LLMDKV1\n")
+    open_disk()
+    assert _files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_is_told_and_done_without(
+    open_disk: Open, tmp_path: Path, warnings: list[str]
+) -> None:
+    """The model serves all the same."""
+    (tmp_path / "kv").write_text("a file")
+    disk = open_disk()
+    disk.add("ann", "1", TOKENS, b"state")
+    disk.close()
+    assert disk.find("ann", TOKENS) == (0, None)
+    assert len(warnings) == 1
+
+
+def test_a_disk_that_fails_loses_the_state_alone(
+    open_disk: Open, tmp_path: Path, warnings: list[str]
+) -> None:
+    """It is told, and the next worker finds nothing."""
+    disk = open_disk()
+    (tmp_path / "kv" / "model").rmdir()
+    disk.add("ann", "1", TOKENS, b"state")
+    disk.close()
+    assert "cannot be kept" in warnings[0]
+    assert open_disk().entries == []
+
+
+def test_a_model_is_told_from_another_by_its_content(tmp_path: Path) -> None:
+    """And by the words that its states depend on; not by its name."""
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    one.write_bytes(bytes(1000) + b"a" + bytes(100_000))
+    same.write_bytes(one.read_bytes())
+    other.write_bytes(bytes(1000) + b"b" + bytes(100_000))
+    assert fingerprint_of(one, "f16") == fingerprint_of(same, "f16")
+    assert fingerprint_of(one, "f16") != fingerprint_of(other, "f16")
+    assert fingerprint_of(one, "f16") != fingerprint_of(one, "q8_0")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import errno
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmd.worker.kv import state_file
+from llmd.worker.kv.disk import DiskStates
+
+SIZE = 200_003
+STATE = random.Random(1).randbytes(SIZE)
+
+
+@given(st.integers(0, SIZE - 1), st.integers(1, 255))
+def test_a_byte_that_turned_is_found(at: int, change: int) -> None:
+    """Wherever it is, in the blocks that are summed or in the rest."""
+    turned = bytearray(STATE)
+    turned[at] ^= change
+    assert state_file.checksum(bytes(turned)) != state_file.checksum(STATE)
+
+
+@pytest.mark.parametrize("begin", [0, 65_536, 131_072, SIZE - 4096])
+def test_a_sector_that_is_empty_or_in_anothers_place_is_found(begin: int) -> None:
+    """As after a crash of the machine."""
+    empty = STATE[:begin] + bytes(4096) + STATE[begin + 4096 :]
+    assert state_file.checksum(empty) != state_file.checksum(STATE)
+    swapped = STATE[65_536:131_072] + STATE[:65_536] + STATE[131_072:]
+    assert state_file.checksum(swapped) != state_file.checksum(STATE)
+
+
+def test_a_large_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """From where the kernel has it."""
+    path = tmp_path / "a"
+    state_file.write(path, "ann", "1", list(range(3000)), STATE)
+    assert bytes(state_file.read(path)) == STATE
+    header = state_file.read_header(path)
+    assert (header.owner, header.session, header.tokens[-1]) == ("ann", "1", 2999)
+
+
+def test_a_kernel_that_cannot_be_asked_for_pages_does_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 5.14."""
+    path = tmp_path / "a"
+    state_file.write(path, "ann", "1", [1], STATE)
+    monkeypatch.setattr(state_file, "_MADV_POPULATE_READ", 9999)
+    assert bytes(state_file.read(path)) == STATE
+
+
+def test_a_full_disk_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is told to be lost, and what there was of it takes no room."""
+
+    def full(path: Path, *_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(state_file, "write", full)
+    warnings: list[str] = []
+    disk = DiskStates(tmp_path, "model", 1 << 20, warnings.append)
+    disk.add("ann", "1", list(range(200)), b"state")
+    disk.close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert len(warnings) == 1
+    assert "No space left" in warnings[0]

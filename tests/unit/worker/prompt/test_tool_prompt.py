@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmd.engine.protocol import Call, CallDelta, Message, Tool, Tools
+from llmd.errors import InvalidField
+from llmd.worker.answer.parser import OutputParser
+from llmd.worker.prompt.tool_prompt import generic, template_messages, template_tools
+from llmd.worker.syntax import HERMES
+
+SCHEMA = '{"type": "object", "properties": {"city": {"type": "string"}}}'
+TOOLS = Tools(
+    tools=[Tool(name="weather", description="Wetter für <b>", parameters=SCHEMA), Tool(name="now")]
+)
+USER = Message(role="user", content="Is it warm?", turn=3)
+
+
+def _call(arguments: str = '{"city": "Köln"}', call_id: str = "call_1") -> Call:
+    return Call(name="weather", arguments=arguments, id=call_id)
+
+
+def _result(content: str, turn: int = -1) -> Message:
+    return Message(role="tool", content=content, turn=turn, call_id="call_1", name="weather")
+
+
+# For templates that know no tools
+
+
+def test_tools_are_described_at_the_end_of_the_system_message() -> None:
+    """The system message that is there goes on with a line of JSON for each tool."""
+    system = Message(role="system", content="Be brief.")
+    first, *others = generic([system, USER], TOOLS)
+    assert others == [USER]
+    assert first.role == "system"
+    assert first.content.startswith("Be brief.\n\n")
+    lines = first.content.partition("<tools>\n")[2].partition("\n</tools>")[0].splitlines()
+    assert [json.loads(line) for line in lines] == template_tools(TOOLS)
+    assert "Wetter für <b>" in first.content
+
+
+def test_system_message_is_made_where_there_is_none() -> None:
+    """It comes first, belongs to no turn, and says the same as one that was there and empty."""
+    made, *others = generic([USER], TOOLS)
+    assert others == [USER]
+    assert (made.role, made.turn) == ("system", -1)
+    assert generic([Message(role="system", content=""), USER], TOOLS) == [made, USER]
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_description_depends_on_nothing_but_the_tools(*, required: bool) -> None:
+    """Whatever a request asks for, its prompt begins the same, so that its KV is reused."""
+    other = Tools(tools=TOOLS.tools, required=required, parallel=not required)
+    assert generic([USER], other)[0] == generic([USER], TOOLS)[0]
+
+
+def test_example_in_the_description_is_in_the_form_that_is_parsed() -> None:
+    """The prompt shows a call as the parser of answers reads it."""
+    text = generic([USER], TOOLS)[0].content
+    example = text[text.index(HERMES.call_open) : text.index(HERMES.call_close)]
+    parser = OutputParser(
+        HERMES, request_id=1, tools=Tools(tools=[Tool(name="the tool's name")]), is_thinking=False
+    )
+    assert CallDelta(id=1, index=0, name="the tool's name") in parser.push(example)
+
+
+def test_old_calls_are_text_as_the_model_wrote_it() -> None:
+    """A call's arguments stand in the text letter by letter, after what was said before it."""
+    message = Message(role="assistant", content="Let me see.", turn=1, calls=[_call(), _call("")])
+    (plain,) = generic([message], None)
+    assert plain == Message(
+        role="assistant",
+        content=(
+            "Let me see.\n"
+            '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>\n'
+            '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>'
+        ),
+        turn=1,
+    )
+    (plain,) = generic([Message(role="assistant", content="", calls=[_call()])], None)
+    assert plain.content.startswith("<tool_call>\n")
+
+
+def test_results_are_messages_of_the_user_one_for_all_that_follow_each_other() -> None:
+    """Templates want users and assistants to take turns: results of one turn are one message."""
+    messages = [_result("20°", 1), _result("21°", 1), USER, _result("22°", 3), _result("23°", 4)]
+    assert generic(messages, None) == [
+        Message(
+            role="user",
+            content=(
+                "<tool_response>\n20°\n</tool_response>\n<tool_response>\n21°\n</tool_response>"
+            ),
+            turn=1,
+        ),
+        USER,
+        Message(role="user", content="<tool_response>\n22°\n</tool_response>", turn=3),
+        Message(role="user", content="<tool_response>\n23°\n</tool_response>", turn=4),
+    ]
+
+
+def test_messages_without_tools_stay_as_they_are() -> None:
+    """Without tools, calls and results nothing is changed."""
+    messages = [Message(role="system", content="Be brief."), USER]
+    assert generic(messages, None) == messages
+
+
+# For templates that know tools
+
+
+def test_calls_are_given_to_templates_with_arguments_as_objects() -> None:
+    """A template finds what it expects: the type, the function and its arguments as a mapping."""
+    message = Message(role="assistant", content="", calls=[_call(call_id="abcDEF123")])
+    assert template_messages([message]) == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "id": "abcDEF123",
+                    "type": "function",
+                    "function": {"name": "weather", "arguments": {"city": "Köln"}},
+                }
+            ],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [("", {}), ("{}", {}), ("[1]", "[1]"), ('{"a": ', '{"a": '), ("[" * 99_999, "[" * 99_999)],
+)
+def test_arguments_that_are_no_object_are_given_as_text(text: str, given: object) -> None:
+    """A call that was cut or malformed is shown as it was."""
+    message = Message(role="assistant", content="", calls=[_call(text)])
+    (shown,) = template_messages([message])
+    calls = shown["tool_calls"]
+    assert isinstance(calls, list)
+    assert calls[0]["function"]["arguments"] == given
+
+
+def test_result_has_the_id_of_its_call_in_a_form_that_all_templates_take() -> None:
+    """Ids of other forms become nine letters and digits, a call's and its result's the same."""
+    messages = [Message(role="assistant", content="", calls=[_call()]), _result("20°")]
+    asked, told = template_messages(messages)
+    calls = asked["tool_calls"]
+    assert isinstance(calls, list)
+    assert told == {
+        "role": "tool",
+        "content": "20°",
+        "tool_call_id": calls[0]["id"],
+        "name": "weather",
+    }
+    assert len(calls[0]["id"]) == 9
+    assert calls[0]["id"].isalnum()
+
+
+def test_message_without_calls_says_nothing_of_them() -> None:
+    """Templates ask whether a message has calls by whether the key is there."""
+    assert template_messages([USER]) == [{"role": "user", "content": "Is it warm?"}]
+
+
+def test_tools_have_the_form_of_openai() -> None:
+    """A tool without parameters takes an object without properties."""
+    assert template_tools(TOOLS) == [
+        {
+            "type": "function",
+            "function": {
+                "name": "weather",
+                "description": "Wetter für <b>",
+                "parameters": json.loads(SCHEMA),
+            },
+        },
+        {
+            "type": "function",
+            "function": {
+                "name": "now",
+                "description": "",
+                "parameters": {"type": "object", "properties": {}},
+            },
+        },
+    ]
+
+
+def test_tool_whose_parameters_are_no_schema_is_refused() -> None:
+    """The error names the tool."""
+    with pytest.raises(InvalidField, match="the tool f "):
+        generic([USER], Tools(tools=[Tool(name="f", parameters="5")]))

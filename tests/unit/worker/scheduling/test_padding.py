@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmd.worker.scheduling.padding import GROUP, MAX_TAIL, fillers, pass_cost, tails
+from tests.support.fake_backend import parrot
+from tests.support.scheduler_harness import LONG_ANSWER, House
+
+
+def _cost(slots: list[int], num_each: int) -> int:
+    """Count neighbours together."""
+    runs: list[int] = []
+    for index, slot in enumerate(slots):
+        if index and slot == slots[index - 1] + 1:
+            runs[-1] += num_each
+        else:
+            runs.append(num_each)
+    return sum(map(pass_cost, runs))
+
+
+@given(
+    st.sets(st.integers(0, 11), min_size=1), st.sets(st.integers(0, 11)), st.sampled_from([1, 2, 4])
+)
+def test_idle_slots_make_one_run_that_costs_less(
+    slots: set[int], idle: set[int], num_each: int
+) -> None:
+    """Else none are taken."""
+    used, free = sorted(slots), idle - slots
+    found = fillers(used, free, num_each)
+    assert set(found) <= free
+    if found:
+        whole = sorted([*used, *found])
+        assert whole == list(range(whole[0], whole[-1] + 1))
+        assert _cost(whole, num_each) < _cost(used, num_each)
+
+
+@pytest.mark.parametrize(
+    ("slots", "found"),
+    [
+        ([0], []),
+        ([0, 1], []),
+        ([0, 1, 2, 3], []),
+        ([0, 1, 2, 3, 4, 5], [6, 7]),
+        ([0, 1, 2, 3, 4, 5, 6], [7]),
+        ([1, 2, 3, 4, 5, 6, 7], [0]),
+        ([0, 1, 2, 4, 5, 6, 7], [3]),
+        ([0, 3, 7], [1, 2, 4, 5, 6]),
+        ([0, 7], []),
+        ([0, 2], []),
+    ],
+)
+def test_gaps_are_filled_where_that_is_cheaper(slots: list[int], found: list[int]) -> None:
+    """Two passes of one row each cost as much as one of four."""
+    assert fillers(slots, set(range(8)) - set(slots)) == found
+
+
+def test_slots_of_others_are_not_touched() -> None:
+    """Only idle ones are."""
+    assert fillers([0, 1, 2, 3, 4, 5, 6], {8, 9}) == []
+    assert fillers([0, 1, 2, 3, 5, 6, 7], set()) == []
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=8))
+def test_tails_end_a_group_and_are_short(lengths: list[int]) -> None:
+    """Pieces that are nearly as long as the longest are made as long, the others at least whole."""
+    more = tails(lengths)
+    assert all(0 <= num <= MAX_TAIL for num in more)
+    for length, num in zip(lengths, more, strict=True):
+        if num:
+            longest = max(length + num for length, num in zip(lengths, more, strict=True))
+            assert (length + num) % GROUP == 0 or length + num == longest
+
+
+def _eight(num_running: int, *, computes_in_fours: bool) -> House:
+    """Let eight ask and some go on."""
+    house = House(max_sequences=8, max_batch_tokens=64, computes_in_fours=computes_in_fours)
+    for number in range(8):
+        max_tokens = 60 if number < num_running else 2
+        house.submit(f"{number}:", session=str(number), max_tokens=max_tokens)
+    house.step(4)
+    return house
+
+
+def test_seven_answers_are_computed_in_eight_rows_where_that_is_quicker() -> None:
+    """What the idle slot holds is the same after it."""
+    house = _eight(7, computes_in_fours=True)
+    held = [list(tokens) for tokens in house.backend.resident]
+    house.step()
+    assert house.backend.steps[-1] == dict.fromkeys(range(8), 1)
+    assert house.backend.resident[7] == held[7]
+    assert [len(tokens) for tokens in house.backend.resident[:7]] == [
+        len(tokens) + 1 for tokens in held[:7]
+    ]
+    assert house.beat().num_step_tokens == 7
+    house = _eight(7, computes_in_fours=False)
+    house.step()
+    assert house.backend.steps[-1] == dict.fromkeys(range(7), 1)
+
+
+def test_session_goes_on_from_a_slot_that_filled_a_gap() -> None:
+    """What was added to it is not taken for the session's."""
+    house = _eight(7, computes_in_fours=True)
+    house.step(5)
+    again = house.submit("7:ab:", session="7")
+    house.run()
+    assert house.started(again).num_cached_tokens == len("7:a")
+    assert house.text(again) == LONG_ANSWER
+
+
+def test_prompt_is_read_to_the_end_of_a_group() -> None:
+    """What comes behind it is taken back before the answer."""
+    house = House(computes_in_fours=True)
+    request = house.submit("12345:")
+    house.step()
+    assert house.backend.steps == [{0: 8}]
+    assert len(house.backend.resident[0]) == 6
+    assert house.beat().num_step_tokens == 6
+    house.run()
+    assert house.text(request) == LONG_ANSWER
+
+
+def test_prompts_of_nearly_one_length_are_read_in_one_pass() -> None:
+    """A tail costs less than a pass in which only the longer ones go on."""
+    house = House(max_batch_tokens=64, computes_in_fours=True)
+    for number, length in enumerate([13, 16, 11]):
+        house.submit("x" * (length - 1) + ":", session=str(number))
+    house.step()
+    assert house.backend.steps == [{0: 16, 1: 16, 2: 16}]
+
+
+def test_piece_of_a_long_prompt_ends_a_group() -> None:
+    """The rest comes in another step anyway."""
+    house = House(max_batch_tokens=30, computes_in_fours=True)
+    house.submit("x" * 60 + ":")
+    house.step(3)
+    assert house.backend.steps == [{0: 28}, {0: 28}, {0: 5}]
+
+
+def _guessing(second: str) -> House:
+    """Let four begin, of whom the second ends soon and the others guess."""
+    house = House(
+        next_token=parrot,
+        max_draft_tokens=3,
+        num_context_tokens=200,
+        max_batch_tokens=256,
+        computes_in_fours=True,
+    )
+    house.submit("hi:", session="1", max_tokens=150)
+    house.step(2)
+    house.submit(second, session="2", max_tokens=3)
+    house.step()
+    for session in ("3", "4"):
+        house.submit("hi:", session=session, max_tokens=150)
+    house.step(12)
+    return house
+
+
+def test_guesses_fill_a_group_of_idle_slots_as_well() -> None:
+    """Every slot takes as many tokens: one pass of four slots, not one of one and one of two."""
+    house = _guessing("ho:")
+    assert house.backend.steps[-1] == {0: 4, 1: 4, 2: 4, 3: 4}
+    assert house.beat().num_step_tokens == 12
+
+
+def test_slot_without_room_for_them_fills_no_gap() -> None:
+    """Beyond the context there is no place for a token."""
+    house = _guessing("x" * 196 + ":")
+    assert house.backend.steps[-1] == {0: 4, 2: 4, 3: 4}

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmd.worker.scheduling.prefill_budget import FIRST_READ, MAX_PAUSE_S, MIN_READ, ReadLimit
+
+
+def _after(reads: list[tuple[int, float]], max_batch_tokens: int = 4096) -> int:
+    limit = ReadLimit(max_batch_tokens)
+    for num_read, step_s in reads:
+        limit.learn(num_read, step_s)
+    return limit.num_tokens
+
+
+def test_fast_model_reads_more_and_slow_model_less() -> None:
+    """As many tokens as it reads in the time that a pause may take."""
+    assert _after([]) == FIRST_READ
+    assert _after([(1000, MAX_PAUSE_S)] * 12) == 992
+    assert _after([(FIRST_READ, 2 * MAX_PAUSE_S)] * 12) == FIRST_READ // 2
+
+
+def test_limit_stays_between_a_few_tokens_and_the_batch() -> None:
+    """However slow or fast the model is."""
+    assert _after([(FIRST_READ, 1000.0)] * 12) == MIN_READ
+    assert _after([(FIRST_READ, 0.001)] * 12, 512) == 512
+    assert _after([(16, 0.001)] * 12, 16) == 16
+
+
+def test_few_tokens_tell_nothing() -> None:
+    """Most of the time of such a step went to the answers beside."""
+    assert _after([(FIRST_READ // 2 - 1, 1000.0)] * 12) == FIRST_READ
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4096), st.floats(0, 1e6))),
+    st.integers(1, 4096),
+)
+def test_limit_is_usable_whatever_was_measured(
+    reads: list[tuple[int, float]], max_batch_tokens: int
+) -> None:
+    """Clocks jump, and machines sleep."""
+    num_tokens = _after(reads, max_batch_tokens)
+    assert min(MIN_READ, max_batch_tokens) <= num_tokens <= max_batch_tokens

@@ -1,0 +1,259 @@
+"""Random requests, cancels and forgets against one scheduler, checked after each step."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from llmd.engine.protocol import (
+    Delta,
+    Done,
+    Event,
+    Part,
+    Sampling,
+    Started,
+    Submit,
+    TextPrompt,
+)
+from llmd.errors import PromptTooLong
+from llmd.worker.scheduling import cells
+from llmd.worker.scheduling.scheduler import Scheduler
+from tests.support.fake_backend import (
+    END,
+    Clock,
+    FakeBackend,
+    NextToken,
+    babble,
+    num_shared,
+    parrot,
+)
+
+CONTEXT = 200
+
+_owners = st.sampled_from(["ann", "bob"])
+_sessions = st.sampled_from(["1", "2"])
+# Long pieces: so prompts share beginnings that are worth a saved state, and some are too long.
+_prompts = st.lists(st.sampled_from(["x" * 40, "y" * 40, "z"]), min_size=1, max_size=6).map("".join)
+_stops = st.sampled_from([[], ["e"], ["ab", "q"], ["xyz", "p", "no"]])
+
+
+def _alone(request: Submit, tokens: list[int], next_token: NextToken) -> tuple[str, str, list[int]]:
+    """Work out an answer without scheduler, slots or batches: (text, reason, all tokens)."""
+    tokens, answer = list(tokens), ""
+    while True:
+        token = next_token(tokens)
+        if token == END:
+            return answer, "stop", tokens
+        tokens.append(token)
+        answer += chr(token)
+        # All stops end in different letters: at most one is complete now.
+        for stop in request.stop:
+            if answer.endswith(stop):
+                return answer.removesuffix(stop), "stop", tokens
+        if len(answer) >= request.max_tokens or len(tokens) >= CONTEXT:
+            return answer, "length", tokens
+
+
+class Life:
+    """What is known of one request."""
+
+    def __init__(self, request: Submit, tokens: list[int], next_token: NextToken) -> None:
+        self.request = request
+        self.tokens = tokens
+        self.text, self.reason, self.all_tokens = _alone(request, tokens, next_token)
+        self.shown = ""
+        self.started = False
+        self.done: Done | None = None
+        self.cancelled = False
+        self.forgotten = False
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        max_sequences=st.sampled_from([1, 2, 3, 6, 9]),
+        max_batch_tokens=st.sampled_from([1, 7, 32]),
+        max_state_bytes=st.sampled_from([0, 700, 1 << 20]),
+        recurrent=st.booleans(),
+        next_token=st.sampled_from([babble, parrot]),
+        max_draft_tokens=st.sampled_from([0, 1, 3, 8]),
+        loads=st.booleans(),
+        num_cells=st.sampled_from([0, CONTEXT, CONTEXT + 50, 2 * CONTEXT]),
+        headroom=st.sampled_from([0, cells.HEADROOM]),
+        computes_in_fours=st.booleans(),
+    )
+    def begin(
+        self,
+        *,
+        max_sequences: int,
+        max_batch_tokens: int,
+        max_state_bytes: int,
+        recurrent: bool,
+        next_token: NextToken,
+        max_draft_tokens: int,
+        loads: bool,
+        num_cells: int,
+        headroom: int,
+        computes_in_fours: bool,
+    ) -> None:
+        # With less of it, more sequences have to give their cells back.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(cells, "HEADROOM", headroom)
+        self.backend = FakeBackend(
+            num_context_tokens=CONTEXT,
+            max_sequences=max_sequences,
+            max_batch_tokens=max(max_batch_tokens, max_sequences),
+            recurrent=recurrent,
+            next_token=next_token,
+            max_draft_tokens=max_draft_tokens,
+            num_cells=num_cells,
+            # What is added must be taken back, and needs cells of its own.
+            computes_in_fours=computes_in_fours and not recurrent and not num_cells,
+        )
+        self.backend.loads = loads
+        self.scheduler = Scheduler(
+            self.backend, self.hear, max_state_bytes=max_state_bytes, clock=Clock()
+        )
+        self.lives: dict[int, Life] = {}
+        self.computed: dict[tuple[str, str], list[list[int]]] = {}
+        """Of each session: what may still be in a slot or a state."""
+
+    @rule(
+        owner=_owners,
+        session=_sessions,
+        prompt=_prompts,
+        max_tokens=st.integers(1, 40),
+        stop=_stops,
+    )
+    def submit(
+        self, owner: str, session: str, prompt: str, max_tokens: int, stop: list[str]
+    ) -> None:
+        request = Submit(
+            id=len(self.lives) + 1,
+            owner=owner,
+            session=session,
+            prompt=TextPrompt([Part(text=prompt)]),
+            sampling=Sampling(),
+            max_tokens=max_tokens,
+            stop=stop,
+        )
+        tokens = list(prompt.encode())
+        try:
+            self.scheduler.submit(request)
+        except PromptTooLong:
+            assert len(tokens) >= CONTEXT
+            return
+        assert len(tokens) < CONTEXT
+        self.lives[request.id] = Life(request, tokens, self.backend.next_token)
+
+    @rule(data=st.data())
+    def go_on(self, data: st.DataObject) -> None:
+        """Submit the next turn of an answer that has ended."""
+        ended = [life for life in self.lives.values() if life.done]
+        if ended:
+            life = data.draw(st.sampled_from(ended))
+            prompt = bytes(life.tokens).decode() + life.shown + "z"
+            self.submit(life.request.owner, life.request.session, prompt, 10, [])
+
+    @rule(times=st.integers(1, 12))
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            self.scheduler.step()
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Cancel any request, ended ones too."""
+        if self.lives:
+            life = self.lives[data.draw(st.sampled_from(sorted(self.lives)))]
+            life.cancelled = life.cancelled or not life.done
+            self.scheduler.cancel(life.request.id)
+            assert life.done
+
+    @rule(owner=_owners, session=_sessions | st.none())
+    def forget(self, owner: str, session: str | None) -> None:
+        self.scheduler.forget(owner, session)
+        for key in list(self.computed):
+            if key[0] == owner and session in (None, key[1]):
+                del self.computed[key]
+        for life in self.lives.values():
+            if life.request.owner == owner and session in (None, life.request.session):
+                life.forgotten = True
+
+    def hear(self, event: Event) -> None:
+        """Check an event against all that is known."""
+        if isinstance(event, Started):
+            life = self.lives[event.id]
+            assert not life.started and not life.done
+            life.started = True
+            owner, session = life.request.owner, life.request.session
+            of_owner = [
+                tokens
+                for (other, _), lists in self.computed.items()
+                if other == owner
+                for tokens in lists
+            ]
+            assert event.num_cached_tokens <= num_shared(life.tokens[:-1], of_owner)
+            assert event.num_prompt_tokens == len(life.tokens)
+            if not life.forgotten:
+                self.computed.setdefault((owner, session), []).append(life.all_tokens)
+        elif isinstance(event, Delta):
+            life = self.lives[event.id]
+            assert life.started and not life.done
+            life.shown += event.text
+            assert life.text.startswith(life.shown)
+        elif isinstance(event, Done):
+            life = self.lives[event.id]
+            assert not life.done
+            life.done = event
+            if life.cancelled:
+                assert event.finish_reason == "cancelled"
+            else:
+                assert (life.shown, event.finish_reason) == (life.text, life.reason)
+
+    @invariant()
+    def every_slot_has_one_user_or_none(self) -> None:
+        """Slots are neither lost nor shared, and hold what they say."""
+        if not hasattr(self, "scheduler"):
+            return
+        slots = self.scheduler._slots._slots
+        running = list(self.scheduler._running.values())
+        assert sorted(slot.index for slot in slots) == list(range(self.backend.max_sequences))
+        assert len({slot.index for slot in running}) == len(running)
+        assert {slot.index for slot in slots if slot.busy} == {slot.index for slot in running}
+        for slot in slots:
+            if not slot.busy:
+                assert self.backend.resident[slot.index] == slot.tokens
+        for sequence, slot in self.scheduler._running.items():
+            resident = self.backend.resident[slot.index]
+            assert resident == sequence.tokens[: sequence.num_computed]
+        num_live = sum(life.done is None for life in self.lives.values())
+        assert self.backend.num_open_samplers == num_live
+
+    def teardown(self) -> None:
+        """Run to the end: every request has had its one Done, and every slot is free."""
+        if not hasattr(self, "scheduler"):
+            return
+        try:
+            self.run_to_the_end()
+        finally:
+            self.patch.undo()
+
+    def run_to_the_end(self) -> None:
+        num_steps = 0
+        while self.scheduler.has_work:
+            self.scheduler.step()
+            num_steps += 1
+            assert num_steps <= CONTEXT * len(self.lives), "it never comes to an end"
+        assert all(life.done for life in self.lives.values())
+        assert self.scheduler._slots.num_free == self.backend.max_sequences
+        self.every_slot_has_one_user_or_none()
+
+
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=30, deadline=None
+)
+
+
+# Whatever comes, each request ends once, as if it had been alone, and no slot is lost.
+TestScheduler = SchedulerMachine.TestCase
