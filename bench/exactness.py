@@ -56,8 +56,11 @@ class RecordingBackend(LlamaBackend):
     def __init__(self, loaded: LoadedModel, start: Start) -> None:
         self.pieces: list[Piece] = [[]]
         super().__init__(loaded, start)
-        # It is an attribute there: a method of that name would never be called.
-        self._add, self.add = self.add, self._note
+
+    def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
+        """Record a token, and add it to the batch."""
+        self.pieces[-1].append((token, position, output))
+        super().add(token, position, slot, output=output)
 
     def decode(self) -> float:
         """Run the batch; the next tokens are in another."""
@@ -68,10 +71,6 @@ class RecordingBackend(LlamaBackend):
         """Return the batches since the last call."""
         taken, self.pieces = self.pieces[:-1], [[]]
         return taken
-
-    def _note(self, token: int, position: int, slot: int, *, output: bool) -> None:
-        self.pieces[-1].append((token, position, output))
-        self._add(token, position, slot, output=output)
 
 
 class MatchedReference:

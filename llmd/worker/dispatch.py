@@ -1,4 +1,4 @@
-"""What becomes of each of the daemon's commands."""
+"""Dispatch the commands that the daemon sends."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ from llmd.worker.embedding.queue import EmbedQueue
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.kv.disk import DiskStates
 from llmd.worker.refusal import refusal
-from llmd.worker.scheduling.grammar_thread import Compiled, Compiler
+from llmd.worker.scheduling.grammar_thread import Compiled, GrammarThread
 from llmd.worker.scheduling.scheduler import Scheduler
 
 MAX_QUERY_CHARS = 262_144
-"""A longer text would be tokenised for so long that those who generate would feel it."""
-
+"""The longest text to tokenise: a longer one would make running answers wait noticeably."""
 
 SAVE_WITHIN_S = 3.0
-"""When the daemon goes down; after five seconds it ends the worker."""
+"""How long states are written when the daemon stops; it kills the worker after five seconds."""
 
 
-class Desk:
-    """Take commands for one model, and do a step of what they ask for at a time.
+class Dispatcher:
+    """Carry out commands for one model, one step of the model at a time.
 
-    Events go to `emit`. What was compiled comes back through `post`, as one more command.
+    Events go to `emit`. Compiled grammars come back through `post`, as one more command.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Desk:
         self._scheduler = Scheduler(
             backend, emit, max_state_bytes=max_state_bytes, clock=clock, disk=disk
         )
-        self._compiler = Compiler(backend, post)
+        self._grammars = GrammarThread(backend, post)
         self._embeds = EmbedQueue(backend.make_embedder, emit)
 
     @property
@@ -73,7 +72,7 @@ class Desk:
         return self._scheduler.has_work or self._embeds.has_work
 
     def step(self) -> None:
-        """Run the model once for those who generate, and once for those who embed."""
+        """Run the model once for the answers, and once for the embeddings."""
         if self._scheduler.has_work:
             self._scheduler.step()
         if self._embeds.has_work:
@@ -82,11 +81,11 @@ class Desk:
             self._scheduler.beat(self._clock() - began, num_tokens)
 
     def save_one(self) -> bool:
-        """Use an idle moment to keep a state on the disk; False when all are there."""
+        """Write one KV state to the disk while idle; return False if all are there."""
         return self._scheduler.save_one()
 
     def close(self) -> None:
-        """Keep the states of all sessions on the disk, as far as the time allows."""
+        """Write the KV states of all sessions to the disk, as far as the time allows."""
         if self._disk is None:
             return
         deadline = self._clock() + SAVE_WITHIN_S
@@ -94,13 +93,13 @@ class Desk:
             pass
         self._disk.close()
 
-    def obey(self, command: Command | Compiled) -> None:
-        """Do what the daemon wants. A refusal is an event, too."""
+    def handle(self, command: Command | Compiled) -> None:
+        """Carry out a command. A refusal is an event as well."""
         if isinstance(command, Cancel):
             self._cancel(command.id)
         elif isinstance(command, Forget):
             self._scheduler.forget(command.owner, command.session)
-            self._compiler.forget(command.owner, command.session)
+            self._grammars.forget(command.owner, command.session)
         elif isinstance(command, Compiled):
             self._enqueue(command)
         elif isinstance(command, Embed):
@@ -119,12 +118,12 @@ class Desk:
         prompt = request.prompt
         has_tools = isinstance(prompt, ChatPrompt) and prompt.tools is not None
         if has_tools or request.constraint is not None:
-            self._compiler.submit(sequence)
+            self._grammars.submit(sequence)
         else:
             self._scheduler.enqueue(sequence, None)
 
     def _enqueue(self, compiled: Compiled) -> None:
-        sequence = self._compiler.take(compiled.sequence.request.id)
+        sequence = self._grammars.take(compiled.sequence.request.id)
         if sequence is None:
             return
         if compiled.error is None:
@@ -133,7 +132,7 @@ class Desk:
             self._emit(refusal(sequence.request.id, compiled.error))
 
     def _cancel(self, request_id: int) -> None:
-        sequence = self._compiler.take(request_id)
+        sequence = self._grammars.take(request_id)
         if sequence is None:
             self._scheduler.cancel(request_id)
             self._embeds.cancel(request_id)
@@ -168,8 +167,8 @@ class Desk:
         return [self._backend.piece(token, special=True) for token in tokens]
 
 
-class EmbeddingDesk:
-    """Take commands for a model that makes vectors and nothing else."""
+class EmbeddingDispatcher:
+    """Carry out commands for a model that only makes embeddings."""
 
     def __init__(
         self,
@@ -203,17 +202,17 @@ class EmbeddingDesk:
         )
 
     def save_one(self) -> bool:
-        """Do nothing: there is nothing to keep."""
+        """Return False: there are no KV states to keep."""
         return False
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing: there are no KV states to keep."""
 
-    def obey(self, command: Command | Compiled) -> None:
-        """Do what the daemon wants, as far as this model can."""
+    def handle(self, command: Command | Compiled) -> None:
+        """Carry out a command, or refuse it if it is not about embeddings."""
         if isinstance(command, Embed):
             self._embeds.submit(command.id, command.inputs)
         elif isinstance(command, Cancel):
             self._embeds.cancel(command.id)
         elif isinstance(command, Submit | Tokenize | Detokenize | Render | ListStates):
-            self._emit(Refused(id=command.id, message="this model makes nothing but vectors"))
+            self._emit(Refused(id=command.id, message="this model only makes embeddings"))

@@ -1,4 +1,4 @@
-"""The loop of a worker: what the daemon wants, a step of the model, what came of it."""
+"""The main loop of a worker: receive commands, run a step of the model, send the events."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 
 from llmd.engine.protocol import Command, Event, Loading, Start, receive_command, send_events
 from llmd.worker.cpu.team import leave_core
-from llmd.worker.dispatch import Desk, EmbeddingDesk
+from llmd.worker.dispatch import Dispatcher, EmbeddingDispatcher
 from llmd.worker.kv.disk import DiskStates, fingerprint_of
 from llmd.worker.llama.context import load_backend
 from llmd.worker.llama.embedding_context import load_embedder
 from llmd.worker.scheduling.grammar_thread import Compiled
 
-OBEY_S = 0.02
-"""How long new requests may be read and tokenised before those that generate go on."""
+COMMANDS_S = 0.02
+"""How long commands are handled, and new prompts tokenised, before running answers go on."""
 
 IDLE_S = 2.0
-"""Without any work for so long, the states of sessions are put to the disk, one by one."""
+"""After this time without work, KV states are written to the disk, one by one."""
 
 
 class Worker:
-    """Feed the desk from the daemon's commands and send its events back."""
+    """Pass the daemon's commands to the dispatcher, and send its events back."""
 
     def __init__(self, sock: socket.socket, start: Start) -> None:
         """Load the model. Raise `EngineFailed` or `ModelInvalid`."""
@@ -33,15 +33,15 @@ class Worker:
         self._events: list[Event] = []
         self._progress = -1
         self._inbox: queue.SimpleQueue[Command | Compiled | None] = queue.SimpleQueue()
-        self._desk: Desk | EmbeddingDesk
+        self._dispatcher: Dispatcher | EmbeddingDispatcher
         if start.embeds_only:
             embedder = load_embedder(start, self._on_progress)
             info = embedder.info
-            self._desk = EmbeddingDesk(embedder, self._events.append, time.monotonic)
+            self._dispatcher = EmbeddingDispatcher(embedder, self._events.append, time.monotonic)
         else:
             backend = load_backend(start, self._on_progress)
             info = backend.info
-            self._desk = Desk(
+            self._dispatcher = Dispatcher(
                 backend,
                 self._events.append,
                 self._inbox.put,
@@ -52,33 +52,33 @@ class Worker:
         send_events(sock, [info])
 
     def run(self) -> None:
-        """Serve until the daemon closes its end. Every decode is made in this thread.
+        """Serve until the daemon closes its end of the socket. All decodes are in this thread.
 
-        The OpenMP runtime keeps a team of threads for each thread that calls it, and two teams
-        on the same cores halve the speed.
+        OpenMP keeps a team of threads for each thread that calls it, and two teams on the same
+        cores halve the speed.
         """
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         while True:
             began = time.monotonic()
-            while not self._desk.has_work or (
-                not self._inbox.empty() and time.monotonic() - began < OBEY_S
+            while not self._dispatcher.has_work or (
+                not self._inbox.empty() and time.monotonic() - began < COMMANDS_S
             ):
                 command = self._next_command()
                 if command is None:
-                    self._desk.close()
+                    self._dispatcher.close()
                     return
-                self._desk.obey(command)
+                self._dispatcher.handle(command)
                 self._flush()
-            self._desk.step()
+            self._dispatcher.step()
             self._flush()
 
     def _next_command(self) -> Command | Compiled | None:
-        """Wait for a command; keep what is idle on the disk while none comes."""
+        """Wait for a command, and write idle KV states to the disk while none comes."""
         while True:
             try:
-                return self._inbox.get(timeout=IDLE_S if not self._desk.has_work else None)
+                return self._inbox.get(timeout=IDLE_S if not self._dispatcher.has_work else None)
             except queue.Empty:
-                if not self._desk.save_one():
+                if not self._dispatcher.save_one():
                     return self._inbox.get()
 
     def _read(self) -> None:
@@ -87,7 +87,7 @@ class Worker:
             while (command := receive_command(self._sock)) is not None:
                 self._inbox.put(command)
         finally:
-            # Whatever ended it: a worker that hears nothing must end too.
+            # Whatever ended it, a worker that receives no commands must end as well.
             self._inbox.put(None)
 
     def _flush(self) -> None:
@@ -102,7 +102,7 @@ class Worker:
 
 
 def _disk(start: Start, build: str) -> DiskStates | None:
-    """Return what keeps states on the disk, if the daemon wants that."""
+    """Return the store of KV states on the disk, if the daemon wants one."""
     if not start.cache_dir or not start.max_disk_bytes:
         return None
     kv_layout = f"{start.kv_type} {start.kv_unified} {start.flash_attention}"

@@ -1,4 +1,4 @@
-"""What tests of the desk share: one over the fake model, with all that it told."""
+"""A dispatcher over the fake backend, with all events that it emitted."""
 
 from __future__ import annotations
 
@@ -18,31 +18,34 @@ from llmd.engine.protocol import (
 )
 from llmd.errors import InvalidField
 from llmd.worker.backend import Matcher
-from llmd.worker.dispatch import Desk
+from llmd.worker.dispatch import Dispatcher
 from llmd.worker.scheduling.grammar_thread import Compiled
-from tests.support import fake_embedder as embedding
+from tests.support import fake_embedder
 from tests.support.fake_backend import Clock, FakeBackend, FakeSampler, says
 
 BEGIN = 1
-"""The token before a prompt."""
+"""The first token of every prompt."""
 
 WAIT_S = 20.0
 
 
-class Bound:
-    """A grammar that allows anything."""
+class AnyMatcher:
+    """A matcher of a grammar that allows everything."""
 
     is_complete = False
 
     def mask(self) -> None:
-        """Allow anything."""
+        """Allow every token."""
 
     def accept(self, token: int) -> None:
-        """Go on by anything."""
+        """Accept every token."""
 
 
 class Backend(FakeBackend):
-    """Compile while the gate is open: a grammar called `bad` cannot be, `broken` breaks."""
+    """A backend that compiles while its gate is open.
+
+    The grammar `bad` cannot be compiled, and `broken` raises an unforeseen error.
+    """
 
     def __init__(self) -> None:
         super().__init__(next_token=says("yes"))
@@ -50,7 +53,7 @@ class Backend(FakeBackend):
         self.gate.set()
         self.compiled_in: list[int] = []
         self.matchers: list[Matcher | None] = []
-        self.embedder: embedding.FakeBackend | None = embedding.FakeBackend()
+        self.embedder: fake_embedder.FakeBackend | None = fake_embedder.FakeBackend()
 
     def tokenize(
         self, parts: list[Part], *, begin: bool = True, owner: str | None = None
@@ -61,29 +64,29 @@ class Backend(FakeBackend):
         assert self.gate.wait(WAIT_S)
         self.compiled_in.append(threading.get_ident())
         if request.constraint == Grammar("bad"):
-            raise InvalidField("it cannot be kept", param="grammar")
+            raise InvalidField("the grammar is bad", param="grammar")
         if request.constraint == Grammar("broken"):
-            raise RuntimeError("nobody foresaw it")
-        return Bound()
+            raise RuntimeError("unforeseen")
+        return AnyMatcher()
 
     def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> FakeSampler:
         self.matchers.append(matcher)
         return super().sampler(request, recent, matcher)
 
-    def make_embedder(self) -> embedding.FakeBackend:
+    def make_embedder(self) -> fake_embedder.FakeBackend:
         if self.embedder is None:
             raise InvalidField("this model makes no vectors")
         return self.embedder
 
 
-class House:
-    """A desk, and all that it told."""
+class Harness:
+    """A dispatcher, and the events that it emitted."""
 
     def __init__(self) -> None:
         self.backend = Backend()
         self.events: list[Event] = []
         self._compiled: queue.SimpleQueue[Compiled] = queue.SimpleQueue()
-        self.desk = Desk(
+        self.dispatcher = Dispatcher(
             self.backend,
             self.events.append,
             self._compiled.put,
@@ -91,20 +94,20 @@ class House:
             clock=Clock(),
         )
 
-    def obey(self, *commands: Command) -> None:
+    def handle(self, *commands: Command) -> None:
         for command in commands:
-            self.desk.obey(command)
+            self.dispatcher.handle(command)
 
     def take_compiled(self) -> None:
-        """Wait for the next that is compiled, and hand it to the desk as the worker does."""
-        self.desk.obey(self._compiled.get(timeout=WAIT_S))
+        """Wait for the next compiled grammar, and pass it to the dispatcher as the worker does."""
+        self.dispatcher.handle(self._compiled.get(timeout=WAIT_S))
 
     def run(self) -> None:
-        while self.desk.has_work:
-            self.desk.step()
+        while self.dispatcher.has_work:
+            self.dispatcher.step()
 
     def of(self, request_id: int) -> list[Event]:
-        """Return what was told of a request."""
+        """Return the events of a request."""
         return [event for event in self.events if getattr(event, "id", None) == request_id]
 
     def text(self, request_id: int) -> str:
@@ -112,7 +115,7 @@ class House:
 
 
 def submit(request_id: int, constraint: JsonSchema | Grammar | None = None) -> Submit:
-    """Return a request of ann's in session 1, which is answered by `yes`."""
+    """Return a request of ann's in session 1, whose answer is `yes`."""
     return Submit(
         id=request_id,
         owner="ann",

@@ -1,4 +1,4 @@
-"""Fakes that several tests share: a model that is arithmetic, and time that stands still."""
+"""A fake backend whose model is arithmetic, and a fake clock."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from llmd.errors import InvalidField
 from llmd.worker.backend import Matcher, StateBytes
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.kv.prefix import common_prefix
-from llmd.worker.scheduling.step_cost import StepTime
 from llmd.worker.syntax import choose
 
 END = 256
-"""The token that ends an answer, spelled ``<end>``; all others are bytes."""
+"""The token that ends an answer, spelled ``<end>``; all other tokens are bytes."""
 
 SPELLING = "<end>"
 
 NextToken = Callable[[list[int]], int]
+"""The rule of a fake model: the next token after these."""
+
+GROUPED_STEPS_S = {1: 2.0, 2: 3.0, 4: 4.0, 7: 7.0, 8: 5.0, 16: 7.0, 32: 11.0}
+"""Times of steps by rows that are lower for full groups of four."""
 
 
 def babble(tokens: list[int]) -> int:
-    """Choose a token by all that came before: the answer to a prompt never changes."""
+    """Choose a token by all tokens before it, so that the answer to a prompt never changes."""
     digest = zlib.crc32(array.array("i", tokens).tobytes())
     return END if digest % 23 == 0 else ord("a") + digest % 26
 
 
 def parrot(tokens: list[int]) -> int:
-    """Choose a token by the last two alone: sooner or later it says the same again."""
+    """Choose a token by the last two alone, so that the answer repeats itself sooner or later."""
     digest = zlib.crc32(array.array("i", tokens[-2:]).tobytes())
     return END if digest % 41 == 0 else ord("a") + digest % 5
 
 
 def says(answer: str) -> NextToken:
-    """Answer every prompt that ends in a colon with these bytes, then end."""
+    """Return a rule that answers every prompt ending in a colon with these bytes, then ends."""
     raw = answer.encode()
 
     def next_token(tokens: list[int]) -> int:
@@ -47,7 +50,7 @@ def says(answer: str) -> NextToken:
 
 
 class FakeSampler:
-    """Take the token that the backend's rule gives."""
+    """A sampler that takes the token given by the backend's rule."""
 
     def __init__(self, backend: FakeBackend) -> None:
         self._backend = backend
@@ -64,10 +67,10 @@ class FakeSampler:
 
 
 class FakeBackend:
-    """A model of bytes whose KV memory checks every use of it.
+    """A model whose tokens are bytes, and whose KV memory checks every use of it.
 
-    `resident` holds per slot the tokens whose keys and values are there. A recurrent one cannot
-    go back to an earlier position.
+    `resident` holds, for each slot, the tokens whose keys and values are there. A recurrent model
+    cannot go back to an earlier position.
     """
 
     def __init__(
@@ -80,12 +83,12 @@ class FakeBackend:
         recurrent: bool = False,
         max_draft_tokens: int = 0,
         num_cells: int = 0,
-        computes_in_fours: bool = False,
-        step_time: StepTime | None = None,
+        can_pad: bool = False,
+        measured_steps_s: dict[int, float] | None = None,
     ) -> None:
         self.num_cells = num_cells
-        self.computes_in_fours = computes_in_fours
-        self.step_time = step_time or StepTime({1: 1.0, max_batch_tokens: 1.0}, max_batch_tokens)
+        self.can_pad = can_pad
+        self.measured_steps_s = measured_steps_s or {1: 1.0, max_batch_tokens: 1.0}
         self.next_token = next_token
         self.num_context_tokens = num_context_tokens
         self.max_sequences = max_sequences
@@ -97,11 +100,11 @@ class FakeBackend:
         self.resident: list[list[int]] = [[] for _ in range(max_sequences)]
         self.outputs: dict[int, list[int]] = {}
         self.steps: list[dict[int, int]] = []
-        """Of each decode: how many tokens of each slot."""
+        """For each decode, the number of tokens of each slot."""
         self.samplers: list[FakeSampler] = []
         self.num_tokenized = 0
         self.owners: set[str] = set()
-        """Those of whom texts are kept."""
+        """The owners of cached texts."""
         self.num_vocabulary = END + 1
         self.build = "fake"
         self.syntax = choose(None, knows_tools=False)
@@ -210,7 +213,7 @@ class FakeBackend:
 
 
 class Clock:
-    """Go on by `pace_s`, a second at first, whenever somebody looks."""
+    """A clock that advances by `pace_s`, at first a second, at each reading."""
 
     def __init__(self) -> None:
         self.time_s = 0.0
@@ -222,13 +225,13 @@ class Clock:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what other threads or processes do. Fail when it does not come about."""
+    """Wait until another thread or process makes a condition true; fail after 20 seconds."""
     give_up_at = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < give_up_at, "it did not come about"
+        assert time.monotonic() < give_up_at, "the condition did not become true"
         time.sleep(0.002)
 
 
 def num_shared(tokens: list[int], others: list[list[int]]) -> int:
-    """Return the longest beginning that `tokens` share with one of the others."""
+    """Return the length of the longest prefix that `tokens` share with one of the others."""
     return max((common_prefix(tokens, other) for other in others), default=0)

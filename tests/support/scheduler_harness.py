@@ -1,4 +1,4 @@
-"""What tests of the scheduler share: one over the fake model, with all that it told."""
+"""A scheduler over the fake backend, with all events that it emitted."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from llmd.engine.protocol import (
     TextPrompt,
 )
 from llmd.worker.scheduling.scheduler import Scheduler
-from tests.support.fake_backend import Clock, FakeBackend, NextToken, says
+from tests.support.fake_backend import GROUPED_STEPS_S, Clock, FakeBackend, NextToken, says
 
 LONG_ANSWER = "abcdefghijklmnopqrstuvwxyz" * 4
 
 
-class House:
-    """A scheduler over a fake model, and all that it told."""
+class Harness:
+    """A scheduler over a fake backend, and the events that it emitted."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class House:
         max_batch_tokens: int = 32,
         max_draft_tokens: int = 0,
         num_cells: int = 0,
-        computes_in_fours: bool = False,
+        pads_to_groups: bool = False,
     ) -> None:
         self.backend = FakeBackend(
             next_token=next_token or says(LONG_ANSWER),
@@ -42,7 +42,8 @@ class House:
             max_batch_tokens=max_batch_tokens,
             max_draft_tokens=max_draft_tokens,
             num_cells=num_cells,
-            computes_in_fours=computes_in_fours,
+            can_pad=pads_to_groups,
+            measured_steps_s=GROUPED_STEPS_S if pads_to_groups else None,
         )
         self.events: list[Event] = []
         self.clock = Clock()
@@ -61,7 +62,7 @@ class House:
         stop: list[str] | None = None,
         max_context_tokens: int | None = None,
     ) -> int:
-        """Submit a prompt, which must end in a colon for the usual answer; return its id."""
+        """Submit a prompt, whose colon asks for `LONG_ANSWER`, and return the request's id."""
         request_id = next(self._ids)
         self.scheduler.submit(
             Submit(

@@ -1,8 +1,8 @@
-"""KV states of idle sessions in files, so that they are warm after a restart too.
+"""KV states of idle conversations in files, so that they are warm after a restart too.
 
-A file is named for nothing that was said, is for the owner's eyes alone (mode 0600), and is
-written beside and renamed: half a file never has its name. Whatever is wrong with one, it is a
-miss, and the file is deleted.
+A file has a random name and mode 0600. It is written under another name and then renamed, so
+that no incomplete file has its final name. A file with anything wrong in it counts as a miss and
+is deleted.
 """
 
 from __future__ import annotations
@@ -20,33 +20,35 @@ import msgspec
 
 from llmd.worker.backend import StateBytes
 from llmd.worker.kv import state_file
+from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.prefix import common_prefix
 
 MAX_PENDING_BYTES = 256 * 1024 * 1024
-"""Of states that wait to be written: more would take memory that others need."""
+"""A state is dropped if more than this waits to be written: it would take memory from others."""
 
 _SUFFIX = ".kv"
 
 
 @dataclass(eq=False)
-class Entry:
-    """A state on the disk, or on its way there."""
+class DiskState:
+    """A KV state on the disk, or waiting to be written there."""
 
-    owner: str
-    session: str
+    conversation: Conversation
     tokens: list[int]
     path: Path
     num_bytes: int
     data: StateBytes | None = None
-    """The state, until it is written."""
-    is_gone: bool = False
+    """The state itself, until it is written."""
+    is_removed: bool = False
 
 
 class DiskStates:
-    """States of one model under `folder`, which other models' files may share.
+    """The states of one model in a sub-folder of `folder`, where other models have theirs.
 
-    Not thread-safe but for its own writer. At most `max_bytes` in all files; the ones longest
-    unused go first. `fingerprint` tells models, builds and layouts of the KV memory apart.
+    All files together take at most `max_bytes`; the least recently used are deleted first.
+    `fingerprint` distinguishes models, builds and layouts of the KV memory.
+
+    Not thread-safe, except towards its own writer thread.
     """
 
     def __init__(
@@ -59,90 +61,94 @@ class DiskStates:
         self._folder = folder / fingerprint
         self._max_bytes = max_bytes
         self._warn = warn
-        self._entries: list[Entry] = []
-        """The ones longest unused first."""
+        self._states: list[DiskState] = []
+        """All states, the least recently used first."""
         self._num_pending_bytes = 0
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[DiskState | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_usable = self._open()
         self._writer = threading.Thread(target=self._write_all, name="states", daemon=True)
         self._writer.start()
 
     @property
-    def entries(self) -> list[Entry]:
-        """All states that can be had, the ones longest unused first."""
-        return list(self._entries)
+    def states(self) -> list[DiskState]:
+        """All states that can be read, the least recently used first."""
+        return list(self._states)
 
-    def add(self, owner: str, session: str, tokens: list[int], data: StateBytes) -> None:
-        """Keep a state, in place of those that it continues. It is written by and by."""
+    def add(self, conversation: Conversation, tokens: list[int], data: StateBytes) -> None:
+        """Keep a state in place of those it continues. The writer thread writes it later."""
         too_much = self._num_pending_bytes + len(data) > MAX_PENDING_BYTES
         if not self._is_usable or len(data) > self._max_bytes or too_much:
             return
-        for old in self.entries:
-            if old.owner == owner and tokens[: len(old.tokens)] == old.tokens:
+        for old in self.states:
+            is_own = old.conversation.owner == conversation.owner
+            if is_own and tokens[: len(old.tokens)] == old.tokens:
                 self.remove(old)
         path = self._folder / f"{os.urandom(16).hex()}{_SUFFIX}"
-        entry = Entry(owner, session, list(tokens), path, len(data), data)
-        self._entries.append(entry)
+        state = DiskState(conversation, list(tokens), path, len(data), data)
+        self._states.append(state)
         self._num_pending_bytes += len(data)
-        self._queue.put(entry)
+        self._queue.put(state)
         self._make_room()
 
     def holds(self, owner: str, tokens: list[int]) -> bool:
-        """Tell whether these very tokens, or more behind them, are kept."""
+        """Return whether a state of the owner holds all these tokens."""
         return any(
-            entry.owner == owner and entry.tokens[: len(tokens)] == tokens
-            for entry in self._entries
+            state.conversation.owner == owner and state.tokens[: len(tokens)] == tokens
+            for state in self._states
         )
 
-    def find(self, owner: str, tokens: list[int]) -> tuple[int, Entry | None]:
-        """Return the owner's state that shares most of `tokens`: (how many, state)."""
+    def find(self, owner: str, tokens: list[int]) -> tuple[int, DiskState | None]:
+        """Return the owner's state that shares the longest prefix with `tokens`, and its length."""
         best, num_shared = None, 0
-        for entry in self._entries:
-            if entry.owner == owner:
-                num = common_prefix(entry.tokens, tokens)
+        for state in self._states:
+            if state.conversation.owner == owner:
+                num = common_prefix(state.tokens, tokens)
                 if num > num_shared:
-                    best, num_shared = entry, num
+                    best, num_shared = state, num
         return num_shared, best
 
-    def load(self, entry: Entry) -> StateBytes | None:
-        """Return a state's bytes; None, and the file is deleted, when there is anything wrong."""
-        data = entry.data
+    def load(self, state: DiskState) -> StateBytes | None:
+        """Return a state's bytes; delete the file and return None if anything is wrong with it.
+
+        The state becomes the most recently used.
+        """
+        data = state.data
         if data is None:
             try:
-                data = state_file.read(entry.path)
+                data = state_file.read(state.path)
             except (OSError, ValueError, msgspec.MsgspecError) as error:
                 self._warn(f"a kept state cannot be used: {error}")
-                self.remove(entry)
+                self.remove(state)
                 return None
-        self._entries.remove(entry)
-        self._entries.append(entry)
+        self._states.remove(state)
+        self._states.append(state)
         with contextlib.suppress(OSError):
-            os.utime(entry.path)
+            os.utime(state.path)
         return data
 
-    def remove(self, entry: Entry) -> None:
-        """Drop a state with its file. Idempotent."""
-        if entry in self._entries:
-            self._entries.remove(entry)
+    def remove(self, state: DiskState) -> None:
+        """Drop a state and delete its file. Idempotent."""
+        if state in self._states:
+            self._states.remove(state)
         with self._lock:
-            entry.is_gone = True
+            state.is_removed = True
             with contextlib.suppress(OSError):
-                entry.path.unlink(missing_ok=True)
+                state.path.unlink(missing_ok=True)
 
     def forget(self, owner: str, session: str | None) -> None:
-        """Drop the states of an owner's session, or of all its sessions."""
-        for entry in self.entries:
-            if entry.owner == owner and session in (None, entry.session):
-                self.remove(entry)
+        """Drop the states of an owner's session, or of all the owner's sessions."""
+        for state in self.states:
+            if state.conversation.belongs_to(owner, session):
+                self.remove(state)
 
     def close(self) -> None:
-        """Wait until all is written."""
+        """Wait until all states are written."""
         self._queue.put(None)
         self._writer.join()
 
     def _open(self) -> bool:
-        """Make the folder and read what is in it; False when there can be none."""
+        """Make the folder and read the headers in it; return False if that is impossible."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             paths = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
@@ -156,15 +162,20 @@ class DiskStates:
                 with contextlib.suppress(OSError):
                     path.unlink()
                 continue
-            self._entries.append(
-                Entry(header.owner, header.session, header.tokens, path, header.num_bytes)
+            self._states.append(
+                DiskState(
+                    Conversation(header.owner, header.session),
+                    header.tokens,
+                    path,
+                    header.num_bytes,
+                )
             )
         self._make_room()
         return True
 
     def _make_room(self) -> None:
-        """Delete the files longest unused, other models' before one's own."""
-        excess = sum(entry.num_bytes for entry in self._entries) - self._max_bytes
+        """Delete the least recently used files, those of other models first."""
+        excess = sum(state.num_bytes for state in self._states) - self._max_bytes
         others = list(self._others())
         excess += sum(size for _, _, size in others)
         for _, path, size in sorted(others):
@@ -173,14 +184,14 @@ class DiskStates:
             with contextlib.suppress(OSError):
                 path.unlink()
             excess -= size
-        for entry in self.entries:
+        for state in self.states:
             if excess <= 0:
                 return
-            self.remove(entry)
-            excess -= entry.num_bytes
+            self.remove(state)
+            excess -= state.num_bytes
 
     def _others(self) -> Iterator[tuple[float, Path, int]]:
-        """Yield the files of other models: (time of last use, path, bytes)."""
+        """Yield the files of other models as (time of last use, path, size in bytes)."""
         for folder in self._folder.parent.iterdir():
             if folder != self._folder:
                 for path in folder.glob(f"*{_SUFFIX}"):
@@ -189,44 +200,44 @@ class DiskStates:
                         yield stat.st_mtime, path, stat.st_size
 
     def _write_all(self) -> None:
-        while (entry := self._queue.get()) is not None:
-            data = entry.data
+        while (state := self._queue.get()) is not None:
+            data = state.data
             if data is None:
                 continue
             try:
-                if not entry.is_gone:
-                    self._write(entry, data)
+                if not state.is_removed:
+                    self._write(state, data)
             except OSError as error:
                 self._warn(f"a state cannot be kept on the disk: {error}")
-                entry.is_gone = True
+                state.is_removed = True
             self._num_pending_bytes -= len(data)
-            entry.data = None
+            state.data = None
 
-    def _write(self, entry: Entry, data: StateBytes) -> None:
-        beside = entry.path.with_suffix(".new")
+    def _write(self, state: DiskState, data: StateBytes) -> None:
+        beside = state.path.with_suffix(".new")
         try:
-            state_file.write(beside, entry.owner, entry.session, entry.tokens, data)
+            state_file.write(beside, *state.conversation, state.tokens, data)
         except OSError:
             beside.unlink(missing_ok=True)
             raise
         with self._lock:
-            # Forgotten while it was written: it must not come back.
-            if entry.is_gone:
+            # A state that was forgotten while it was written must not come back.
+            if state.is_removed:
                 beside.unlink()
             else:
-                beside.rename(entry.path)
+                beside.rename(state.path)
 
 
 def _read_header(path: Path) -> state_file.Header:
     if path.suffix != _SUFFIX:
-        raise ValueError("half a file")
+        raise ValueError("the file is incomplete")
     return state_file.read_header(path)
 
 
 def fingerprint_of(model: Path, *words: str) -> str:
-    """Return a name for a model file and all that its states depend on.
+    """Return a fingerprint of a model file and of `words`, which its states depend on as well.
 
-    By its size and samples of its content: gigabytes would take long to read at each start.
+    The size and samples of the content are hashed: reading gigabytes would delay every start.
     """
     digest = hashlib.sha256("\n".join(words).encode())
     size = model.stat().st_size

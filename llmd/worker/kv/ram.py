@@ -1,93 +1,99 @@
-"""KV states of sessions that lost their slot, in RAM."""
+"""KV states in RAM, of conversations that lost their slot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llmd.worker.backend import StateBytes
-from llmd.worker.kv.disk import DiskStates
+from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.prefix import common_prefix
-from llmd.worker.kv.reuse import Worth
 
 
 @dataclass(frozen=True, eq=False)
-class State:
-    """The KV of `tokens`, as bytes."""
+class RamState:
+    """The keys and values of `tokens`, as bytes."""
 
-    owner: str
-    session: str
+    conversation: Conversation
     tokens: list[int]
     data: StateBytes
 
 
-class States:
-    """The states that were used last, at most `max_bytes` of them. 0 keeps none.
+class RamStates:
+    """The KV states used last, at most `max_bytes` of them; with 0 none is kept."""
 
-    Those for which there is no room any more go to the `disk`, if there is one, and they may be
-    wanted again.
-    """
-
-    def __init__(self, max_bytes: int, disk: DiskStates | None = None) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._disk = disk
-        self.worth = Worth()
-        self._states: list[State] = []
         self.num_bytes = 0
+        self._states: list[RamState] = []
 
-    @property
-    def states(self) -> list[State]:
-        """All states, the ones longest unused first."""
-        return list(self._states)
+    def __iter__(self) -> Iterator[RamState]:
+        """Iterate over the states, the least recently used first."""
+        return iter(tuple(self._states))
 
     def add(
-        self, owner: str, session: str, tokens: list[int], save: Callable[[], StateBytes]
-    ) -> None:
-        """Keep a state, in place of those it continues; drop the ones longest unused.
+        self, conversation: Conversation, tokens: list[int], data: StateBytes
+    ) -> list[RamState]:
+        """Keep a state and return those evicted for it, the least recently used first.
 
-        One that is larger than all the room is not kept.
+        The state replaces those of its owner that it continues. A state larger than `max_bytes`
+        is not kept, and evicts nothing.
         """
-        if not self.max_bytes:
-            return
-        state = State(owner, session, list(tokens), save())
-        if len(state.data) > self.max_bytes:
-            return
-        for old in [old for old in self._states if _continues(state, old)]:
-            self.remove(old)
+        if len(data) > self.max_bytes:
+            return []
+        state = RamState(conversation, list(tokens), data)
+        for old in self:
+            if _continues(state, old):
+                self.remove(old)
         self._states.append(state)
-        self.num_bytes += len(state.data)
+        self.num_bytes += len(data)
+        evicted: list[RamState] = []
         while self.num_bytes > self.max_bytes:
-            evicted = self._states[0]
-            self.remove(evicted)
-            if self._disk is not None and self.worth.is_wanted(evicted.owner, evicted.session):
-                self._disk.add(evicted.owner, evicted.session, evicted.tokens, evicted.data)
+            evicted.append(self._states[0])
+            self.remove(self._states[0])
+        return evicted
 
-    def find(self, owner: str, tokens: list[int]) -> tuple[int, State | None]:
-        """Return the owner's state that shares most of `tokens`: (how many, state)."""
-        found = [
-            (common_prefix(state.tokens, tokens), index)
-            for index, state in enumerate(self._states)
-            if state.owner == owner
-        ]
-        num_shared, index = max(found, default=(0, -1))
-        if not num_shared:
-            return 0, None
-        state = self._states.pop(index)
+    def find(self, owner: str, tokens: list[int]) -> tuple[int, RamState | None]:
+        """Return the owner's state that shares the longest prefix with `tokens`, and its length.
+
+        Nothing is changed: `touch` a state that is used.
+        """
+        best, num_shared = None, 0
+        for state in self._states:
+            if state.conversation.owner == owner:
+                num = common_prefix(state.tokens, tokens)
+                # Of two as long, the one used later: it is the less likely to be evicted.
+                if num and num >= num_shared:
+                    best, num_shared = state, num
+        return num_shared, best
+
+    def touch(self, state: RamState) -> None:
+        """Make a state the most recently used."""
+        self._states.remove(state)
         self._states.append(state)
-        return num_shared, state
 
-    def remove(self, state: State) -> None:
-        """Drop one state, if it is still there."""
+    def remove(self, state: RamState) -> None:
+        """Drop a state, if it is still there."""
         if state in self._states:
             self._states.remove(state)
             self.num_bytes -= len(state.data)
 
     def forget(self, owner: str, session: str | None) -> None:
-        """Drop the states of an owner's session, or of all its sessions."""
-        for state in list(self._states):
-            if state.owner == owner and session in (None, state.session):
+        """Drop the states of an owner's session, or of all the owner's sessions."""
+        for state in self:
+            if state.conversation.belongs_to(owner, session):
                 self.remove(state)
 
+    def check(self) -> None:
+        """Raise RuntimeError if the count of bytes is wrong or above its limit."""
+        num_bytes = sum(len(state.data) for state in self._states)
+        if num_bytes != self.num_bytes or num_bytes > self.max_bytes:
+            raise RuntimeError(
+                f"KV states in RAM: {num_bytes} bytes are held, {self.num_bytes} were counted, "
+                f"{self.max_bytes} are allowed"
+            )
 
-def _continues(state: State, old: State) -> bool:
-    return state.owner == old.owner and state.tokens[: len(old.tokens)] == old.tokens
+
+def _continues(state: RamState, old: RamState) -> bool:
+    same_owner = state.conversation.owner == old.conversation.owner
+    return same_owner and state.tokens[: len(old.tokens)] == old.tokens

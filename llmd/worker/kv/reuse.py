@@ -1,58 +1,64 @@
-"""Whether what owners leave in KV memory is ever asked for again.
+"""Statistics of reuse: whether the KV states that an owner leaves are ever asked for again.
 
-A person goes on with a conversation; a program that sorts ten thousand letters does not. To keep
-what nobody will want takes time and memory from those who work, and wears out the disk.
+A person goes on with a conversation; a program that classifies ten thousand letters does not.
+Keeping states that nobody asks for costs time, memory and disk writes.
 """
 
 from __future__ import annotations
 
+from llmd.worker.kv.conversation import Conversation
+
 MIN_REUSED_TOKENS = 64
-"""So many must be found again, and half of what was kept: less is how all prompts begin."""
+"""A reuse counts only if at least 64 tokens, and half of those kept, match.
 
-_TRIES = 32
-"""So many are kept before anything is concluded, and for each that was found again."""
+Templates and instructions make a shorter prefix that all prompts of a program share.
+"""
 
-_SAMPLE = 8
-"""Of what nobody seems to want every eighth is kept all the same: habits change."""
+_FIRST_TRIES = 32
+"""States of an owner that are kept before any reuse, and again for each reuse."""
+
+_SAMPLE_EVERY = 8
+"""Every eighth state is kept even if none was reused, to notice when an owner's use changes."""
 
 
-class _Habit:
-    """What one owner does."""
+class _Counts:
+    """The states that one owner left, and those that were reused."""
 
     def __init__(self) -> None:
         self.num_left = 0
-        self.num_found = 0
+        self.num_reused = 0
 
 
-class Worth:
-    """The habits of all owners, by what was found again of what they left."""
+class ReuseStatistics:
+    """Decide per owner whether to keep KV states, by how many were reused so far.
+
+    States of named sessions are always kept.
+    """
 
     def __init__(self) -> None:
-        self._habits: dict[str, _Habit] = {}
+        self._counts: dict[str, _Counts] = {}
 
-    def is_wanted(self, owner: str, session: str) -> bool:
-        """Tell whether this may be asked for again. Where a session is named, it may."""
-        habit = self._habits.get(owner)
-        if session or habit is None:
+    def expects_reuse(self, conversation: Conversation) -> bool:
+        """Return whether a state may be asked for again. This changes nothing."""
+        counts = self._counts.get(conversation.owner)
+        if conversation.session or counts is None:
             return True
-        return habit.num_left < _TRIES * (1 + habit.num_found)
+        return counts.num_left < _FIRST_TRIES * (1 + counts.num_reused)
 
-    def is_kept(self, owner: str, session: str) -> bool:
-        """Tell whether to keep what is lost now, and count it."""
-        if self.is_wanted(owner, session):
-            is_kept = True
-        else:
-            is_kept = self._habits[owner].num_left % _SAMPLE == 0
-        if not session:
-            habit = self._habits.setdefault(owner, _Habit())
-            habit.num_left += 1
-            if habit.num_left >= 8 * _TRIES:
-                # What was long ago counts for less.
-                habit.num_left //= 2
-                habit.num_found //= 2
-        return is_kept
+    def count_left(self, conversation: Conversation) -> bool:
+        """Count a state that loses its slot, and return whether to keep it."""
+        keep = self.expects_reuse(conversation)
+        if not conversation.session:
+            counts = self._counts.setdefault(conversation.owner, _Counts())
+            keep = keep or counts.num_left % _SAMPLE_EVERY == 0
+            counts.num_left += 1
+            if counts.num_left >= 8 * _FIRST_TRIES:
+                # Halve both, so that older use counts for less.
+                counts.num_left //= 2
+                counts.num_reused //= 2
+        return keep
 
-    def note_found(self, owner: str, num_found: int, num_held: int) -> None:
-        """Note that a prompt goes on from `num_found` of the `num_held` tokens that were kept."""
-        if num_found >= MIN_REUSED_TOKENS and 2 * num_found >= num_held:
-            self._habits.setdefault(owner, _Habit()).num_found += 1
+    def count_reused(self, owner: str, num_reused: int, num_held: int) -> None:
+        """Count a prompt that goes on from `num_reused` of the `num_held` tokens of a state."""
+        if num_reused >= MIN_REUSED_TOKENS and 2 * num_reused >= num_held:
+            self._counts.setdefault(owner, _Counts()).num_reused += 1

@@ -1,4 +1,4 @@
-"""A file with one KV state: who may have it, its tokens, and what is to be checked before use."""
+"""The format of a file with one KV state: its owner, its tokens, a checksum, and the state."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MAGIC = b"LLMDKV2\n"
 _LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 64 * 1024 * 1024
 _PAGE = 4096
-"""The state begins at a multiple of this, so that it can be summed where it is mapped."""
+"""The state begins at a multiple of a page, so that the checksum can read it where it is mapped."""
 
 _BLOCK = 8192
-"""Numbers of eight bytes that are summed up to one."""
+"""The checksum adds up blocks of 8,192 numbers of eight bytes."""
 
 _MADV_POPULATE_READ = 22
-"""Linux 5.14's; Python does not name it yet."""
+"""The constant of Linux 5.14, which Python's mmap module does not name yet."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file begins with. `checksum` is that of the state behind it."""
+    """The header of a file. `checksum` is that of the state behind it."""
 
     owner: str
     session: str
@@ -40,7 +40,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(path: Path, owner: str, session: str, tokens: list[int], data: StateBytes) -> None:
-    """Write a new file for the owner's eyes alone. Raise OSError when that cannot be."""
+    """Write a new file that only this user can read. Raise OSError if that fails."""
     header = msgspec.msgpack.encode(
         Header(
             owner=owner,
@@ -58,26 +58,27 @@ def write(path: Path, owner: str, session: str, tokens: list[int], data: StateBy
 
 
 def read_header(path: Path) -> Header:
-    """Return who has a state, and its tokens. Raise OSError, ValueError or msgspec's errors."""
+    """Return the header of a file. Raise OSError, ValueError or an error of msgspec."""
     with path.open("rb") as file:
         return _header(file.read)[0]
 
 
 def read(path: Path) -> StateBytes:
-    """Return a state that is just what was written. Raise as `read_header` does."""
+    """Return a state after checking it. Raise the errors of `read_header`."""
     with path.open("rb") as file:
         header, begin = _header(file.read)
         data = _content(file)[begin:]
     if len(data) != header.num_bytes or checksum(data) != header.checksum:
-        raise ValueError("its content is not what was written")
+        raise ValueError("the content does not match the checksum")
     return data
 
 
 def checksum(data: StateBytes) -> int:
     """Return the CRC-32 of the sums of blocks of 64 KiB, and of the rest.
 
-    It tells what happens to files (bits that turn, sectors that are empty or another's), and
-    reads as fast as the memory gives. CRC-32 of all takes three times as long, and somebody waits.
+    This detects what happens to files (flipped bits, sectors that are empty or belong to another
+    file) at the speed of memory. A CRC-32 of everything takes three times as long, while a user
+    waits.
     """
     words = np.frombuffer(data, np.uint64, len(data) // 8)
     num_whole = len(words) // _BLOCK * _BLOCK
@@ -86,9 +87,10 @@ def checksum(data: StateBytes) -> int:
 
 
 def _content(file: BinaryIO) -> memoryview:
-    """Return a file where the kernel has it: new memory for a copy costs more than to read it.
+    """Return a file's content, mapped: copying it to new memory costs more than reading it.
 
-    A disk's fault is an error here, and not a signal to the process where the state is used.
+    All pages are read at once, so that a disk error is an exception here, and not a signal to
+    the process where the state is used.
     """
     mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     try:
@@ -96,20 +98,20 @@ def _content(file: BinaryIO) -> memoryview:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        # An older kernel, which cannot be asked.
+        # A kernel before 5.14 cannot read all pages at once.
         file.seek(0)
         return memoryview(file.read())
     return memoryview(mapped)
 
 
 def _header(read: Callable[[int], bytes]) -> tuple[Header, int]:
-    """Return a file's header, and where its state begins."""
+    """Return a file's header and the offset of its state."""
     head = read(len(_MAGIC) + _LENGTH.size)
     if len(head) != len(_MAGIC) + _LENGTH.size or not head.startswith(_MAGIC):
-        raise ValueError("it is no state")
+        raise ValueError("the file is not a KV state")
     (length,) = _LENGTH.unpack(head[len(_MAGIC) :])
     if length > _MAX_HEADER_BYTES:
-        raise ValueError("its beginning is too long")
+        raise ValueError("the header is too long")
     return msgspec.msgpack.decode(read(length), type=Header), _begin_of(length)
 
 

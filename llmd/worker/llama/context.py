@@ -20,7 +20,8 @@ from llmd.worker.llama.batch import Batch
 from llmd.worker.llama.embedding_context import EmbeddingContext
 from llmd.worker.llama.model import LoadedModel
 from llmd.worker.llama.sampler import LlamaSampler, SamplerTools
-from llmd.worker.scheduling.step_cost import StepTime, measure
+from llmd.worker.llama.timing import measure_steps
+from llmd.worker.scheduling.step_cost import MEASURED_ROWS
 
 MAX_DRAFT_ROWS = 32
 """More guesses a step cost more than they bring: the cores have enough to do without."""
@@ -41,7 +42,6 @@ class LlamaBackend:
         self._start = start
         self._lib, self._short = loaded.lib, loaded.short
         self._vocabulary = loaded.vocabulary
-        self.is_end = loaded.vocabulary.is_end
         self._template = loaded.template
         self.syntax = loaded.syntax
         self.num_vocabulary = loaded.vocabulary.num_tokens
@@ -59,14 +59,12 @@ class LlamaBackend:
         self.num_cells = num_seq_tokens if start.kv_unified else 0
         self.num_context_tokens = min(num_seq_tokens, loaded.num_trained_tokens)
         self._batch = Batch(start.max_batch_tokens)
-        self.add = self._batch.add
         self._native_batch = self._lib.llama_batch(**self._batch.pointers())
         self._team = Team(max(loaded.num_threads, loaded.num_threads_batch), self._set_threads)
         self._warm_up()
-        # What is added must be taken back, and needs no cells of others.
-        can_add = not loaded.is_recurrent and not start.kv_unified
-        self.step_time = StepTime(measure(self), self.max_batch_tokens)
-        self.computes_in_fours = can_add and self.step_time.is_less_in_groups
+        # Padding must be taken back after a step, and must not need cells of others.
+        self.can_pad = not loaded.is_recurrent and not start.kv_unified
+        self.measured_steps_s = measure_steps(self, MEASURED_ROWS)
 
     def _make_context(self, start: Start) -> Any:
         lib = self._lib
@@ -157,6 +155,14 @@ class LlamaBackend:
             matcher=matcher,
             num_logprobs=request.num_logprobs,
         )
+
+    def is_end(self, token: int) -> bool:
+        """Return whether the model ends its answer with this token."""
+        return self._vocabulary.is_end(token)
+
+    def add(self, token: int, position: int, slot: int, *, output: bool) -> None:
+        """Add a token to the next batch. With `output`, it gets logits."""
+        self._batch.add(token, position, slot, output=output)
 
     def decode(self) -> float:
         """Run the batch and empty it; return the seconds that took.

@@ -1,43 +1,55 @@
-"""How much to guess in a step: as much as is likely to bring more tokens in a second."""
+"""How many tokens to draft in a step: as many as should bring the most tokens a second."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llmd.worker.backend import Backend
-from llmd.worker.scheduling.padding import GROUP
 from llmd.worker.scheduling.sequence import Sequence
+from llmd.worker.scheduling.step_cost import StepCost
 
 MIN_GAIN = 1.05
-"""Chances are estimates, and to sample and to take back costs time, too."""
+"""Draft only for an expected gain of 5 %: probabilities are estimates, and sampling costs time."""
 
 
-def guess(backend: Backend, decoding: list[Sequence]) -> int:
-    """Let sequences guess what comes next; return how many tokens of each go into the step.
+@dataclass(frozen=True)
+class Drafts:
+    """The drafts of a step.
 
-    Where each slot has cells of its own, llama.cpp computes as many tokens of each in one pass and
-    what one has more in another. So those with a shorter guess, or none, take as many; what is
-    behind their guess has no meaning.
+    Where each slot has cells of its own, llama.cpp computes the same number of tokens of each
+    slot in one pass, and the rest of longer ones in another. So every slot takes `num_each`
+    tokens: its last one, its draft, and padding.
     """
-    limit = _limit(backend, decoding) if backend.max_draft_tokens else 0
-    if limit <= 0:
-        return 1
-    chances = [0.0] * limit
-    counts = [0] * limit
-    for sequence in decoding:
-        if sequence.draft is not None:
-            sequence.guess = sequence.draft.guess(
-                sequence.tokens, min(limit, sequence.num_possible - 1)
-            )
-            for offset, chance in enumerate(sequence.draft.chances):
-                chances[offset] += chance
-                counts[offset] += 1
-    num_each = _best(backend, len(decoding), chances, counts)
-    for sequence in decoding:
-        del sequence.guess[num_each - 1 :]
-    return num_each
+
+    num_each: int
+    tokens: list[list[int]]
+    """The draft of each sequence, each shorter than `num_each`."""
 
 
-def _limit(backend: Backend, decoding: list[Sequence]) -> int:
-    """Return how many tokens of each may be guessed: there must be room for them in every slot."""
+def plan_drafts(backend: Backend, cost: StepCost, decoding: list[Sequence]) -> Drafts:
+    """Draft the next tokens of sequences, as far as that pays."""
+    none = Drafts(1, [[] for _ in decoding])
+    max_tokens = _max_tokens(backend, decoding) if backend.max_draft_tokens else 0
+    if max_tokens <= 0:
+        return none
+    expected = [0.0] * max_tokens
+    counts = [0] * max_tokens
+    drafts: list[list[int]] = []
+    for sequence in decoding:
+        lookup = sequence.lookup
+        if lookup is None:
+            drafts.append([])
+            continue
+        drafts.append(lookup.draft(sequence.tokens, min(max_tokens, sequence.num_remaining - 1)))
+        for offset, probability in enumerate(lookup.probabilities):
+            expected[offset] += probability
+            counts[offset] += 1
+    num_each = _best(backend, cost, len(decoding), expected, counts)
+    return Drafts(num_each, [draft[: num_each - 1] for draft in drafts])
+
+
+def _max_tokens(backend: Backend, decoding: list[Sequence]) -> int:
+    """Return how many tokens may be drafted for each: every slot must have room for them."""
     longest = max(len(sequence.tokens) for sequence in decoding)
     return min(
         backend.max_draft_tokens,
@@ -46,38 +58,26 @@ def _limit(backend: Backend, decoding: list[Sequence]) -> int:
     )
 
 
-def _best(backend: Backend, num: int, chances: list[float], counts: list[int]) -> int:
-    """Return the number of tokens of each of `num` sequences that brings the most in a second.
+def _best(
+    backend: Backend, cost: StepCost, num: int, expected: list[float], counts: list[int]
+) -> int:
+    """Return the number of tokens for each of `num` sequences that brings the most a second.
 
-    Of the first, second … guessed token, `counts` tells how many sequences have one, `chances`
-    how many of them may be right.
+    For the first, second … drafted token, `counts` says how many sequences have one, `expected`
+    how many of these should be right.
     """
-    best, least = 1, MIN_GAIN * num / _time_of(backend, num)
+    best, least = 1, MIN_GAIN * num / cost.step_s(num)
     num_expected, num_outputs = float(num), num
-    for num_more, (chance, count) in enumerate(zip(chances, counts, strict=True), 1):
+    for num_more, (right, count) in enumerate(zip(expected, counts, strict=True), 1):
         num_outputs += count
         if not count or num_outputs > backend.max_output_rows:
             break
-        num_expected += chance
+        num_expected += right
         num_rows = num_outputs if backend.num_cells else num * (1 + num_more)
-        rate = num_expected / _time_of(backend, num_rows)
+        rate = num_expected / cost.step_s(num_rows)
         if rate >= least:
             best, least = 1 + num_more, rate
-    if 1 < best <= len(chances) and not backend.num_cells and _is_longer(backend, num, best):
+    can_grow = 1 < best <= len(expected) and not backend.num_cells
+    if can_grow and cost.is_cheaper_longer(num * best, num * (best + 1)):
         best += 1
     return best
-
-
-def _time_of(backend: Backend, num_rows: int) -> float:
-    """Return what so many rows take, if a group that is not full will be filled (see `padding`)."""
-    took_s = backend.step_time.of(num_rows)
-    if not backend.computes_in_fours or num_rows % GROUP == 0:
-        return took_s
-    whole = min(num_rows + GROUP - num_rows % GROUP, backend.max_batch_tokens)
-    return min(took_s, backend.step_time.of(whole))
-
-
-def _is_longer(backend: Backend, num: int, num_each: int) -> bool:
-    """Tell whether so many tokens of each take longer than one more would."""
-    of = backend.step_time.of
-    return of(num * num_each) > of(num * (num_each + 1))

@@ -1,4 +1,4 @@
-"""Compile what bounds answers beside the thread that decodes: it may take a second."""
+"""The thread that compiles grammars, so that decoding does not wait: one may take a second."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from llmd.worker.scheduling.sequence import Sequence
 
 @dataclass(frozen=True)
 class Compiled:
-    """A sequence with what bounds its answer, or with the reason why nothing can."""
+    """A sequence with the matcher of its grammar, or with the error that refuses it."""
 
     sequence: Sequence
     matcher: Matcher | None
     error: InvalidField | None
 
 
-class Compiler:
-    """One thread that compiles one grammar after another, and hands each result to `done`."""
+class GrammarThread:
+    """A thread that compiles one grammar after another, and passes each result to `done`.
+
+    All methods are for the thread that decodes.
+    """
 
     def __init__(self, backend: Backend, done: Callable[[Compiled], None]) -> None:
         self._backend = backend
@@ -34,22 +37,21 @@ class Compiler:
         threading.Thread(target=self._run, name="grammars", daemon=True).start()
 
     def submit(self, sequence: Sequence) -> None:
-        """Compile for a sequence; for the thread that decodes, as are the methods below."""
+        """Compile the grammar of a sequence."""
         self._pending[sequence.request.id] = sequence
         self._queue.put(sequence)
 
     def take(self, request_id: int) -> Sequence | None:
-        """Return a sequence whose grammar is asked for, and forget it; None when it is not here.
+        """Remove and return a pending sequence; None if there is none.
 
-        What is compiled for it all the same is nobody's.
+        A result that comes for it later is ignored.
         """
         return self._pending.pop(request_id, None)
 
     def forget(self, owner: str, session: str | None) -> None:
-        """Mark the sequences of an owner's session as forgotten."""
+        """Mark the pending sequences of an owner's session, or of all sessions, as forgotten."""
         for sequence in self._pending.values():
-            request = sequence.request
-            if request.owner == owner and session in (None, request.session):
+            if sequence.conversation.belongs_to(owner, session):
                 sequence.forgotten = True
 
     def _run(self) -> None:
@@ -61,7 +63,7 @@ class Compiler:
                 matcher = self._backend.compile(sequence.request, is_thinking=sequence.is_thinking)
             except InvalidField as refused:
                 error = refused
-            except BaseException as unforeseen:  # noqa: BLE001 - a panic of the library is one
+            except BaseException as unforeseen:  # noqa: BLE001 - the library may panic
                 sys.stderr.write(f"a grammar could not be compiled: {unforeseen!r}\n")
                 error = InvalidField("the grammar cannot be compiled", param="response_format")
             self._done(Compiled(sequence, matcher, error))

@@ -1,4 +1,4 @@
-"""Make a request's sequence: its tokens, and what its answer will be told apart by."""
+"""Make the sequence of a request: its tokens, and the stream that separates its answer's parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmd.worker.scheduling.sequence import Sequence
 
 
 def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Sequence:
-    """Return a sequence that waits. Raise `InvalidField` or `PromptTooLong` if it cannot be."""
+    """Return the waiting sequence of a request. Raise `InvalidField` or `PromptTooLong`."""
     fitted = fit(backend, request)
     num_context = backend.num_context_tokens
     is_chat = isinstance(request.prompt, ChatPrompt)
@@ -30,7 +30,7 @@ def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Seque
 
 
 def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> OutputParser | None:
-    """Return what tells thoughts and tool calls from text, where there can be any."""
+    """Return the parser of thoughts and tool calls, if the answer may have any."""
     prompt, syntax = request.prompt, backend.syntax
     if not isinstance(prompt, ChatPrompt):
         return None

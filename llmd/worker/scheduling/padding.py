@@ -1,55 +1,41 @@
-"""Rows that nobody asked for, where a step is done sooner with them than without.
+"""Padding: rows without a meaning, added where a step is faster with them than without.
 
-llama.cpp lays the weights of most quantisations out so that four rows are multiplied with them at
-once. What is left over it takes one by one, and each costs nearly as much as four: on two cores
-seven answers side by side take a quarter more time than eight. Besides, slots that are not
-neighbours are computed in passes of their own. Idle slots can fill such gaps: a token is added to
-what they hold, and taken back after the step.
+llama.cpp arranges the weights of most quantisations so that four rows are multiplied with them at
+once. Rows beyond a multiple of four are computed one by one, and each costs nearly as much as
+four: on two cores, seven answers side by side take a quarter more time than eight. Besides,
+slots that are not neighbours are computed in passes of their own. Idle slots can close such gaps:
+a token is added behind what they hold, and taken back after the step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-GROUP = 4
-"""Rows that are multiplied with the weights at once."""
+from llmd.worker.scheduling.step_cost import GROUP, StepCost
 
 MAX_TAIL = 8
-"""Tokens behind a prompt that cost less than the pass in which a longer one is read to its end."""
+"""At most 8 tokens of padding behind a prompt: more cost as much as another pass."""
 
 
-def pass_cost(num_rows: int) -> int:
-    """Return what a pass over the weights costs, in units of half a pass of one row.
+def padding_slots(
+    cost: StepCost, slots: list[int], idle: Collection[int], num_each: int = 1
+) -> list[int]:
+    """Return the idle slots to pad, so that `slots`, in order, are computed at the least cost.
 
-    Fitted to what one to sixteen rows took on two cores, a Q4_0 model of 135 million parameters.
-    """
-    num_groups, num_left = divmod(num_rows, GROUP)
-    return 1 + num_left + (num_groups + 2 if num_groups else 0)
-
-
-def can_fill(slots: list[int]) -> bool:
-    """Tell whether `slots`, in order, may be computed at less cost with others: a quick look."""
-    num = len(slots)
-    return num > 1 and (num % GROUP > 0 or slots[-1] - slots[0] >= num)
-
-
-def fillers(slots: list[int], idle: Collection[int], num_each: int = 1) -> list[int]:
-    """Return the idle slots with which `slots`, in order, are computed at the least cost.
-
-    All take `num_each` tokens. Often none: then they are computed sooner without.
+    Every slot takes `num_each` tokens. The result is empty where padding costs more than it saves.
     """
     span = slots[-1] - slots[0] + 1
     best: list[int] = []
-    least = sum(pass_cost(length * num_each) for length in _runs(slots))
+    least_s = sum(cost.pass_s(length * num_each) for length in _runs(slots))
     for size in range(span, span + GROUP):
-        cost = pass_cost(size * num_each)
-        if cost < least and (missing := _missing(slots, idle, size)) is not None:
-            best, least = missing, cost
+        cost_s = cost.pass_s(size * num_each)
+        if cost_s < least_s and (missing := _missing(slots, idle, size)) is not None:
+            best, least_s = missing, cost_s
     return best
 
 
 def _runs(slots: list[int]) -> Iterable[int]:
-    """Yield how many neighbours there are in each run of slots."""
+    """Yield the length of each run of neighbouring slots."""
     begin = 0
     for index in range(1, len(slots) + 1):
         if index == len(slots) or slots[index] != slots[index - 1] + 1:
@@ -58,7 +44,7 @@ def _runs(slots: list[int]) -> Iterable[int]:
 
 
 def _missing(slots: list[int], idle: Collection[int], size: int) -> list[int] | None:
-    """Return the idle slots that make one run of `size` of `slots`; None if others are between."""
+    """Return the idle slots that complete a run of `size`; None if busy slots are in between."""
     used = set(slots)
     for begin in range(slots[-1] - size + 1, slots[0] + 1):
         missing = [slot for slot in range(begin, begin + size) if slot not in used]
@@ -67,17 +53,15 @@ def _missing(slots: list[int], idle: Collection[int], size: int) -> list[int] | 
     return None
 
 
-def tails(lengths: list[int]) -> list[int]:
-    """Return how many tokens to add behind the pieces of prompts that a step reads."""
-    full = [_in_groups(length) for length in lengths]
-    longest = max(full, default=0)
+def tail_lengths(cost: StepCost, lengths: list[int]) -> list[int]:
+    """Return how many tokens of padding to add behind each of the chunks that a step reads.
+
+    A chunk nearly as long as the longest is made as long, since a longer one would otherwise be
+    read to its end in a pass of its own. The others are completed to full groups.
+    """
+    padded = [cost.padded_rows(length) for length in lengths]
+    longest = max(padded, default=0)
     return [
         longest - length if longest - length <= MAX_TAIL else rounded - length
-        for length, rounded in zip(lengths, full, strict=True)
+        for length, rounded in zip(lengths, padded, strict=True)
     ]
-
-
-def _in_groups(num_rows: int) -> int:
-    """Return the next number of rows that costs less; the same if none does."""
-    rounded = -(-num_rows // GROUP) * GROUP
-    return rounded if pass_cost(rounded) < pass_cost(num_rows) else num_rows

@@ -1,24 +1,25 @@
-"""How many tokens of prompts a step may read while answers wait for their next."""
+"""How many tokens of prompts a step may read while answers wait for their next token."""
 
 from __future__ import annotations
 
 MAX_PAUSE_S = 0.5
-"""What such a step should take at most: it is a pause in every answer."""
+"""The longest that such a step should take: it is a pause in every running answer."""
 
 MIN_READ = 64
-"""Fewer tokens at a time cost too much: the weights are read for each step anew."""
+"""Reading fewer tokens at a time costs too much, since every step reads all weights."""
 
 FIRST_READ = 256
-"""Before anything was measured."""
+"""The number of tokens to read before anything was measured."""
 
-_GRAIN = 32
-"""AMX multiplies by tiles of 32 rows, and what is left of a tile is wasted."""
+_TILE_ROWS = 32
+"""AMX multiplies tiles of 32 rows, and computes a partly filled tile whole."""
 
 
-class ReadLimit:
-    """As many tokens as the model reads in `MAX_PAUSE_S` by what it took so far.
+class PrefillBudget:
+    """The number of tokens that the model reads in `MAX_PAUSE_S`, learned from the steps so far.
 
-    A small model reads hundreds in that time, a large one would need minutes for a whole batch.
+    A small model reads hundreds of tokens in that time; a large one would take minutes for a
+    full batch.
     """
 
     def __init__(self, max_batch_tokens: int) -> None:
@@ -26,12 +27,12 @@ class ReadLimit:
         self._num_fitting = float(FIRST_READ)
         self.num_tokens = min(FIRST_READ, max_batch_tokens)
 
-    def learn(self, num_read: int, step_s: float) -> None:
-        """Note that a step read so many tokens of prompts, and how long it took."""
-        # Of a few tokens most of the time is that of the pass, however many they are.
+    def record(self, num_read: int, step_s: float) -> None:
+        """Learn from a step that read `num_read` tokens of prompts."""
+        # A step of few tokens says little: most of its time is that of reading the weights.
         if step_s <= 0 or 2 * num_read < self.num_tokens:
             return
         num_fitting = min(MAX_PAUSE_S * num_read / step_s, 2 * self._max)
         self._num_fitting = (self._num_fitting + num_fitting) / 2
-        num_tokens = int(self._num_fitting) // _GRAIN * _GRAIN
+        num_tokens = int(self._num_fitting) // _TILE_ROWS * _TILE_ROWS
         self.num_tokens = min(max(num_tokens, MIN_READ), self._max)

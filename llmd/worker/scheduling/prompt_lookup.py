@@ -1,7 +1,8 @@
-"""Guess how an answer goes on, from what stands in the prompt and the answer already.
+"""Prompt lookup: draft the next tokens of an answer from what follows the same text earlier.
 
-Where text is copied (edited, quoted, filled in) or repeats itself, the tokens after the last ones
-have stood there before. The more of the text before them agrees, the likelier they come again.
+Where text is copied (edited, quoted, filled in) or repeats itself, the last tokens have appeared
+before, and what followed them may follow again. The longer the text before that agrees, the
+likelier.
 
 The idea is prompt lookup decoding: https://github.com/apoorvumang/prompt-lookup-decoding
 """
@@ -12,75 +13,79 @@ from itertools import accumulate
 from operator import mul
 
 _RUNS = (3, 2, 1)
-"""Lengths of the runs of tokens that are looked up, from the most telling."""
+"""The lengths of the runs of tokens that are looked up, the most significant first."""
 
 _LENGTHS = (16, 8, 4)
-"""Of agreeing text, from the longest: a guess is worth what others after as much of it were."""
+"""The lengths of agreeing text that are told apart, the longest first."""
 
-_CHANCES = (0.2, 0.6, 0.8, 0.92, 0.97)
-"""That a guessed token is right, when 1, 2, 4, 8 and 16 tokens before it agree.
+_PROBABILITIES = (0.2, 0.6, 0.8, 0.92, 0.97)
+"""The initial probability that a drafted token is right when 1, 2, 4, 8 and 16 tokens agree.
 
-From 256 answers of a small model, 64 tokens each, always the likeliest token: after two tokens
-0.7 of the guesses were right, after four 0.85, after eight 0.95, after sixteen nearly all. Short
-agreement is trusted less than that, since larger models repeat themselves less.
+From 256 greedy answers of 64 tokens by a small model: of the drafted tokens, 0.7 were right after
+two agreeing tokens, 0.85 after four, 0.95 after eight, nearly all after sixteen. Short agreement
+is trusted less than that, since larger models repeat themselves less.
 """
 
 _FIRST_WEIGHT = 4
-"""Guesses of a sequence's own after which its chances are half its own."""
+"""After 4 drafts of its own, half of a sequence's probability comes from them."""
 
 _LAST_WEIGHT = 32
-"""So many guesses make a chance: text that changes its nature is noticed."""
+"""Only about the last 32 drafts count, so that a change in the text is noticed."""
 
 
-class Draft:
-    """The guesses for one sequence."""
+class PromptLookup:
+    """The drafts for one sequence."""
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-        self.chances: list[float] = []
-        """Of each token of the last guess: how likely it is right with all before it."""
+        self.probabilities: list[float] = []
+        """For each token of the last draft, that it and all tokens before it are right."""
         self.num_drafted = 0
         self.num_accepted = 0
         self._places: dict[tuple[int, ...], int] = {}
-        self._num_seen = 0
+        """Where each run of tokens ended last."""
+        self._num_indexed = 0
         self._num_agreeing = 0
-        self._chances = list(_CHANCES)
-        self._weights = [_FIRST_WEIGHT] * len(_CHANCES)
+        self._estimates = list(_PROBABILITIES)
+        self._weights = [_FIRST_WEIGHT] * len(_PROBABILITIES)
 
-    def guess(self, tokens: list[int], limit: int) -> list[int]:
-        """Return at most `limit` tokens that may follow `tokens`; often none."""
-        self._see(tokens)
-        self.chances = []
-        limit = min(limit, self.max_tokens)
+    def draft(self, tokens: list[int], max_tokens: int) -> list[int]:
+        """Return at most `max_tokens` tokens that may follow `tokens`; often none.
+
+        Remembers the draft for `record`.
+        """
+        self._index(tokens)
+        self.probabilities = []
+        max_tokens = min(max_tokens, self.max_tokens)
         place = self._find(tokens)
-        if place is None or limit <= 0:
+        if place is None or max_tokens <= 0:
             return []
-        guess = tokens[place : place + limit]
-        while len(guess) < limit:
-            # What stands between the two places will stand there again.
-            guess += guess[: limit - len(guess)]
-        chances = self._chances
-        own = [chances[self._kind(offset)] for offset in range(limit)]
-        self.chances = list(accumulate(own, mul))
-        return guess
+        draft = tokens[place : place + max_tokens]
+        while len(draft) < max_tokens:
+            # The text between the two places repeats, so the draft does as well.
+            draft += draft[: max_tokens - len(draft)]
+        estimates = self._estimates
+        own = [estimates[self._class_of(offset)] for offset in range(max_tokens)]
+        self.probabilities = list(accumulate(own, mul))
+        return draft
 
-    def learn(self, num_drafted: int, num_accepted: int) -> None:
-        """Note how many of the last guess's tokens were right."""
+    def record(self, num_drafted: int, num_accepted: int) -> None:
+        """Learn how many of the last draft's tokens were used, and how many of those were right."""
         self.num_drafted += num_drafted
         self.num_accepted += num_accepted
-        # Behind a wrong token the others say nothing.
+        # The tokens behind a wrong one say nothing.
         for offset in range(min(num_accepted + 1, num_drafted)):
-            kind = self._kind(offset)
+            kind = self._class_of(offset)
             weight = self._weights[kind] = min(self._weights[kind] + 1, _LAST_WEIGHT)
             is_right = offset < num_accepted
-            self._chances[kind] += (is_right - self._chances[kind]) / weight
+            self._estimates[kind] += (is_right - self._estimates[kind]) / weight
 
-    def _kind(self, offset: int) -> int:
-        """Return which of the chances a token of the last guess has."""
-        return min((self._num_agreeing + offset).bit_length() - 1, len(_CHANCES) - 1)
+    def _class_of(self, offset: int) -> int:
+        """Return the index of the estimate for a token of the last draft."""
+        return min((self._num_agreeing + offset).bit_length() - 1, len(_PROBABILITIES) - 1)
 
     def _find(self, tokens: list[int]) -> int | None:
-        """Return the last place where the longest run of the last tokens ended before."""
+        """Return where the longest run of the last tokens ended before, if it did."""
         for run in _RUNS:
             place = self._places.get(tuple(tokens[-run:]))
             if place is not None:
@@ -88,18 +93,18 @@ class Draft:
                 return place
         return None
 
-    def _see(self, tokens: list[int]) -> None:
-        """Note where each run of tokens ends, but for the last one, which asks."""
+    def _index(self, tokens: list[int]) -> None:
+        """Index the ends of all runs of tokens, except the last run, which is looked up."""
         places = self._places
-        for end in range(max(1, self._num_seen), len(tokens)):
+        for end in range(max(1, self._num_indexed), len(tokens)):
             for run in _RUNS:
                 if run <= end:
                     places[tuple(tokens[end - run : end])] = end
-        self._num_seen = max(self._num_seen, len(tokens))
+        self._num_indexed = max(self._num_indexed, len(tokens))
 
 
 def _num_agreeing(tokens: list[int], place: int, least: int) -> int:
-    """Return about how many tokens before `place` are those at the end: no more than there are."""
+    """Return a lower bound of how many tokens before `place` are the same as those at the end."""
     if least == _RUNS[0]:
         for num in _LENGTHS:
             if place >= num and tokens[place - num : place] == tokens[-num:]:

@@ -1,30 +1,30 @@
-"""Sequences that wait for their turn to be read."""
+"""Sequences that wait for a slot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from llmd.worker.scheduling.prefill_budget import ReadLimit
+from llmd.worker.scheduling.prefill_budget import PrefillBudget
 from llmd.worker.scheduling.sequence import Sequence
 
-MAX_WAITS = 16
-"""How often shorter prompts may go before a long one."""
+MAX_PASSED_OVER = 16
+"""How often shorter prompts may be read before a long one."""
 
 
 def urgency(sequence: Sequence) -> int:
-    """Return what decides who is read first, the least: the tokens that are still to be read.
+    """Return the sort key of reading: the sequence with the least is read first.
 
-    Those who wait for little are not held up by those who wait for much. Who has waited long
-    enough is not passed over any more.
+    It is the number of tokens still to be read, so that short prompts do not wait for long ones.
+    A sequence that was passed over `MAX_PASSED_OVER` times comes first.
     """
-    return sequence.num_uncomputed if sequence.num_waits < MAX_WAITS else 0
+    return sequence.num_unread if sequence.num_passed_over < MAX_PASSED_OVER else 0
 
 
-class Waiting:
-    """The queue for slots: in the order of arrival, left by urgency."""
+class WaitingQueue:
+    """The queue for slots: entered in the order of arrival, left by urgency."""
 
-    def __init__(self, limit: ReadLimit) -> None:
-        self._limit = limit
+    def __init__(self, budget: PrefillBudget) -> None:
+        self._budget = budget
         self._sequences: list[Sequence] = []
 
     def __len__(self) -> int:
@@ -34,31 +34,32 @@ class Waiting:
         return iter(self._sequences)
 
     def add(self, sequence: Sequence) -> None:
-        """Let a sequence wait. Its `num_computed` is what it is expected to find in KV memory."""
+        """Let a sequence wait, with its `num_expected` set."""
         self._sequences.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take out a sequence that waits."""
+        """Remove a sequence that waits."""
         self._sequences.remove(sequence)
 
     def take(
         self, reading: Iterable[Sequence], admits: Callable[[Sequence], bool]
     ) -> Sequence | None:
-        """Take out who is to be read next; None if the prompts that are `reading` come first.
+        """Remove and return the sequence to read next; None while those `reading` come first.
 
-        Beside these a step reads only what is read as a whole, and no more than it may beside
-        answers: prompts cost less together than apart, but the first waits for the last. A slot is
-        given only to who is read at once: what it held is saved then, and to save many would hold
-        up all of them. Who is not admitted yet is not passed over either.
+        Beside these, a step reads only prompts that it reads whole, and no more than it may
+        beside answers: together prompts cost less, but the first of them waits for the last. A
+        sequence gets a slot only when it is read at once, since what the slot held is saved at
+        that moment, and saving many states would delay all of them. A sequence that does not fit
+        blocks those behind it.
         """
         if not self._sequences:
             return None
         chosen = min(self._sequences, key=urgency)
-        ahead = sum(one.num_uncomputed for one in reading if urgency(one) <= urgency(chosen))
-        is_too_much = ahead + chosen.num_uncomputed > self._limit.num_tokens
+        ahead = sum(one.num_unread for one in reading if urgency(one) <= urgency(chosen))
+        is_too_much = ahead + chosen.num_unread > self._budget.num_tokens
         if (ahead and is_too_much) or not admits(chosen):
             return None
         for passed_over in self._sequences[: self._sequences.index(chosen)]:
-            passed_over.num_waits += 1
+            passed_over.num_passed_over += 1
         self._sequences.remove(chosen)
         return chosen

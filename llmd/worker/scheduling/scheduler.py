@@ -1,4 +1,4 @@
-"""Continuous batching: who runs, and what comes out of each step.
+"""Continuous batching: which sequences run, and the outcome of each step.
 
 Arithmetic alone: the model is behind `Backend`, and events go to a callable.
 """
@@ -19,24 +19,25 @@ from llmd.engine.protocol import (
 from llmd.errors import InvalidField
 from llmd.worker.backend import Backend, Matcher, Sampler
 from llmd.worker.kv.disk import DiskStates
-from llmd.worker.kv.ram import States
-from llmd.worker.kv.slots import Slot, Slots
+from llmd.worker.kv.slots import Slot
+from llmd.worker.kv.tiers import KvTiers
 from llmd.worker.refusal import refusal
 from llmd.worker.scheduling.cells import Cells
 from llmd.worker.scheduling.intake import sequence_of
-from llmd.worker.scheduling.prefill_budget import ReadLimit
-from llmd.worker.scheduling.prompt_lookup import Draft
-from llmd.worker.scheduling.queue import MAX_WAITS, Waiting
+from llmd.worker.scheduling.prefill_budget import PrefillBudget
+from llmd.worker.scheduling.prompt_lookup import PromptLookup
+from llmd.worker.scheduling.queue import MAX_PASSED_OVER, WaitingQueue
 from llmd.worker.scheduling.sequence import Sequence, Status
-from llmd.worker.scheduling.step import fill
+from llmd.worker.scheduling.step import Step, plan_step
+from llmd.worker.scheduling.step_cost import StepCost
 
 
 class Scheduler:
     """All sequences of one model. Not thread-safe: the thread that decodes owns it.
 
-    A step takes one token of every decoding sequence, with a guess of the next ones, or it reads
-    chunks of prompts, the shortest first. Where there are both, they take turns: a new request
-    joins at the next step, and a long prompt does not stall the others.
+    A step takes one token of every decoding sequence, with a draft of the next ones, or it reads
+    chunks of prompts, the shortest first. The two kinds of steps take turns: a new request joins
+    at the next step, and a long prompt does not stall the others.
     """
 
     def __init__(
@@ -51,12 +52,15 @@ class Scheduler:
         self._backend = backend
         self._emit = emit
         self._clock = clock
-        self._slots = Slots(backend, States(max_state_bytes, disk), disk)
+        self._kv = KvTiers(backend, max_state_bytes, disk)
         self._cells = Cells(backend.num_cells, backend.max_draft_tokens)
-        self._read_limit = ReadLimit(backend.max_batch_tokens)
-        self._waiting = Waiting(self._read_limit)
+        self._cost = StepCost(
+            backend.measured_steps_s, backend.max_batch_tokens, can_pad=backend.can_pad
+        )
+        self._budget = PrefillBudget(backend.max_batch_tokens)
+        self._waiting = WaitingQueue(self._budget)
         self._running: dict[Sequence, Slot] = {}
-        self._has_read = False
+        self._last_was_prefill = False
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
         self._num_completion_tokens = 0
@@ -68,87 +72,87 @@ class Scheduler:
         """Whether a further step would do something."""
         return bool(self._running or self._waiting)
 
+    # Requests
+
     def submit(self, request: Submit) -> None:
-        """Prepare and queue a request, with what bounds its answer. Raise as these do."""
+        """Prepare and queue a request, with its grammar compiled here. Raise `InvalidField`, …."""
         sequence = self.prepare(request)
         matcher = self._backend.compile(request, is_thinking=sequence.is_thinking)
         self.enqueue(sequence, matcher)
 
     def prepare(self, request: Submit) -> Sequence:
-        """Return a request's sequence. Raise `InvalidField` or `PromptTooLong` if it cannot be."""
+        """Return the sequence of a request. Raise `InvalidField` or `PromptTooLong`."""
         return sequence_of(self._backend, request, self._clock())
 
     def enqueue(self, sequence: Sequence, matcher: Matcher | None) -> None:
-        """Queue a sequence; `matcher` bounds its answer."""
+        """Queue a sequence; `matcher` constrains its answer."""
         sequence.sampler = self._backend.sampler(sequence.request, sequence.tokens, matcher)
         if self._backend.max_draft_tokens:
-            sequence.draft = Draft(self._backend.max_draft_tokens)
+            sequence.lookup = PromptLookup(self._backend.max_draft_tokens)
         if self.has_work:
-            sequence.num_computed = self._slots.num_warm(sequence.request.owner, sequence.tokens)
+            sequence.num_expected = self._kv.num_warm(sequence.request.owner, sequence.tokens)
         self._waiting.add(sequence)
 
-    def kept(self) -> list[KeptState]:
-        """Return what is warm of every session, the quickest to go on from first."""
-        return list(self._slots.kept())
-
-    def save_one(self) -> bool:
-        """Put one state of an idle session to the disk; False when all are there."""
-        return self._slots.save_one()
-
     def cancel(self, request_id: int) -> None:
-        """End a request wherever it is. One that has ended already is left alone."""
+        """End a request, waiting or running. One that has ended already is ignored."""
         for sequence in (*self._waiting, *self._running):
             if sequence.request.id == request_id:
                 self._finish(sequence, "cancelled")
                 self.beat(0.0, 0)
                 return
 
-    def forget(self, owner: str, session: str | None) -> None:
-        """Drop the KV of an owner's session, or of all its sessions.
+    # KV states
 
-        That of requests that wait or run goes when they have ended.
+    def kept(self) -> list[KeptState]:
+        """Return what is kept of every conversation, the quickest tier first."""
+        return list(self._kv.listing())
+
+    def save_one(self) -> bool:
+        """Write one state of an idle conversation to the disk; return False if there is none."""
+        return self._kv.save_one()
+
+    def forget(self, owner: str, session: str | None) -> None:
+        """Drop the KV states of an owner's session, or of all the owner's sessions.
+
+        States of requests that wait or run are dropped when these have ended.
         """
         for sequence in self._waiting:
-            request = sequence.request
-            if request.owner == owner and session in (None, request.session):
+            if sequence.conversation.belongs_to(owner, session):
                 sequence.forgotten = True
-        self._slots.forget(owner, session)
+        self._kv.forget(owner, session)
         self._backend.forget(owner)
 
+    # Steps
+
     def step(self) -> None:
-        """Admit what fits, run one batch, take the tokens of each sequence that is ready."""
+        """Admit what fits, run one batch, and sample for each sequence that is ready."""
         has_answers = any(one.status is Status.DECODE for one in self._running)
-        reads = not (has_answers and self._has_read)
-        if reads and self._waiting:
+        may_read = not (has_answers and self._last_was_prefill)
+        if may_read and self._waiting:
             self._admit()
         if not self._running:
             return
         if self._backend.num_cells:
             self._make_room()
         began = self._clock()
-        most = self._read_limit.num_tokens if has_answers else self._backend.max_batch_tokens
-        filling = fill(self._backend, self._running, self._slots.idle, most if reads else 0)
-        filling.run()
-        self._has_read = filling.num_read > 0
-        if self._has_read:
-            self._read_limit.learn(filling.num_read, self._clock() - began)
-            self._share()
-        for sequence, row in filling.rows:
-            self._take_all(sequence, row)
-        self.beat(self._clock() - began, filling.num_tokens)
-        if not self.has_work and self._slots.num_free != self._backend.max_sequences:
-            raise RuntimeError("a slot was lost")
-
-    def _share(self) -> None:
-        """Keep the beginnings that were computed for the first time."""
-        for sequence, slot in self._running.items():
-            number = sequence.num_shareable
-            if number and sequence.num_computed == number:
-                self._slots.share(slot, sequence.tokens[:number])
-                sequence.num_shareable = 0
+        step = self._plan(has_answers=has_answers, may_read=may_read)
+        result = step.run(self._backend)
+        step.commit()
+        self._last_was_prefill = step.is_prefill
+        if step.is_prefill:
+            self._budget.record(step.num_tokens, self._clock() - began)
+            self._keep_prefixes()
+        else:
+            self._cost.record(result.num_rows, result.took_s)
+        for chunk, row in result.rows:
+            if chunk.sequence is not None:
+                self._sample_all(chunk.sequence, row, chunk.draft)
+        self.beat(self._clock() - began, step.num_tokens)
+        if not self.has_work:
+            self._kv.check()
 
     def beat(self, step_s: float, num_tokens: int) -> None:
-        """Tell where the scheduler is; a `step_s` of 0 is no step."""
+        """Report the state of the scheduler; with a `step_s` of 0, without a step."""
         self._emit(
             Beat(
                 num_running=len(self._running),
@@ -163,31 +167,38 @@ class Scheduler:
             )
         )
 
+    def _plan(self, *, has_answers: bool, may_read: bool) -> Step:
+        max_read = self._budget.num_tokens if has_answers else self._backend.max_batch_tokens
+        return plan_step(
+            self._backend,
+            self._cost,
+            self._running,
+            self._kv.idle_lengths,
+            max_read if may_read else 0,
+        )
+
     def _admit(self) -> None:
         """Move waiting sequences to free slots, as many as there is time to read."""
-        while self._slots.num_free:
+        while self._kv.num_free:
             sequence = self._waiting.take(
                 (one for one in self._running if one.status is Status.PREFILL),
                 lambda one: self._cells.admits(one, self._running.keys()),
             )
             if sequence is None:
                 return
-            request = sequence.request
             room = self._cells.left_by(self._running.keys())
-            slot, num_cached = self._slots.acquire(
-                request.owner, request.session, sequence.tokens, room
-            )
+            slot, num_cached = self._kv.acquire(sequence.conversation, sequence.tokens, room)
             slot.forgotten = sequence.forgotten
             self._running[sequence] = slot
-            sequence.num_computed = num_cached
-            if self._slots.knows(sequence.tokens[: sequence.num_shareable]):
+            sequence.num_computed, sequence.num_expected = num_cached, 0
+            if self._kv.has_prefix(sequence.tokens[: sequence.num_shareable]):
                 sequence.num_shareable = 0
             sequence.status = Status.PREFILL
-            # One that had to give its slot back was started before.
+            # A sequence that was set aside has been reported before.
             if not sequence.started_at:
-                self._tell_start(sequence)
+                self._report_start(sequence)
 
-    def _tell_start(self, sequence: Sequence) -> None:
+    def _report_start(self, sequence: Sequence) -> None:
         sequence.started_at = self._clock()
         self._num_cached_tokens += sequence.num_computed
         self._num_prompt_tokens += sequence.num_prompt_tokens
@@ -201,48 +212,56 @@ class Scheduler:
         )
 
     def _make_room(self) -> None:
-        """See that this step finds free cells: who came last waits again, with its state kept."""
+        """Free the cells that this step needs: set aside the sequences that came last."""
         while self._cells.left_by(self._running.keys()) < 0:
             sequence, slot = self._running.popitem()
             sequence.forgotten = sequence.forgotten or slot.forgotten
-            self._slots.set_aside(slot, sequence.tokens[: sequence.num_computed])
+            self._kv.set_aside(slot, sequence.tokens[: sequence.num_computed])
+            sequence.num_computed, sequence.num_expected = 0, sequence.num_computed
             sequence.status = Status.WAITING
-            sequence.num_waits = MAX_WAITS
+            sequence.num_passed_over = MAX_PASSED_OVER
             self._waiting.add(sequence)
-        self._slots.make_room(self._cells.left_by(self._running.keys()))
+        self._kv.make_room(self._cells.left_by(self._running.keys()))
 
-    def _take_all(self, sequence: Sequence, row: int) -> None:
-        """Sample a sequence's next token, and further ones as long as they were guessed.
+    def _keep_prefixes(self) -> None:
+        """Keep the template prefixes that were computed for the first time."""
+        for sequence, slot in self._running.items():
+            number = sequence.num_shareable
+            if number and sequence.num_computed == number:
+                self._kv.add_prefix(slot, sequence.tokens[:number])
+                sequence.num_shareable = 0
 
-        Each is sampled as if there had been no guess, so guesses change no answer.
+    # Tokens
+
+    def _sample_all(self, sequence: Sequence, row: int, draft: list[int]) -> None:
+        """Sample a sequence's next token, and further ones as long as the draft was right.
+
+        Each is sampled as if there had been no draft, so drafts change no answer.
         """
-        guess = sequence.guess
-        if not guess:
-            self._take(sequence, row)
-            return
         num_right = 0
-        for offset in range(len(guess) + 1):
-            self._take(sequence, row + offset)
+        for offset in range(len(draft) + 1):
+            self._sample(sequence, row + offset)
             if sequence.status is Status.FINISHED:
                 return
-            if offset == len(guess) or sequence.tokens[-1] != guess[offset]:
+            if offset == len(draft) or sequence.tokens[-1] != draft[offset]:
                 break
             num_right += 1
-            # Its keys and values are there already.
+            # The keys and values of the token are in the slot already.
             sequence.num_computed += 1
-        if sequence.draft is not None:
-            sequence.draft.learn(len(guess), num_right)
-            self._num_drafted_tokens += len(guess)
+            sequence.num_drafted -= 1
+        if draft and sequence.lookup is not None:
+            sequence.lookup.record(len(draft), num_right)
+            self._num_drafted_tokens += len(draft)
             self._num_accepted_tokens += num_right
-            self._take_back(sequence)
+            self._drop_draft(sequence)
 
-    def _take_back(self, sequence: Sequence) -> None:
-        """Drop the keys and values of what was guessed wrong."""
-        if sequence.guess:
-            sequence.guess = []
+    def _drop_draft(self, sequence: Sequence) -> None:
+        """Drop the keys and values of drafted tokens that were wrong."""
+        if sequence.num_drafted:
+            sequence.num_drafted = 0
             self._backend.truncate(self._running[sequence].index, sequence.num_computed)
 
-    def _take(self, sequence: Sequence, row: int) -> None:
+    def _sample(self, sequence: Sequence, row: int) -> None:
         """Sample a sequence's next token and send its text."""
         if sequence.status is Status.PREFILL:
             sequence.status = Status.DECODE
@@ -268,7 +287,7 @@ class Scheduler:
             self._finish(sequence, "length")
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        """End a sequence, whatever its state."""
+        """End a sequence, whatever its status."""
         stream = sequence.stream
         if reason != "cancelled":
             self._send(stream.finish())
@@ -278,13 +297,13 @@ class Scheduler:
         self._emit(sequence.done(reason, self._clock()))
 
     def _leave(self, sequence: Sequence) -> None:
-        """Take a sequence out of wherever it is: the only place that does."""
+        """Remove a sequence from wherever it is: the only place that does."""
         if sequence.status is Status.WAITING:
             self._waiting.remove(sequence)
         else:
-            self._take_back(sequence)
+            self._drop_draft(sequence)
             slot = self._running.pop(sequence)
-            self._slots.release(slot, sequence.tokens[: sequence.num_computed])
+            self._kv.release(slot, sequence.tokens[: sequence.num_computed])
         _sampler_of(sequence).close()
         sequence.status = Status.FINISHED
 

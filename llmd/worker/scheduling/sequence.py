@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from llmd.engine.protocol import Done, FinishReason, Submit
 from llmd.worker.answer.stream import AnswerStream
 from llmd.worker.backend import Sampler
-from llmd.worker.scheduling.prompt_lookup import Draft
+from llmd.worker.kv.conversation import Conversation
+from llmd.worker.scheduling.prompt_lookup import PromptLookup
 
 
 class Status(enum.Enum):
-    """Where a sequence is: only `Scheduler` moves it on."""
+    """The state of a sequence, which only `Scheduler` changes."""
 
     WAITING = "waiting"
     PREFILL = "prefill"
@@ -24,8 +25,17 @@ class Status(enum.Enum):
 class Sequence:
     """The tokens of a prompt and of its answer.
 
-    ``tokens[:num_computed]`` have their keys and values in the slot. In `Status.DECODE` exactly
-    the last token has not: it was sampled and goes into the next step.
+    Half-open ranges of positions, while it decodes::
+
+        0               num_prompt_tokens       len(tokens)        max_total_tokens
+        |---- prompt ---------|------ answer -------|---- num_remaining ---|
+        |-------------- num_computed ------------|1 |
+                                                 |-- num_drafted --|
+
+    ``tokens[:num_computed]`` have their keys and values in the slot. In `Status.PREFILL` the rest
+    of the prompt has not; in `Status.DECODE` exactly the last token has not, since it was sampled
+    last and goes into the next step. After a step with a draft, and until its tokens are checked,
+    the slot also holds keys and values of `num_drafted` tokens beyond `num_computed`.
     """
 
     request: Submit
@@ -35,51 +45,57 @@ class Sequence:
     stream: AnswerStream
     submitted_at: float
     is_thinking: bool = False
-    """The prompt ends within a thought of the model."""
+    """Whether the prompt ends within a thought of the model."""
     num_shareable: int = 0
-    """Tokens that are the chat template's words, and may be kept for everybody."""
+    """The length of the chat template's own prefix, as long as it is still to be kept."""
     sampler: Sampler | None = None
-    """Made when nothing can refuse the request any more: it holds native memory."""
+    """Made last, when nothing can refuse the request any more, since it holds native memory."""
     num_prompt_tokens: int = field(init=False)
-    num_most_tokens: int = field(init=False)
-    """How many there may be with the whole answer."""
+    max_total_tokens: int = field(init=False)
+    """The length of the prompt with the longest answer allowed."""
     status: Status = Status.WAITING
     num_computed: int = 0
-    num_waits: int = 0
-    """Steps in which there was no room for any of its prompt."""
-    draft: Draft | None = None
-    guess: list[int] = field(default_factory=list)
-    """Tokens in the batch behind the last one; their KV is in the slot beyond `num_computed`."""
+    num_drafted: int = 0
+    num_expected: int = 0
+    """While it waits: how many of its tokens it should find in KV memory when it is admitted."""
+    num_passed_over: int = 0
+    """Steps in which others were read, and nothing of its prompt."""
+    lookup: PromptLookup | None = None
     forgotten: bool = False
-    """Its session was forgotten while it waited: its KV goes with its end."""
+    """Whether its session was deleted while it waited: what it computes is dropped at its end."""
     started_at: float = 0.0
     decoded_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.tokens)
-        self.num_most_tokens = min(
+        self.max_total_tokens = min(
             self.num_prompt_tokens + self.request.max_tokens, self.num_context_tokens
         )
 
     @property
+    def conversation(self) -> Conversation:
+        """The key and the session that the request belongs to."""
+        return Conversation(self.request.owner, self.request.session)
+
+    @property
     def num_completion_tokens(self) -> int:
-        """Tokens of the answer, without the one that ends it."""
+        """The number of tokens of the answer, without the one that ends it."""
         return len(self.tokens) - self.num_prompt_tokens
 
     @property
-    def num_uncomputed(self) -> int:
-        """Tokens whose keys and values are still to be computed."""
-        return len(self.tokens) - self.num_computed
+    def num_unread(self) -> int:
+        """The number of tokens still to be computed; an expectation while it waits."""
+        return len(self.tokens) - max(self.num_computed, self.num_expected)
 
     @property
-    def num_possible(self) -> int:
+    def num_remaining(self) -> int:
         """How many further tokens may be generated."""
-        return self.num_most_tokens - len(self.tokens)
+        return self.max_total_tokens - len(self.tokens)
 
     @property
     def is_full(self) -> bool:
         """Whether no further token may be generated."""
-        return len(self.tokens) >= self.num_most_tokens
+        return len(self.tokens) >= self.max_total_tokens
 
     def done(self, reason: FinishReason, now: float) -> Done:
         """Return the event that ends this sequence."""
@@ -92,6 +108,6 @@ class Sequence:
             queue_ms=1000 * (started - self.submitted_at),
             prefill_ms=1000 * (decoded - started),
             decode_ms=1000 * (now - decoded),
-            num_drafted_tokens=self.draft.num_drafted if self.draft else 0,
-            num_accepted_tokens=self.draft.num_accepted if self.draft else 0,
+            num_drafted_tokens=self.lookup.num_drafted if self.lookup else 0,
+            num_accepted_tokens=self.lookup.num_accepted if self.lookup else 0,
         )

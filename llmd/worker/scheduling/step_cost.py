@@ -1,99 +1,93 @@
-"""How long a step of answers takes by its number of rows: what a guess costs."""
+"""How long a step takes by its number of rows: the cost model behind padding and drafts."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import time
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 
-from llmd.worker.scheduling.padding import GROUP
+GROUP = 4
+"""The number of rows that llama.cpp multiplies with the weights at once, for most quantisations."""
 
-_POINTS = (1, 2, GROUP, 2 * GROUP - 1, 2 * GROUP, 4 * GROUP, 8 * GROUP)
-"""Numbers of rows that are measured."""
-
-_NUM_TRIES = 3
-
-_MAX_S = 2.0
-"""To measure: a large model is not kept from its users for what the others can tell as well."""
+MEASURED_ROWS = (1, 2, GROUP, 2 * GROUP - 1, 2 * GROUP, 4 * GROUP, 8 * GROUP)
+"""The numbers of rows that a backend measures at its start."""
 
 _MIN_GAIN = 1.05
-"""Of a group: less is no reason to compute what nobody wants."""
+"""Pad to a full group only if that is at least 5 % faster."""
 
-_SHARE = 1 / 16
-"""Of the last step in what a row costs more than at the start."""
+_LEARNING_RATE = 1 / 16
+"""The weight of the last step in the moving average of what a row costs beyond the measurement."""
 
 
-class StepTime:
-    """Times of steps by rows. Arithmetic alone.
+class StepCost:
+    """The cost model of one model's steps, in seconds. Arithmetic alone.
 
-    They were measured at the start, without a history. What a row takes longer now (its attention
-    over a long text, a neighbour on the cores) is learned.
+    The backend measures some numbers of rows at its start, with an empty history. What a row
+    takes beyond that now (attention over a long text, a neighbour on the cores) is learned from
+    the steps.
     """
 
-    def __init__(self, measured: Mapping[int, float], max_rows: int) -> None:
-        """`measured` tells the seconds by number of rows, of one row at least."""
-        fewer, whole = measured.get(2 * GROUP - 1, 0.0), measured.get(2 * GROUP, math.inf)
-        self.is_less_in_groups = fewer > _MIN_GAIN * whole
-        """Whether a full group of rows takes less time than one that is not."""
-        self._row_s = 0.0
-        self._quiet_s = _table(measured, max_rows, in_groups=self.is_less_in_groups)
+    def __init__(self, measured: Mapping[int, float], max_rows: int, *, can_pad: bool) -> None:
+        """Take the seconds measured by number of rows, of which one row is always there.
 
-    def of(self, num_rows: int) -> float:
-        """Return the seconds that a step of so many rows may take."""
-        return self._quiet_s[num_rows] + num_rows * self._row_s
+        `can_pad` says whether rows can be added to a slot and taken back after the step.
+        """
+        partial, full = measured.get(2 * GROUP - 1, 0.0), measured.get(2 * GROUP, math.inf)
+        has_groups = partial > _MIN_GAIN * full
+        self.pads_to_groups = can_pad and has_groups
+        """Whether a step is faster with a full group of rows than with an incomplete one."""
+        self._max_rows = max_rows
+        self._measured_s = _table(measured, max_rows, has_groups=has_groups)
+        self._extra_row_s = 0.0
 
-    def note(self, num_rows: int, took_s: float) -> None:
-        """Take in how long a step took."""
-        more_s = max(0.0, took_s - self._quiet_s[num_rows]) / num_rows
-        self._row_s += _SHARE * (more_s - self._row_s)
+    def pass_s(self, num_rows: int) -> float:
+        """Return the seconds of one pass over the weights; infinity beyond the largest batch."""
+        return self._measured_s[num_rows] if num_rows <= self._max_rows else math.inf
+
+    def step_s(self, num_rows: int) -> float:
+        """Return the seconds that a step takes now, padded to a full group where that helps."""
+        if self.pads_to_groups and num_rows % GROUP:
+            full = min(_full_groups(num_rows), self._max_rows)
+            return min(self._exact_step_s(num_rows), self._exact_step_s(full))
+        return self._exact_step_s(num_rows)
+
+    def padded_rows(self, num_rows: int) -> int:
+        """Return the size of the next full group if it costs less than `num_rows`, else those."""
+        full = _full_groups(num_rows)
+        return full if self.pass_s(full) < self.pass_s(num_rows) else num_rows
+
+    def is_cheaper_longer(self, num_rows: int, more_rows: int) -> bool:
+        """Return whether `more_rows` take less time than `num_rows`."""
+        return self._exact_step_s(num_rows) > self._exact_step_s(more_rows)
+
+    def record(self, num_rows: int, took_s: float) -> None:
+        """Learn from a step."""
+        extra_s = max(0.0, took_s - self._measured_s[num_rows]) / num_rows
+        self._extra_row_s += _LEARNING_RATE * (extra_s - self._extra_row_s)
+
+    def _exact_step_s(self, num_rows: int) -> float:
+        return self._measured_s[num_rows] + num_rows * self._extra_row_s
 
 
-def _table(measured: Mapping[int, float], max_rows: int, *, in_groups: bool) -> list[float]:
-    """Return the seconds of 0 to `max_rows` rows."""
-    points = [rows for rows in sorted(measured) if not in_groups or rows != 2 * GROUP - 1]
+def _full_groups(num_rows: int) -> int:
+    return -(-num_rows // GROUP) * GROUP
+
+
+def _table(measured: Mapping[int, float], max_rows: int, *, has_groups: bool) -> list[float]:
+    """Return the seconds of 0 to `max_rows` rows, interpolated between the measured points."""
+    points = [rows for rows in sorted(measured) if not has_groups or rows != 2 * GROUP - 1]
     known = [measured[rows] for rows in points]
     last = points[-1]
     table = [
         float(np.interp(rows, points, known)) if rows < last else known[-1] * rows / last
         for rows in range(max_rows + 1)
     ]
-    if in_groups:
+    if has_groups:
+        # A row beyond the full groups costs a third of what seven rows take longer than four.
         single = (measured[2 * GROUP - 1] - measured[GROUP]) / (GROUP - 1)
         for rows in range(max_rows + 1):
-            whole, rest = rows // GROUP * GROUP, rows % GROUP
+            full, rest = rows // GROUP * GROUP, rows % GROUP
             if rest:
-                table[rows] = single * rest + (table[whole] if whole else measured[1] - single)
+                table[rows] = single * rest + (table[full] if full else measured[1] - single)
     return table
-
-
-class _Rows(Protocol):
-    """What is measured: see `Backend`."""
-
-    max_batch_tokens: int
-    max_output_rows: int
-
-    def add(self, token: int, position: int, slot: int, *, output: bool) -> None: ...
-
-    def decode(self) -> float: ...
-
-    def truncate(self, slot: int, num_tokens: int) -> int: ...
-
-
-def measure(backend: _Rows) -> dict[int, float]:
-    """Return what steps take of some numbers of rows, in seconds: the least of a few tries."""
-    least: dict[int, float] = {}
-    began = time.monotonic()
-    points = [rows for rows in _POINTS if rows <= backend.max_batch_tokens]
-    for _, rows in itertools.product(range(_NUM_TRIES), points):
-        if least and time.monotonic() - began > _MAX_S:
-            break
-        for position in range(rows):
-            backend.add(0, position, 0, output=position < backend.max_output_rows)
-        took_s = backend.decode()
-        least[rows] = min(took_s, least.get(rows, took_s))
-        backend.truncate(0, 0)
-    return least

@@ -182,7 +182,7 @@ def test_worker_hears_commands_while_it_decodes(daemon: Daemon) -> None:
     """A cancel ends an answer before its time, and a forget is obeyed between steps."""
     LoadedBackend.gate.clear()
     daemon.send(_submit(1, "hi:"))
-    wait_until(lambda: daemon.worker is not None and daemon.worker._desk.has_work)
+    wait_until(lambda: daemon.worker is not None and daemon.worker._dispatcher.has_work)
     daemon.send_during_a_step(_submit(2, "ho:"), Cancel(1), Forget(owner="ann", session="1"))
     done = daemon.read_until(Done, 1)
     assert isinstance(done, Done)

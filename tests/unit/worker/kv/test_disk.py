@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmd.worker.backend import StateBytes
+from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.disk import DiskStates, fingerprint_of
 
 Open = Callable[..., DiskStates]
@@ -34,15 +35,15 @@ def _files(tmp_path: Path) -> list[Path]:
 
 
 def _read(disk: DiskStates, owner: str = "ann", tokens: list[int] = TOKENS) -> StateBytes | None:
-    num_shared, entry = disk.find(owner, tokens)
-    return None if entry is None or not num_shared else disk.load(entry)
+    num_shared, state = disk.find(owner, tokens)
+    return None if state is None or not num_shared else disk.load(state)
 
 
 def test_a_state_is_found_by_the_next_worker(open_disk: Open, tmp_path: Path) -> None:
     """By its longest beginning, before and after it is written; only its owner can read it."""
     disk = open_disk()
-    disk.add("ann", "1", TOKENS, b"state")
-    assert disk.find("ann", [*TOKENS[:150], 999]) == (150, disk.entries[0])
+    disk.add(Conversation("ann", "1"), TOKENS, b"state")
+    assert disk.find("ann", [*TOKENS[:150], 999]) == (150, disk.states[0])
     assert _read(disk) == b"state"
     disk.close()
     [file] = _files(tmp_path)
@@ -57,14 +58,14 @@ def test_a_state_is_found_by_the_next_worker(open_disk: Open, tmp_path: Path) ->
 def test_no_owner_finds_what_another_has(open_disk: Open) -> None:
     """Though the tokens are the same."""
     disk = open_disk()
-    disk.add("ann", "1", TOKENS, b"state")
+    disk.add(Conversation("ann", "1"), TOKENS, b"state")
     assert disk.find("bob", TOKENS) == (0, None)
 
 
 def test_another_model_finds_nothing(open_disk: Open) -> None:
     """Nor another build of the engine: its numbers would mean something else."""
     disk = open_disk()
-    disk.add("ann", "1", TOKENS, b"state")
+    disk.add(Conversation("ann", "1"), TOKENS, b"state")
     disk.close()
     assert open_disk("other").find("ann", TOKENS) == (0, None)
     assert _read(open_disk()) == b"state"
@@ -75,8 +76,8 @@ def test_a_state_takes_the_place_of_those_that_it_continues(
 ) -> None:
     """A session has one file, not one a turn."""
     disk = open_disk()
-    disk.add("ann", "1", TOKENS[:150], b"old")
-    disk.add("ann", "1", TOKENS, b"new")
+    disk.add(Conversation("ann", "1"), TOKENS[:150], b"old")
+    disk.add(Conversation("ann", "1"), TOKENS, b"new")
     disk.close()
     assert len(_files(tmp_path)) == 1
     assert _read(open_disk()) == b"new"
@@ -85,40 +86,40 @@ def test_a_state_takes_the_place_of_those_that_it_continues(
 def test_the_files_longest_unused_go_first(open_disk: Open) -> None:
     """Reading counts as use; another model's go before one's own."""
     other = open_disk("other")
-    other.add("ann", "1", TOKENS, bytes(300))
+    other.add(Conversation("ann", "1"), TOKENS, bytes(300))
     other.close()
     disk = open_disk(max_bytes=1000)
     for number in range(3):
-        disk.add("ann", str(number), [number, *TOKENS], bytes(300))
+        disk.add(Conversation("ann", str(number)), [number, *TOKENS], bytes(300))
     disk.close()
-    assert open_disk("other").entries == []
+    assert open_disk("other").states == []
     disk = open_disk(max_bytes=1000)
     assert _read(disk, tokens=[0, *TOKENS]) == bytes(300)
-    disk.add("ann", "3", [3, *TOKENS], bytes(300))
+    disk.add(Conversation("ann", "3"), [3, *TOKENS], bytes(300))
     disk.close()
-    assert {entry.session for entry in open_disk().entries} == {"0", "2", "3"}
+    assert {state.conversation.session for state in open_disk().states} == {"0", "2", "3"}
 
 
 def test_a_state_that_is_too_large_is_not_kept(open_disk: Open, tmp_path: Path) -> None:
     """Nor does it drive out the others."""
     disk = open_disk(max_bytes=100)
-    disk.add("ann", "1", TOKENS, bytes(90))
-    disk.add("ann", "2", [5, *TOKENS], bytes(101))
+    disk.add(Conversation("ann", "1"), TOKENS, bytes(90))
+    disk.add(Conversation("ann", "2"), [5, *TOKENS], bytes(101))
     disk.close()
-    assert [entry.session for entry in open_disk().entries] == ["1"]
+    assert [state.conversation.session for state in open_disk().states] == ["1"]
 
 
 @pytest.mark.parametrize("session", ["1", None])
 def test_what_is_forgotten_is_deleted(open_disk: Open, tmp_path: Path, session: str | None) -> None:
     """With its session, or with all of the key's, though it may not be written yet."""
     disk = open_disk()
-    disk.add("ann", "1", TOKENS, b"state")
-    disk.add("bob", "1", TOKENS, b"his")
+    disk.add(Conversation("ann", "1"), TOKENS, b"state")
+    disk.add(Conversation("bob", "1"), TOKENS, b"his")
     disk.forget("ann", session)
     assert disk.find("ann", TOKENS) == (0, None)
     disk.close()
     assert len(_files(tmp_path)) == 1
-    assert [entry.owner for entry in open_disk().entries] == ["bob"]
+    assert [state.conversation.owner for state in open_disk().states] == ["bob"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_bad_file_is_a_miss_and_is_deleted(
 ) -> None:
     """Whatever a full disk or a crash has made of it."""
     disk = open_disk()
-    disk.add("ann", "1", TOKENS, b"state")
+    disk.add(Conversation("ann", "1"), TOKENS, b"state")
     disk.close()
     [file] = _files(tmp_path)
     file.write_bytes(spoil(file.read_bytes()))
@@ -161,7 +162,7 @@ def test_a_folder_that_cannot_be_is_told_and_done_without(
     """The model serves all the same."""
     (tmp_path / "kv").write_text("a file")
     disk = open_disk()
-    disk.add("ann", "1", TOKENS, b"state")
+    disk.add(Conversation("ann", "1"), TOKENS, b"state")
     disk.close()
     assert disk.find("ann", TOKENS) == (0, None)
     assert len(warnings) == 1
@@ -173,10 +174,10 @@ def test_a_disk_that_fails_loses_the_state_alone(
     """It is told, and the next worker finds nothing."""
     disk = open_disk()
     (tmp_path / "kv" / "model").rmdir()
-    disk.add("ann", "1", TOKENS, b"state")
+    disk.add(Conversation("ann", "1"), TOKENS, b"state")
     disk.close()
     assert "cannot be kept" in warnings[0]
-    assert open_disk().entries == []
+    assert open_disk().states == []
 
 
 def test_a_model_is_told_from_another_by_its_content(tmp_path: Path) -> None:

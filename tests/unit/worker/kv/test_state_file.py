@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.worker.kv import state_file
+from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.disk import DiskStates
 
 SIZE = 200_003
@@ -61,7 +62,7 @@ def test_a_full_disk_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(state_file, "write", full)
     warnings: list[str] = []
     disk = DiskStates(tmp_path, "model", 1 << 20, warnings.append)
-    disk.add("ann", "1", list(range(200)), b"state")
+    disk.add(Conversation("ann", "1"), list(range(200)), b"state")
     disk.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert len(warnings) == 1

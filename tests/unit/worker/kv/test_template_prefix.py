@@ -13,9 +13,9 @@ from llmd.engine.protocol import (
     Tool,
     Tools,
 )
-from llmd.worker.kv.template_prefix import MAX_SHARED, SharedBeginnings, num_shareable
+from llmd.worker.kv.template_prefix import MAX_PREFIXES, TemplatePrefixes, num_shareable
 from tests.support.fake_backend import FakeBackend
-from tests.support.scheduler_harness import House
+from tests.support.scheduler_harness import Harness
 
 _ids = itertools.count(1)
 
@@ -28,9 +28,9 @@ def _chat(text: str, **more: object) -> ChatPrompt:
     return ChatPrompt(messages=[message], **more)  # type: ignore[arg-type]
 
 
-def _num_cached(house: House, owner: str, text: str) -> int:
+def _num_cached(harness: Harness, owner: str, text: str) -> int:
     request_id = next(_ids)
-    house.scheduler.submit(
+    harness.scheduler.submit(
         Submit(
             id=request_id,
             owner=owner,
@@ -39,28 +39,28 @@ def _num_cached(house: House, owner: str, text: str) -> int:
             max_tokens=3,
         )
     )
-    house.run()
-    (started,) = (e for e in house.events if isinstance(e, Started) and e.id == request_id)
-    assert house.text(request_id) == "abc"
+    harness.run()
+    (started,) = (e for e in harness.events if isinstance(e, Started) and e.id == request_id)
+    assert harness.text(request_id) == "abc"
     return started.num_cached_tokens
 
 
 def test_the_words_of_the_template_are_computed_once_for_all_owners() -> None:
     """The first owner's messages are not reused for the second, the words before them are."""
-    house = House()
-    assert _num_cached(house, "ann", "a secret") == 0
-    assert _num_cached(house, "bob", "a secret") == BEGINNING
-    assert _num_cached(house, "cem", "something else") == BEGINNING
+    harness = Harness()
+    assert _num_cached(harness, "ann", "a secret") == 0
+    assert _num_cached(harness, "bob", "a secret") == BEGINNING
+    assert _num_cached(harness, "cem", "something else") == BEGINNING
 
 
 def test_they_are_read_by_themselves_only_once() -> None:
     """One step more for the first, none for those who come later."""
-    house = House()
-    _num_cached(house, "ann", "first")
-    assert house.backend.steps[0] == {0: BEGINNING}
-    num_steps = len(house.backend.steps)
-    _num_cached(house, "bob", "second")
-    assert len(house.backend.steps) - num_steps == 3
+    harness = Harness()
+    _num_cached(harness, "ann", "first")
+    assert harness.backend.steps[0] == {0: BEGINNING}
+    num_steps = len(harness.backend.steps)
+    _num_cached(harness, "bob", "second")
+    assert len(harness.backend.steps) - num_steps == 3
 
 
 def _shareable(prompt: ChatPrompt | TextPrompt) -> int:
@@ -88,8 +88,8 @@ def test_words_that_cannot_be_told_from_the_messages_are_not_shared() -> None:
 
 def test_only_so_many_are_kept() -> None:
     """Those used last."""
-    shared = SharedBeginnings()
-    for number in range(MAX_SHARED + 1):
+    shared = TemplatePrefixes()
+    for number in range(MAX_PREFIXES + 1):
         shared.add([number, 7], b"%d" % number)
         assert shared.find([1, 7, 9]) == ((2, b"1") if number else (0, b""))
     assert shared.find([0, 7, 9]) == (0, b"")

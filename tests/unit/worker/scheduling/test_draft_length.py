@@ -3,12 +3,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.worker.scheduling.draft_length import guess
-from llmd.worker.scheduling.prompt_lookup import Draft
+from llmd.worker.scheduling.draft_length import plan_drafts
+from llmd.worker.scheduling.prompt_lookup import PromptLookup
 from llmd.worker.scheduling.sequence import Sequence
-from llmd.worker.scheduling.step_cost import StepTime
+from llmd.worker.scheduling.step_cost import StepCost
 from tests.support.fake_backend import FakeBackend, parrot
-from tests.support.scheduler_harness import House
+from tests.support.scheduler_harness import Harness
 
 FREE = {1: 1.0, 512: 1.0}
 """More rows take no longer."""
@@ -24,28 +24,30 @@ UNLIKELY = [1, 2, 3, 4, 5]
 class Crowd:
     """Sequences with these tokens, and a model of which steps take these times."""
 
-    def __init__(self, times: dict[int, float], *texts: list[int], num_cells: int = 0) -> None:
+    def __init__(
+        self, times: dict[int, float], *texts: list[int], num_cells: int = 0, can_pad: bool = False
+    ) -> None:
         self.backend = FakeBackend(
             max_sequences=len(texts),
             max_batch_tokens=512,
             max_draft_tokens=7,
             num_cells=num_cells,
-            step_time=StepTime(times, 512),
         )
-        house = House(max_sequences=len(texts))
+        self.cost = StepCost(times, 512, can_pad=can_pad)
+        harness = Harness(max_sequences=len(texts))
         self.sequences: list[Sequence] = []
         for text in texts:
-            house.submit("x:")
-            (sequence,) = house.scheduler._waiting
-            house.scheduler.cancel(sequence.request.id)
+            harness.submit("x:")
+            (sequence,) = harness.scheduler._waiting
+            harness.scheduler.cancel(sequence.request.id)
             sequence.tokens = list(text)
-            sequence.draft = Draft(7)
+            sequence.lookup = PromptLookup(7)
             self.sequences.append(sequence)
 
     def guess(self) -> tuple[int, list[int]]:
         """Return how many tokens each takes, and how many each guessed."""
-        num_each = guess(self.backend, self.sequences)
-        return num_each, [len(sequence.guess) for sequence in self.sequences]
+        drafts = plan_drafts(self.backend, self.cost, self.sequences)
+        return drafts.num_each, [len(draft) for draft in drafts.tokens]
 
 
 def test_nothing_is_guessed_where_rows_cost_more_than_they_bring() -> None:
@@ -71,9 +73,9 @@ def test_guesses_that_were_wrong_are_made_no_more() -> None:
     crowd = Crowd({1: 1.0, 2: 1.5, 8: 3.0}, LIKELY)
     assert crowd.guess()[0] > 1
     for _ in range(40):
-        draft = crowd.sequences[0].draft
-        assert draft is not None
-        draft.learn(7, 0)
+        lookup = crowd.sequences[0].lookup
+        assert lookup is not None
+        lookup.record(7, 0)
     assert crowd.guess() == (1, [0])
 
 
@@ -89,8 +91,7 @@ def test_one_memory_for_all_needs_no_rows_without_a_meaning() -> None:
 def test_a_group_is_made_full_where_that_takes_less_time() -> None:
     """With the third token of each."""
     in_fours = {1: 4.0, 2: 6.0, 4: 8.0, 7: 14.0, 8: 10.0, 16: 14.0, 32: 24.0}
-    crowd = Crowd(in_fours, LIKELY)
-    crowd.backend.computes_in_fours = True
+    crowd = Crowd(in_fours, LIKELY, can_pad=True)
     assert crowd.guess()[0] % 4 == 0
 
 
@@ -121,17 +122,17 @@ def test_guesses_fit_into_the_step_and_the_slots(
     assert num_each == 1 or longest - 1 + num_each <= backend.num_context_tokens
 
 
-def _talk(num_sequences: int, max_draft_tokens: int) -> House:
-    house = House(
+def _talk(num_sequences: int, max_draft_tokens: int) -> Harness:
+    harness = Harness(
         next_token=parrot,
         max_draft_tokens=max_draft_tokens,
         max_sequences=num_sequences,
         max_batch_tokens=64,
     )
     for number in range(num_sequences):
-        house.submit(f"hi {number}:", session=str(number), max_tokens=40)
-    house.run()
-    return house
+        harness.submit(f"hi {number}:", session=str(number), max_tokens=40)
+    harness.run()
+    return harness
 
 
 def test_many_side_by_side_answer_the_same_with_guesses() -> None:

@@ -4,12 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.worker.scheduling.padding import GROUP, MAX_TAIL, fillers, pass_cost, tails
-from tests.support.fake_backend import parrot
-from tests.support.scheduler_harness import LONG_ANSWER, House
+from llmd.worker.scheduling.padding import MAX_TAIL, padding_slots, tail_lengths
+from llmd.worker.scheduling.step_cost import GROUP, StepCost
+from tests.support.fake_backend import GROUPED_STEPS_S, parrot
+from tests.support.scheduler_harness import LONG_ANSWER, Harness
+
+COST = StepCost(GROUPED_STEPS_S, 512, can_pad=True)
 
 
-def _cost(slots: list[int], num_each: int) -> int:
+def _cost(slots: list[int], num_each: int) -> float:
     """Count neighbours together."""
     runs: list[int] = []
     for index, slot in enumerate(slots):
@@ -17,7 +20,7 @@ def _cost(slots: list[int], num_each: int) -> int:
             runs[-1] += num_each
         else:
             runs.append(num_each)
-    return sum(map(pass_cost, runs))
+    return sum(map(COST.pass_s, runs))
 
 
 @given(
@@ -28,7 +31,7 @@ def test_idle_slots_make_one_run_that_costs_less(
 ) -> None:
     """Else none are taken."""
     used, free = sorted(slots), idle - slots
-    found = fillers(used, free, num_each)
+    found = padding_slots(COST, used, free, num_each)
     assert set(found) <= free
     if found:
         whole = sorted([*used, *found])
@@ -53,19 +56,19 @@ def test_idle_slots_make_one_run_that_costs_less(
 )
 def test_gaps_are_filled_where_that_is_cheaper(slots: list[int], found: list[int]) -> None:
     """Two passes of one row each cost as much as one of four."""
-    assert fillers(slots, set(range(8)) - set(slots)) == found
+    assert padding_slots(COST, slots, set(range(8)) - set(slots)) == found
 
 
 def test_slots_of_others_are_not_touched() -> None:
     """Only idle ones are."""
-    assert fillers([0, 1, 2, 3, 4, 5, 6], {8, 9}) == []
-    assert fillers([0, 1, 2, 3, 5, 6, 7], set()) == []
+    assert padding_slots(COST, [0, 1, 2, 3, 4, 5, 6], {8, 9}) == []
+    assert padding_slots(COST, [0, 1, 2, 3, 5, 6, 7], set()) == []
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=8))
 def test_tails_end_a_group_and_are_short(lengths: list[int]) -> None:
     """Pieces that are nearly as long as the longest are made as long, the others at least whole."""
-    more = tails(lengths)
+    more = tail_lengths(COST, lengths)
     assert all(0 <= num <= MAX_TAIL for num in more)
     for length, num in zip(lengths, more, strict=True):
         if num:
@@ -73,98 +76,98 @@ def test_tails_end_a_group_and_are_short(lengths: list[int]) -> None:
             assert (length + num) % GROUP == 0 or length + num == longest
 
 
-def _eight(num_running: int, *, computes_in_fours: bool) -> House:
+def _eight(num_running: int, *, pads_to_groups: bool) -> Harness:
     """Let eight ask and some go on."""
-    house = House(max_sequences=8, max_batch_tokens=64, computes_in_fours=computes_in_fours)
+    harness = Harness(max_sequences=8, max_batch_tokens=64, pads_to_groups=pads_to_groups)
     for number in range(8):
         max_tokens = 60 if number < num_running else 2
-        house.submit(f"{number}:", session=str(number), max_tokens=max_tokens)
-    house.step(4)
-    return house
+        harness.submit(f"{number}:", session=str(number), max_tokens=max_tokens)
+    harness.step(4)
+    return harness
 
 
 def test_seven_answers_are_computed_in_eight_rows_where_that_is_quicker() -> None:
     """What the idle slot holds is the same after it."""
-    house = _eight(7, computes_in_fours=True)
-    held = [list(tokens) for tokens in house.backend.resident]
-    house.step()
-    assert house.backend.steps[-1] == dict.fromkeys(range(8), 1)
-    assert house.backend.resident[7] == held[7]
-    assert [len(tokens) for tokens in house.backend.resident[:7]] == [
+    harness = _eight(7, pads_to_groups=True)
+    held = [list(tokens) for tokens in harness.backend.resident]
+    harness.step()
+    assert harness.backend.steps[-1] == dict.fromkeys(range(8), 1)
+    assert harness.backend.resident[7] == held[7]
+    assert [len(tokens) for tokens in harness.backend.resident[:7]] == [
         len(tokens) + 1 for tokens in held[:7]
     ]
-    assert house.beat().num_step_tokens == 7
-    house = _eight(7, computes_in_fours=False)
-    house.step()
-    assert house.backend.steps[-1] == dict.fromkeys(range(7), 1)
+    assert harness.beat().num_step_tokens == 7
+    harness = _eight(7, pads_to_groups=False)
+    harness.step()
+    assert harness.backend.steps[-1] == dict.fromkeys(range(7), 1)
 
 
 def test_session_goes_on_from_a_slot_that_filled_a_gap() -> None:
     """What was added to it is not taken for the session's."""
-    house = _eight(7, computes_in_fours=True)
-    house.step(5)
-    again = house.submit("7:ab:", session="7")
-    house.run()
-    assert house.started(again).num_cached_tokens == len("7:a")
-    assert house.text(again) == LONG_ANSWER
+    harness = _eight(7, pads_to_groups=True)
+    harness.step(5)
+    again = harness.submit("7:ab:", session="7")
+    harness.run()
+    assert harness.started(again).num_cached_tokens == len("7:a")
+    assert harness.text(again) == LONG_ANSWER
 
 
 def test_prompt_is_read_to_the_end_of_a_group() -> None:
     """What comes behind it is taken back before the answer."""
-    house = House(computes_in_fours=True)
-    request = house.submit("12345:")
-    house.step()
-    assert house.backend.steps == [{0: 8}]
-    assert len(house.backend.resident[0]) == 6
-    assert house.beat().num_step_tokens == 6
-    house.run()
-    assert house.text(request) == LONG_ANSWER
+    harness = Harness(pads_to_groups=True)
+    request = harness.submit("12345:")
+    harness.step()
+    assert harness.backend.steps == [{0: 8}]
+    assert len(harness.backend.resident[0]) == 6
+    assert harness.beat().num_step_tokens == 6
+    harness.run()
+    assert harness.text(request) == LONG_ANSWER
 
 
 def test_prompts_of_nearly_one_length_are_read_in_one_pass() -> None:
     """A tail costs less than a pass in which only the longer ones go on."""
-    house = House(max_batch_tokens=64, computes_in_fours=True)
+    harness = Harness(max_batch_tokens=64, pads_to_groups=True)
     for number, length in enumerate([13, 16, 11]):
-        house.submit("x" * (length - 1) + ":", session=str(number))
-    house.step()
-    assert house.backend.steps == [{0: 16, 1: 16, 2: 16}]
+        harness.submit("x" * (length - 1) + ":", session=str(number))
+    harness.step()
+    assert harness.backend.steps == [{0: 16, 1: 16, 2: 16}]
 
 
 def test_piece_of_a_long_prompt_ends_a_group() -> None:
     """The rest comes in another step anyway."""
-    house = House(max_batch_tokens=30, computes_in_fours=True)
-    house.submit("x" * 60 + ":")
-    house.step(3)
-    assert house.backend.steps == [{0: 28}, {0: 28}, {0: 5}]
+    harness = Harness(max_batch_tokens=30, pads_to_groups=True)
+    harness.submit("x" * 60 + ":")
+    harness.step(3)
+    assert harness.backend.steps == [{0: 28}, {0: 28}, {0: 5}]
 
 
-def _guessing(second: str) -> House:
+def _guessing(second: str) -> Harness:
     """Let four begin, of whom the second ends soon and the others guess."""
-    house = House(
+    harness = Harness(
         next_token=parrot,
         max_draft_tokens=3,
         num_context_tokens=200,
         max_batch_tokens=256,
-        computes_in_fours=True,
+        pads_to_groups=True,
     )
-    house.submit("hi:", session="1", max_tokens=150)
-    house.step(2)
-    house.submit(second, session="2", max_tokens=3)
-    house.step()
+    harness.submit("hi:", session="1", max_tokens=150)
+    harness.step(2)
+    harness.submit(second, session="2", max_tokens=3)
+    harness.step()
     for session in ("3", "4"):
-        house.submit("hi:", session=session, max_tokens=150)
-    house.step(12)
-    return house
+        harness.submit("hi:", session=session, max_tokens=150)
+    harness.step(12)
+    return harness
 
 
 def test_guesses_fill_a_group_of_idle_slots_as_well() -> None:
     """Every slot takes as many tokens: one pass of four slots, not one of one and one of two."""
-    house = _guessing("ho:")
-    assert house.backend.steps[-1] == {0: 4, 1: 4, 2: 4, 3: 4}
-    assert house.beat().num_step_tokens == 12
+    harness = _guessing("ho:")
+    assert harness.backend.steps[-1] == {0: 4, 1: 4, 2: 4, 3: 4}
+    assert harness.beat().num_step_tokens == 12
 
 
 def test_slot_without_room_for_them_fills_no_gap() -> None:
     """Beyond the context there is no place for a token."""
-    house = _guessing("x" * 196 + ":")
-    assert house.backend.steps[-1] == {0: 4, 2: 4, 3: 4}
+    harness = _guessing("x" * 196 + ":")
+    assert harness.backend.steps[-1] == {0: 4, 2: 4, 3: 4}

@@ -3,14 +3,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.worker.scheduling.prefill_budget import FIRST_READ, MAX_PAUSE_S, MIN_READ, ReadLimit
+from llmd.worker.scheduling.prefill_budget import FIRST_READ, MAX_PAUSE_S, MIN_READ, PrefillBudget
 
 
 def _after(reads: list[tuple[int, float]], max_batch_tokens: int = 4096) -> int:
-    limit = ReadLimit(max_batch_tokens)
+    budget = PrefillBudget(max_batch_tokens)
     for num_read, step_s in reads:
-        limit.learn(num_read, step_s)
-    return limit.num_tokens
+        budget.record(num_read, step_s)
+    return budget.num_tokens
 
 
 def test_fast_model_reads_more_and_slow_model_less() -> None:

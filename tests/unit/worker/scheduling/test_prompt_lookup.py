@@ -2,46 +2,46 @@ from __future__ import annotations
 
 import pytest
 
-from llmd.worker.scheduling.prompt_lookup import Draft
+from llmd.worker.scheduling.prompt_lookup import PromptLookup
 from tests.support.fake_backend import parrot
-from tests.support.scheduler_harness import House
+from tests.support.scheduler_harness import Harness
 
 ASKED = [1, 2, 3, 4, 5, 9, 1, 2, 3]
 
 
 def test_what_stood_behind_the_same_tokens_is_guessed() -> None:
     """As many as are asked for."""
-    assert Draft(3).guess(ASKED, 16) == [4, 5, 9]
-    assert Draft(8).guess(ASKED, 2) == [4, 5]
-    assert Draft(6).guess(ASKED, 16) == [4, 5, 9, 1, 2, 3]
+    assert PromptLookup(3).draft(ASKED, 16) == [4, 5, 9]
+    assert PromptLookup(8).draft(ASKED, 2) == [4, 5]
+    assert PromptLookup(6).draft(ASKED, 16) == [4, 5, 9, 1, 2, 3]
 
 
 def test_text_that_repeats_itself_is_guessed_to_go_on_so() -> None:
     """Beyond what there is of it."""
-    assert Draft(8).guess(ASKED, 16) == [4, 5, 9, 1, 2, 3, 4, 5]
-    assert Draft(4).guess([7, 7, 7, 7], 16) == [7, 7, 7, 7]
+    assert PromptLookup(8).draft(ASKED, 16) == [4, 5, 9, 1, 2, 3, 4, 5]
+    assert PromptLookup(4).draft([7, 7, 7, 7], 16) == [7, 7, 7, 7]
 
 
 def test_the_latest_place_counts() -> None:
     """A text that was changed is copied as it is now."""
-    assert Draft(1).guess([1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3], 16) == [5]
+    assert PromptLookup(1).draft([1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3], 16) == [5]
 
 
 def test_the_longest_run_counts_most() -> None:
     """Though shorter ones stood nearer to the end."""
-    assert Draft(1).guess([1, 2, 3, 4, 2, 3, 5, 3, 6, 1, 2, 3], 16) == [4]
-    assert Draft(1).guess([8, 2, 3, 4, 3, 5, 2, 3], 16) == [4]
-    assert Draft(1).guess([8, 3, 4, 5, 3], 16) == [4]
+    assert PromptLookup(1).draft([1, 2, 3, 4, 2, 3, 5, 3, 6, 1, 2, 3], 16) == [4]
+    assert PromptLookup(1).draft([8, 2, 3, 4, 3, 5, 2, 3], 16) == [4]
+    assert PromptLookup(1).draft([8, 3, 4, 5, 3], 16) == [4]
 
 
 def test_nothing_is_guessed_from_too_little() -> None:
     """Where the tokens never stood before, and where there is no room."""
-    draft = Draft(3)
-    assert draft.guess([], 16) == []
-    assert draft.guess([1], 16) == []
-    assert draft.guess([1, 2, 3, 4, 5, 6], 16) == []
-    assert draft.guess(ASKED, 0) == []
-    assert draft.chances == []
+    lookup = PromptLookup(3)
+    assert lookup.draft([], 16) == []
+    assert lookup.draft([1], 16) == []
+    assert lookup.draft([1, 2, 3, 4, 5, 6], 16) == []
+    assert lookup.draft(ASKED, 0) == []
+    assert lookup.probabilities == []
 
 
 def test_more_text_that_agrees_makes_a_guess_likelier() -> None:
@@ -49,36 +49,36 @@ def test_more_text_that_agrees_makes_a_guess_likelier() -> None:
     copied = list(range(100, 140))
     first = []
     for num_agreeing in (1, 2, 4, 8, 16):
-        draft = Draft(3)
-        draft.guess([*copied, *copied[:num_agreeing]], 16)
-        assert draft.chances == sorted(draft.chances, reverse=True)
-        first.append(draft.chances[0])
+        lookup = PromptLookup(3)
+        lookup.draft([*copied, *copied[:num_agreeing]], 16)
+        assert lookup.probabilities == sorted(lookup.probabilities, reverse=True)
+        first.append(lookup.probabilities[0])
     assert first == sorted(set(first))
 
 
 @pytest.mark.parametrize("right", [0, 3])
 def test_chances_become_those_of_the_text(*, right: int) -> None:
     """A text in which nothing is copied gets low ones, and keeps them while nothing is."""
-    draft = Draft(3)
-    draft.guess(ASKED, 16)
-    before = draft.chances
+    lookup = PromptLookup(3)
+    lookup.draft(ASKED, 16)
+    before = lookup.probabilities
     for _ in range(40):
-        draft.learn(3, right)
-    draft.guess(ASKED, 16)
+        lookup.record(3, right)
+    lookup.draft(ASKED, 16)
     if right:
-        assert draft.chances[2] > 0.8 > before[2]
+        assert lookup.probabilities[2] > 0.8 > before[2]
     else:
-        assert draft.chances[0] < 0.3 < before[0]
-    assert (draft.num_drafted, draft.num_accepted) == (120, 40 * right)
+        assert lookup.probabilities[0] < 0.3 < before[0]
+    assert (lookup.num_drafted, lookup.num_accepted) == (120, 40 * right)
 
 
 def test_an_answer_that_repeats_itself_takes_fewer_steps() -> None:
     """And is the same, to the last token."""
-    plain = House(next_token=parrot)
-    drafted = House(next_token=parrot, max_draft_tokens=3)
-    for house in (plain, drafted):
-        house.submit("hi:", max_tokens=60)
-        house.run()
+    plain = Harness(next_token=parrot)
+    drafted = Harness(next_token=parrot, max_draft_tokens=3)
+    for harness in (plain, drafted):
+        harness.submit("hi:", max_tokens=60)
+        harness.run()
     assert drafted.text(1) == plain.text(1)
     assert drafted.reason(1) == plain.reason(1) == "length"
     assert len(drafted.backend.steps) < len(plain.backend.steps) / 2

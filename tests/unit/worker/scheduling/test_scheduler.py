@@ -5,185 +5,185 @@ import pytest
 from llmd.engine.protocol import Delta, Done, Started
 from llmd.errors import PromptTooLong
 from tests.support.fake_backend import says
-from tests.support.scheduler_harness import LONG_ANSWER, House
+from tests.support.scheduler_harness import LONG_ANSWER, Harness
 
 
 def test_answer_ends_with_the_models_own_end() -> None:
     """The text comes in order and whole, and then one Done with the reason stop."""
-    house = House(next_token=says("hello"))
-    one = house.submit("hi:")
-    house.run()
-    assert house.text(one) == "hello"
-    done = house.done(one)
+    harness = Harness(next_token=says("hello"))
+    one = harness.submit("hi:")
+    harness.run()
+    assert harness.text(one) == "hello"
+    done = harness.done(one)
     assert done is not None
     assert (done.finish_reason, done.num_completion_tokens) == ("stop", 5)
-    assert house.backend.num_open_samplers == 0
+    assert harness.backend.num_open_samplers == 0
 
 
 def test_new_request_joins_at_the_next_step() -> None:
     """A request that comes while another decodes is in the very next batch."""
-    house = House()
-    one = house.submit("one:")
-    house.step(3)
-    two = house.submit("two:")
-    house.step()
-    assert house.backend.steps[-1] == {1: 4}
-    assert house.text(one) == "abc"
-    assert house.text(two) == "a"
-    house.step()
-    assert house.backend.steps[-1] == {0: 1, 1: 1}
+    harness = Harness()
+    one = harness.submit("one:")
+    harness.step(3)
+    two = harness.submit("two:")
+    harness.step()
+    assert harness.backend.steps[-1] == {1: 4}
+    assert harness.text(one) == "abc"
+    assert harness.text(two) == "a"
+    harness.step()
+    assert harness.backend.steps[-1] == {0: 1, 1: 1}
 
 
 def test_long_prompt_is_computed_in_chunks_among_steps_of_those_who_decode() -> None:
     """After each chunk every decoding sequence gets its token."""
-    house = House(max_batch_tokens=16)
-    one = house.submit("one:")
-    house.step(2)
-    two = house.submit("x" * 39 + ":")
-    house.step(4)
-    assert house.backend.steps[2:] == [{1: 16}, {0: 1}, {1: 16}, {0: 1}]
-    assert house.text(one) == "abcd"
-    assert house.text(two) == ""
-    house.step()
-    assert house.backend.steps[-1] == {1: 8}
-    assert house.text(two) == "a"
+    harness = Harness(max_batch_tokens=16)
+    one = harness.submit("one:")
+    harness.step(2)
+    two = harness.submit("x" * 39 + ":")
+    harness.step(4)
+    assert harness.backend.steps[2:] == [{1: 16}, {0: 1}, {1: 16}, {0: 1}]
+    assert harness.text(one) == "abcd"
+    assert harness.text(two) == ""
+    harness.step()
+    assert harness.backend.steps[-1] == {1: 8}
+    assert harness.text(two) == "a"
 
 
 def test_prompts_are_computed_in_the_order_they_came() -> None:
     """The next that waits begins when the one before it is through."""
-    house = House(max_batch_tokens=16)
-    house.submit("x" * 19 + ":")
-    house.submit("y" * 19 + ":")
-    house.step(4)
-    assert house.backend.steps == [{0: 16}, {0: 4}, {0: 1}, {1: 16}]
+    harness = Harness(max_batch_tokens=16)
+    harness.submit("x" * 19 + ":")
+    harness.submit("y" * 19 + ":")
+    harness.step(4)
+    assert harness.backend.steps == [{0: 16}, {0: 4}, {0: 1}, {1: 16}]
 
 
 def test_requests_beyond_the_slots_wait_for_their_turn() -> None:
     """The first to come gets the first slot that is free."""
-    house = House(max_sequences=1, next_token=says("yes"))
-    ids = [house.submit(f"{number}:") for number in range(3)]
-    house.step()
-    assert (house.beat().num_running, house.beat().num_waiting) == (1, 2)
-    house.run()
-    ends = [event.id for event in house.events if isinstance(event, Done)]
+    harness = Harness(max_sequences=1, next_token=says("yes"))
+    ids = [harness.submit(f"{number}:") for number in range(3)]
+    harness.step()
+    assert (harness.beat().num_running, harness.beat().num_waiting) == (1, 2)
+    harness.run()
+    ends = [event.id for event in harness.events if isinstance(event, Done)]
     assert ends == ids
-    assert (house.beat().num_running, house.beat().num_waiting) == (0, 0)
+    assert (harness.beat().num_running, harness.beat().num_waiting) == (0, 0)
 
 
 def test_stop_string_ends_an_answer_across_tokens() -> None:
     """Nothing of the stop string is shown, though it came in several tokens."""
-    house = House()
-    one = house.submit("one:", stop=["fgh"])
-    house.run()
-    assert house.text(one) == "abcde"
-    assert house.reason(one) == "stop"
-    assert not any(isinstance(e, Delta) and set(e.text) & set("fgh") for e in house.events)
+    harness = Harness()
+    one = harness.submit("one:", stop=["fgh"])
+    harness.run()
+    assert harness.text(one) == "abcde"
+    assert harness.reason(one) == "stop"
+    assert not any(isinstance(e, Delta) and set(e.text) & set("fgh") for e in harness.events)
 
 
 def test_character_of_several_tokens_is_sent_whole() -> None:
     """No piece of text ever holds half a character."""
-    house = House(next_token=says("é\U0001f600x"))
-    one = house.submit("one:")
-    house.run()
-    deltas = [event.text for event in house.events if isinstance(event, Delta)]
+    harness = Harness(next_token=says("é\U0001f600x"))
+    one = harness.submit("one:")
+    harness.run()
+    deltas = [event.text for event in harness.events if isinstance(event, Delta)]
     assert deltas == ["é", "\U0001f600", "x"]
-    assert house.text(one) == "é\U0001f600x"
+    assert harness.text(one) == "é\U0001f600x"
 
 
 def test_answer_ends_at_max_tokens_with_the_text_it_held_back() -> None:
     """The reason is length, and the beginning of a stop string that never came is shown."""
-    house = House()
-    one = house.submit("one:", max_tokens=3, stop=["cdz"])
-    house.run()
-    done = house.done(one)
+    harness = Harness()
+    one = harness.submit("one:", max_tokens=3, stop=["cdz"])
+    harness.run()
+    done = harness.done(one)
     assert done is not None
     assert (done.finish_reason, done.num_completion_tokens) == ("length", 3)
-    assert house.text(one) == "abc"
+    assert harness.text(one) == "abc"
 
 
 @pytest.mark.parametrize(("num_context", "limit"), [(20, None), (256, 20), (20, 256)])
 def test_answer_ends_when_the_context_is_full(num_context: int, limit: int | None) -> None:
     """Prompt and answer together fill the context to its last token, and no further."""
-    house = House(num_context_tokens=num_context)
-    one = house.submit("0123456:", max_context_tokens=limit)
-    house.run()
-    assert house.reason(one) == "length"
-    assert house.text(one) == LONG_ANSWER[:12]
+    harness = Harness(num_context_tokens=num_context)
+    one = harness.submit("0123456:", max_context_tokens=limit)
+    harness.run()
+    assert harness.reason(one) == "length"
+    assert harness.text(one) == LONG_ANSWER[:12]
 
 
 def test_prompt_of_almost_the_whole_context_gives_one_token() -> None:
     """A prompt that leaves room for one token is served, one token longer is refused."""
-    house = House(num_context_tokens=20)
-    one = house.submit("x" * 18 + ":")
-    house.run()
-    assert (house.text(one), house.reason(one)) == ("a", "length")
+    harness = Harness(num_context_tokens=20)
+    one = harness.submit("x" * 18 + ":")
+    harness.run()
+    assert (harness.text(one), harness.reason(one)) == ("a", "length")
     with pytest.raises(PromptTooLong):
-        house.submit("x" * 19 + ":")
-    assert not house.scheduler.has_work
-    assert house.backend.num_open_samplers == 0
+        harness.submit("x" * 19 + ":")
+    assert not harness.scheduler.has_work
+    assert harness.backend.num_open_samplers == 0
 
 
 def test_cancelled_while_it_waits_never_runs() -> None:
     """A request without a slot leaves the queue at once and the next moves up."""
-    house = House(max_sequences=1)
-    house.submit("one:")
-    house.step()
-    two, three = house.submit("two:"), house.submit("three:")
-    house.scheduler.cancel(two)
-    assert house.reason(two) == "cancelled"
-    assert (house.beat().num_running, house.beat().num_waiting) == (1, 1)
-    house.run()
-    assert house.text(two) == ""
-    assert not any(isinstance(event, Started) and event.id == two for event in house.events)
-    assert house.text(three) == LONG_ANSWER
+    harness = Harness(max_sequences=1)
+    harness.submit("one:")
+    harness.step()
+    two, three = harness.submit("two:"), harness.submit("three:")
+    harness.scheduler.cancel(two)
+    assert harness.reason(two) == "cancelled"
+    assert (harness.beat().num_running, harness.beat().num_waiting) == (1, 1)
+    harness.run()
+    assert harness.text(two) == ""
+    assert not any(isinstance(event, Started) and event.id == two for event in harness.events)
+    assert harness.text(three) == LONG_ANSWER
 
 
 @pytest.mark.parametrize(("num_steps", "text"), [(1, ""), (5, "abc")])
 def test_cancelled_in_prefill_or_decode_frees_its_slot_at_once(num_steps: int, text: str) -> None:
     """One that waits has the slot in the next step; what was sent stays sent."""
-    house = House(max_sequences=1, max_batch_tokens=16)
-    one = house.submit("x" * 39 + ":")
-    house.step(num_steps)
-    two = house.submit("two:")
-    house.scheduler.cancel(one)
-    assert (house.reason(one), house.text(one)) == ("cancelled", text)
-    assert (house.beat().num_running, house.beat().num_waiting) == (0, 1)
-    house.step()
-    assert house.text(two) == "a"
-    assert house.backend.num_open_samplers == 1
+    harness = Harness(max_sequences=1, max_batch_tokens=16)
+    one = harness.submit("x" * 39 + ":")
+    harness.step(num_steps)
+    two = harness.submit("two:")
+    harness.scheduler.cancel(one)
+    assert (harness.reason(one), harness.text(one)) == ("cancelled", text)
+    assert (harness.beat().num_running, harness.beat().num_waiting) == (0, 1)
+    harness.step()
+    assert harness.text(two) == "a"
+    assert harness.backend.num_open_samplers == 1
 
 
 def test_cancel_of_what_has_ended_or_never_was_does_nothing() -> None:
     """A late cancel, and a second one, give no second Done."""
-    house = House(next_token=says("yes"))
-    one = house.submit("one:")
-    house.run()
-    num_events = len(house.events)
-    house.scheduler.cancel(one)
-    house.scheduler.cancel(99)
-    assert len(house.events) == num_events
-    two = house.submit("two:")
-    house.scheduler.cancel(two)
-    house.scheduler.cancel(two)
-    assert house.reason(two) == "cancelled"
+    harness = Harness(next_token=says("yes"))
+    one = harness.submit("one:")
+    harness.run()
+    num_events = len(harness.events)
+    harness.scheduler.cancel(one)
+    harness.scheduler.cancel(99)
+    assert len(harness.events) == num_events
+    two = harness.submit("two:")
+    harness.scheduler.cancel(two)
+    harness.scheduler.cancel(two)
+    assert harness.reason(two) == "cancelled"
 
 
 def test_beginning_of_a_stop_string_is_not_shown_when_cancelled() -> None:
     """A cancelled answer never ends in what could have become a stop string."""
-    house = House()
-    one = house.submit("one:", stop=["cdz"])
-    house.step(3)
-    house.scheduler.cancel(one)
-    assert house.text(one) == "ab"
+    harness = Harness()
+    one = harness.submit("one:", stop=["cdz"])
+    harness.step(3)
+    harness.scheduler.cancel(one)
+    assert harness.text(one) == "ab"
 
 
 def test_times_of_a_request_are_told_apart() -> None:
     """Waiting, prompt and answer each have their own milliseconds, from the given clock."""
-    house = House(max_sequences=1, next_token=says("yes"))
-    house.submit("one:")
-    two = house.submit("two:")
-    house.run()
-    done = house.done(two)
+    harness = Harness(max_sequences=1, next_token=says("yes"))
+    harness.submit("one:")
+    two = harness.submit("two:")
+    harness.run()
+    done = harness.done(two)
     assert done is not None
     assert done.queue_ms > 5000
     assert done.prefill_ms == 3000.0
@@ -192,12 +192,12 @@ def test_times_of_a_request_are_told_apart() -> None:
 
 def test_beat_of_a_cancel_is_no_step() -> None:
     """A step tells how long it took; the counts after a cancel come with no length."""
-    house = House()
-    one = house.submit("one:")
-    house.step()
-    assert house.beat().step_s > 0
-    house.scheduler.cancel(one)
-    assert house.beat().step_s == 0
-    num_decodes = len(house.backend.steps)
-    house.step()
-    assert len(house.backend.steps) == num_decodes
+    harness = Harness()
+    one = harness.submit("one:")
+    harness.step()
+    assert harness.beat().step_s > 0
+    harness.scheduler.cancel(one)
+    assert harness.beat().step_s == 0
+    num_decodes = len(harness.backend.steps)
+    harness.step()
+    assert len(harness.backend.steps) == num_decodes

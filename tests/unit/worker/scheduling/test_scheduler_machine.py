@@ -22,6 +22,7 @@ from llmd.worker.scheduling import cells
 from llmd.worker.scheduling.scheduler import Scheduler
 from tests.support.fake_backend import (
     END,
+    GROUPED_STEPS_S,
     Clock,
     FakeBackend,
     NextToken,
@@ -81,7 +82,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         loads=st.booleans(),
         num_cells=st.sampled_from([0, CONTEXT, CONTEXT + 50, 2 * CONTEXT]),
         headroom=st.sampled_from([0, cells.HEADROOM]),
-        computes_in_fours=st.booleans(),
+        pads_to_groups=st.booleans(),
     )
     def begin(
         self,
@@ -95,11 +96,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         loads: bool,
         num_cells: int,
         headroom: int,
-        computes_in_fours: bool,
+        pads_to_groups: bool,
     ) -> None:
         # With less of it, more sequences have to give their cells back.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(cells, "HEADROOM", headroom)
+        # Padding must be taken back, and needs cells of its own.
+        can_pad = pads_to_groups and not recurrent and not num_cells
         self.backend = FakeBackend(
             num_context_tokens=CONTEXT,
             max_sequences=max_sequences,
@@ -108,8 +111,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             next_token=next_token,
             max_draft_tokens=max_draft_tokens,
             num_cells=num_cells,
-            # What is added must be taken back, and needs cells of its own.
-            computes_in_fours=computes_in_fours and not recurrent and not num_cells,
+            can_pad=can_pad,
+            measured_steps_s=GROUPED_STEPS_S if can_pad else None,
         )
         self.backend.loads = loads
         self.scheduler = Scheduler(
@@ -216,7 +219,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Slots are neither lost nor shared, and hold what they say."""
         if not hasattr(self, "scheduler"):
             return
-        slots = self.scheduler._slots._slots
+        slots = list(self.scheduler._kv._slots)
         running = list(self.scheduler._running.values())
         assert sorted(slot.index for slot in slots) == list(range(self.backend.max_sequences))
         assert len({slot.index for slot in running}) == len(running)
@@ -246,7 +249,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             num_steps += 1
             assert num_steps <= CONTEXT * len(self.lives), "it never comes to an end"
         assert all(life.done for life in self.lives.values())
-        assert self.scheduler._slots.num_free == self.backend.max_sequences
+        assert self.scheduler._kv.num_free == self.backend.max_sequences
         self.every_slot_has_one_user_or_none()
 
 

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import pytest
+
+from llmd.worker.kv.conversation import Conversation
+from llmd.worker.kv.disk import DiskStates
+from llmd.worker.kv.slots import Slot
+from llmd.worker.kv.tiers import MIN_SAVED_TOKENS, KvTiers
+from tests.support.fake_backend import FakeBackend
+
+LONG = list(b"a" * (MIN_SAVED_TOKENS + 6))
+OTHER = list(b"b" * (MIN_SAVED_TOKENS + 6))
+THIRD = list(b"c" * (MIN_SAVED_TOKENS + 6))
+
+
+class Harness:
+    """KV tiers over a fake backend, and the sequences that would use them."""
+
+    def __init__(
+        self,
+        num_slots: int = 2,
+        *,
+        recurrent: bool = False,
+        max_state_bytes: int = 1 << 20,
+        disk: DiskStates | None = None,
+    ) -> None:
+        self.backend = FakeBackend(
+            max_sequences=num_slots, max_batch_tokens=256, recurrent=recurrent
+        )
+        self.tiers = KvTiers(self.backend, max_state_bytes, disk)
+
+    def run(self, owner: str, tokens: list[int], session: str = "1") -> tuple[Slot, int]:
+        """Compute the tokens in a slot and give it back: (slot, how many it held before)."""
+        slot, num_cached = self.begin(owner, tokens, session)
+        self.tiers.release(slot, tokens)
+        return slot, num_cached
+
+    def begin(self, owner: str, tokens: list[int], session: str = "1") -> tuple[Slot, int]:
+        slot, num_cached = self.tiers.acquire(Conversation(owner, session), tokens)
+        assert self.backend.resident[slot.index] == tokens[:num_cached]
+        for position in range(num_cached, len(tokens)):
+            self.backend.add(tokens[position], position, slot.index, output=False)
+        self.backend.decode()
+        return slot, num_cached
+
+
+def test_next_turn_of_an_owner_finds_its_slot() -> None:
+    """A prompt that goes on from what a slot holds is given that slot and its tokens."""
+    harness = Harness()
+    first, _ = harness.run("ann", [1, 2, 3])
+    harness.run("bob", [1, 2, 3])
+    again, num_cached = harness.run("ann", [1, 2, 3, 4])
+    assert again is first
+    assert num_cached == 3
+
+
+def test_one_token_is_always_left_to_compute() -> None:
+    """The same prompt again lacks its last token, whose logits are needed."""
+    harness = Harness()
+    harness.run("ann", [1, 2, 3])
+    assert harness.run("ann", [1, 2, 3])[1] == 2
+
+
+def test_slot_of_one_owner_is_never_reused_for_another() -> None:
+    """An equal prompt of another owner begins at its first token, even in the same slot."""
+    harness = Harness(num_slots=1)
+    harness.run("ann", LONG)
+    assert harness.run("bob", LONG)[1] == 0
+    assert harness.run("ann", LONG)[1] == len(LONG) - 1
+
+
+def test_slot_has_one_user_at_a_time() -> None:
+    """Two sequences get two slots, a third gets none until one is given back."""
+    harness = Harness()
+    one, _ = harness.begin("ann", [1, 2, 3])
+    two, num_cached = harness.begin("ann", [1, 2, 3])
+    assert one is not two
+    assert num_cached == 0
+    assert harness.tiers.num_free == 0
+    with pytest.raises(LookupError):
+        harness.tiers.acquire(Conversation("ann", "1"), [1])
+    harness.tiers.release(one, [1, 2, 3])
+    assert harness.tiers.num_free == 1
+    assert harness.begin("ann", [1, 2, 3, 4])[0] is one
+
+
+def test_empty_slot_comes_before_one_that_is_worth_something() -> None:
+    """A new prompt takes an unused slot, then the one that was given back longest ago."""
+    harness = Harness(num_slots=3)
+    first, _ = harness.run("ann", [1])
+    second, _ = harness.run("ann", [2])
+    third, _ = harness.run("ann", [3])
+    assert {first.index, second.index, third.index} == {0, 1, 2}
+    assert harness.run("ann", [4])[0] is first
+    assert harness.run("ann", [5])[0] is second
+
+
+def test_new_sequence_goes_beside_those_that_run() -> None:
+    """Neighbours are computed together; what an idle one held is kept in RAM."""
+    harness = Harness(num_slots=5)
+    for number in range(4):
+        harness.run("ann", [number, *LONG], session=str(number))
+    third, _ = harness.begin("ann", [2, *LONG, 1], session="2")
+    assert third.index == 2
+    beside, _ = harness.begin("bob", [7])
+    assert beside.index == 1
+    assert harness.begin("bob", [8])[0].index == 0
+    assert harness.run("ann", [1, *LONG, 1], session="1")[1] == 1 + len(LONG)
+
+
+def test_new_sequence_fills_a_gap_between_those_that_run() -> None:
+    """However long the slots beyond have been idle: a gap is a pass of its own in every step."""
+    harness = Harness(num_slots=8)
+    for number in range(8):
+        harness.run("ann", [number, *LONG], session=str(number))
+    running = [
+        harness.begin("ann", [number, *LONG, 1], session=str(number))[0] for number in range(5)
+    ]
+    assert [slot.index for slot in running] == [0, 1, 2, 3, 4]
+    for slot in running[1:3]:
+        harness.tiers.release(slot, slot.tokens)
+    assert {harness.begin("bob", [number])[0].index for number in (7, 8)} == {1, 2}
+
+
+def test_without_states_in_ram_an_empty_slot_comes_before_a_near_one() -> None:
+    """There, what an idle slot holds would be lost."""
+    harness = Harness(num_slots=4, max_state_bytes=0)
+    for number in range(3):
+        harness.run("ann", [number, *LONG], session=str(number))
+    assert harness.begin("ann", [0, *LONG, 1], session="0")[0].index == 0
+    assert harness.begin("bob", [7])[0].index == 3
+
+
+def test_slot_with_much_to_lose_is_not_cut_for_a_short_beginning() -> None:
+    """A prompt that shares less than half of a slot's tokens leaves it for its own session."""
+    harness = Harness()
+    kept, _ = harness.run("ann", [1, *LONG])
+    other, _ = harness.run("ann", [1, 2], session="2")
+    assert other is not kept
+    assert harness.run("ann", [1, *LONG, 5])[1] == len(LONG) + 1
+
+
+def test_session_goes_on_in_its_own_slot_even_if_most_of_it_is_lost() -> None:
+    """A conversation that was cut short leaves alone what other conversations have warm."""
+    harness = Harness()
+    other, _ = harness.run("ann", [9, 2], session="2")
+    own, _ = harness.run("ann", [1, *LONG], session="1")
+    again, num_cached = harness.run("ann", [1, 3], session="1")
+    assert again is own
+    assert num_cached == 1
+    assert other.tokens == [9, 2]
+
+
+def test_evicted_state_is_saved_and_comes_back_in_any_slot() -> None:
+    """What loses its slot is kept in RAM and loaded when its session goes on."""
+    harness = Harness(num_slots=2)
+    harness.run("ann", LONG)
+    harness.run("ann", OTHER)
+    harness.run("ann", THIRD)
+    assert harness.tiers.num_ram_bytes == 4 * len(LONG)
+    _, num_cached = harness.run("ann", [*LONG, 5])
+    assert num_cached == len(LONG)
+
+
+def test_few_tokens_are_not_worth_a_state() -> None:
+    """Less than the least number of tokens is computed again."""
+    harness = Harness(num_slots=1)
+    harness.run("ann", LONG[: MIN_SAVED_TOKENS - 1])
+    harness.run("bob", [1])
+    assert harness.tiers.num_ram_bytes == 0
+
+
+def test_state_that_shares_more_than_the_slot_is_loaded_over_it() -> None:
+    """The longest beginning wins, wherever it is, and what the slot held is saved first."""
+    harness = Harness(num_slots=1)
+    harness.run("ann", [*LONG, 1, *LONG])
+    harness.run("ann", OTHER)
+    _, num_cached = harness.run("ann", [*LONG, 1, 2])
+    assert num_cached == len(LONG) + 1
+    assert harness.tiers._ram.find("ann", OTHER)[0] == len(OTHER)
+
+
+def test_state_that_cannot_be_loaded_is_dropped_and_the_prompt_computed() -> None:
+    """A failed load leaves a clean slot, and the same state is not tried again."""
+    harness = Harness(num_slots=1)
+    harness.run("ann", LONG)
+    harness.run("ann", [1])
+    harness.backend.loads = False
+    assert harness.run("ann", [*LONG, 5])[1] == 0
+    assert harness.tiers.num_ram_bytes == 0
+
+
+def test_state_that_cannot_be_loaded_may_have_been_pushed_out_meanwhile() -> None:
+    """What the slot held can replace the very state that is being loaded over it."""
+    harness = Harness(num_slots=1, max_state_bytes=4 * len(LONG) + 1)
+    harness.run("ann", LONG)
+    harness.run("ann", OTHER)
+    harness.backend.loads = False
+    assert harness.run("ann", [*LONG, 5])[1] == 0
+    assert harness.tiers._ram.find("ann", OTHER)[0] == len(OTHER)
+
+
+def test_recurrent_model_reuses_only_what_it_need_not_cut() -> None:
+    """A model without earlier states goes on from a whole slot and begins anew otherwise."""
+    harness = Harness(num_slots=1, recurrent=True)
+    harness.run("ann", LONG)
+    assert harness.run("ann", [*LONG, 5, 6])[1] == len(LONG)
+    assert harness.run("ann", [*LONG, 7])[1] == 0
+
+
+def test_forget_empties_the_slots_and_states_of_a_session() -> None:
+    """A forgotten session finds nothing, other sessions and owners find theirs."""
+    harness = Harness(num_slots=3)
+    harness.run("ann", LONG, "1")
+    harness.run("ann", OTHER, "2")
+    harness.run("bob", LONG, "1")
+    harness.tiers.forget("ann", "1")
+    assert harness.backend.resident.count([]) == 1
+    assert harness.run("ann", LONG)[1] == 0
+    assert harness.run("ann", OTHER)[1] == len(OTHER) - 1
+    assert harness.run("bob", LONG)[1] == len(LONG) - 1
+
+
+def test_forget_drops_saved_states_too() -> None:
+    """A state in RAM goes with its session."""
+    harness = Harness(num_slots=1)
+    harness.run("ann", LONG, "1")
+    harness.run("ann", OTHER, "2")
+    harness.tiers.forget("ann", None)
+    assert harness.tiers.num_ram_bytes == 0
+    assert harness.backend.resident == [[]]
+
+
+def test_session_forgotten_while_it_runs_leaves_nothing_behind() -> None:
+    """A slot in use is left alone by forget, and emptied when it is given back."""
+    harness = Harness(num_slots=2)
+    slot, _ = harness.begin("ann", LONG, "1")
+    harness.tiers.forget("ann", "1")
+    assert harness.backend.resident[slot.index] == LONG
+    harness.tiers.release(slot, LONG)
+    assert harness.backend.resident[slot.index] == []
+    assert harness.run("ann", LONG, "1")[1] == 0
+    assert harness.run("ann", LONG, "1")[1] == len(LONG) - 1
+
+
+def test_without_room_in_ram_no_state_is_copied() -> None:
+    """With a limit of 0 bytes, the costly copy out of the KV memory is not even made."""
+
+    class CountingBackend(FakeBackend):
+        num_saved = 0
+
+        def save(self, slot: int) -> bytes:
+            self.num_saved += 1
+            return super().save(slot)
+
+    harness = Harness(num_slots=1, max_state_bytes=0)
+    harness.backend = backend = CountingBackend(max_sequences=1, max_batch_tokens=256)
+    harness.tiers = KvTiers(backend, 0)
+    harness.run("ann", LONG)
+    harness.run("ann", OTHER)
+    assert backend.num_saved == 0
