@@ -9,21 +9,38 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
-from llmd.api.openai.idempotency import AnyRun, Asking, affinity_of, outcome_of
-from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, beside, to_messages, to_tools
+from llmd.api.access import Access
+from llmd.api.openai.idempotency import IDEMPOTENCY_KEY, AnyRun, IdempotentRuns
+from llmd.api.openai.messages import (
+    ChatMessage,
+    ToolBody,
+    ToolChoiceField,
+    to_messages,
+    to_tools,
+    tools_unless_constrained,
+)
 from llmd.api.openai.reply_parts import (
     DONE,
     FINGERPRINT,
+    PROMPT_ERRORS,
     Finish,
     Logprobs,
     ToolCallReply,
-    data,
+    data_event,
     finish_of,
     logprobs_of,
+    outcome_of,
     tool_calls_of,
 )
-from llmd.api.openai.request_fields import Sampled, max_tokens_of, without_ignored
+from llmd.api.openai.request_fields import (
+    CONVERSATION_ID,
+    GenerationFields,
+    affinity_of,
+    max_tokens_of,
+    without_ignored,
+)
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Conversation
 from llmd.chat.outcome import CallPiece, Outcome, Piece
@@ -33,13 +50,13 @@ from llmd.engine.protocol import Constraint, Reasoning
 EXAMPLE = [{"role": "user", "content": "Name a fruit."}]
 
 
-class ChatBody(Sampled, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChatBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A conversation, and how to answer it. Fields left out are the model's (profile's)."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, examples=[EXAMPLE])]
     max_completion_tokens: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
     tools: list[ToolBody] | None = None
-    tool_choice: Choice | None = None
+    tool_choice: ToolChoiceField | None = None
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -86,14 +103,27 @@ class ChatReply(Struct, frozen=True, kw_only=True):
     system_fingerprint: str = FINGERPRINT
 
 
+CHAT = {
+    "POST": Operation(
+        summary="Answer a conversation, with tools or in a form if wished",
+        access=Access.USER,
+        body=ChatBody,
+        reply=ChatReply,
+        stream="Chunks (`chat.completion.chunk`) as `data:`, the last `data: [DONE]`.",
+        headers=(IDEMPOTENCY_KEY, CONVERSATION_ID),
+        errors=PROMPT_ERRORS,
+    )
+}
+
+
 class ChatResource:
     """Answer a conversation that the client brings along."""
 
     is_openai = True
 
-    def __init__(self, completions: Completions, asking: Asking) -> None:
+    def __init__(self, completions: Completions, runs: IdempotentRuns) -> None:
         self._completions = completions
-        self._asking = asking
+        self._runs = runs
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer as a whole, or as a stream of chunks."""
@@ -103,18 +133,21 @@ class ChatResource:
             affinity_of(req, wanted.user),
             num_logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
         )
-        ask = _conversation(wanted, options.constraint)
-        run = self._asking.run(
+        conversation = _conversation(wanted, options.constraint)
+        run = self._runs.start_or_join(
             req,
             raw,
-            lambda owner, is_gone: self._completions.start(owner, ask, options, is_gone),
+            lambda owner, is_gone: self._completions.start(owner, conversation, options, is_gone),
         )
         if wanted.stream:
-            form = ChunkForm(
-                run, wanted.model, with_usage=wanted.includes_usage, logprobs=bool(wanted.logprobs)
+            chunks = ChatChunks(
+                run,
+                wanted.model,
+                with_usage=wanted.includes_usage,
+                with_logprobs=bool(wanted.logprobs),
             )
             source: Source[Piece] = run
-            send_stream(req, resp, source, form)
+            send_stream(req, resp, source, chunks)
         else:
             take_whole(req, run)
             send(resp, _reply(wanted, run))
@@ -128,7 +161,7 @@ def _conversation(wanted: ChatBody, constraint: Constraint | None) -> Conversati
     )
     return Conversation(
         messages=to_messages(wanted.messages),
-        tools=beside(tools, constraint),
+        tools=tools_unless_constrained(tools, constraint),
         variables=msgspec.json.encode(wanted.chat_template_kwargs or {}).decode(),
     )
 
@@ -158,13 +191,13 @@ def _message(outcome: Outcome) -> ReplyMessage:
     )
 
 
-class ChunkForm:
+class ChatChunks:
     """A chat as chunks: the role, pieces, the reason of the end, the usage if it is wanted."""
 
-    def __init__(self, run: AnyRun, model: str, *, with_usage: bool, logprobs: bool) -> None:
+    def __init__(self, run: AnyRun, model: str, *, with_usage: bool, with_logprobs: bool) -> None:
         self._run = run
         self._with_usage = with_usage
-        self._logprobs = logprobs
+        self._with_logprobs = with_logprobs
         self._head = {
             "id": f"chatcmpl-{run.id}",
             "object": "chat.completion.chunk",
@@ -186,7 +219,7 @@ class ChunkForm:
         delta = {"content": piece.text} if piece.text else {}
         if not delta and not piece.logprobs:
             return b""
-        logprobs = logprobs_of(piece.logprobs) if self._logprobs else None
+        logprobs = logprobs_of(piece.logprobs) if self._with_logprobs else None
         return self._chunk(delta, logprobs=logprobs)
 
     def end(self) -> bytes:
@@ -194,12 +227,12 @@ class ChunkForm:
         outcome = outcome_of(self._run)
         last = self._chunk({}, finish_reason=finish_of(outcome.finish_reason))
         # Never unasked: some clients break on a chunk without choices.
-        usage = data(self._head | {"choices": [], "usage": outcome.usage})
+        usage = data_event(self._head | {"choices": [], "usage": outcome.usage})
         return last + (usage if self._with_usage else b"") + DONE
 
     def error(self, body: dict[str, object]) -> bytes:
         """Return the event of an error."""
-        return data(body)
+        return data_event(body)
 
     def _chunk(
         self,
@@ -214,7 +247,7 @@ class ChunkForm:
             "logprobs": logprobs,
             "finish_reason": finish_reason,
         }
-        return data(self._head | {"choices": [choice]})
+        return data_event(self._head | {"choices": [choice]})
 
 
 def _call_delta(piece: CallPiece) -> dict[str, Any]:

@@ -8,11 +8,26 @@ import falcon
 from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.openai.idempotency import AnyRun, Asking, affinity_of, outcome_of
-from llmd.api.openai.reply_parts import DONE, FINGERPRINT, Finish, data, finish_of
-from llmd.api.openai.request_fields import Sampled, without_ignored
+from llmd.api.access import Access
+from llmd.api.openai.idempotency import IDEMPOTENCY_KEY, AnyRun, IdempotentRuns
+from llmd.api.openai.reply_parts import (
+    DONE,
+    FINGERPRINT,
+    PROMPT_ERRORS,
+    Finish,
+    data_event,
+    finish_of,
+    outcome_of,
+)
+from llmd.api.openai.request_fields import (
+    CONVERSATION_ID,
+    GenerationFields,
+    affinity_of,
+    without_ignored,
+)
 from llmd.api.openai.text_inputs import Inputs, inputs_of
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Options
 from llmd.chat.outcome import CallPiece, Piece
@@ -23,7 +38,7 @@ from llmd.errors import InvalidField
 MAX_PROMPTS = 64
 
 
-class CompletionBody(Sampled, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CompletionBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A text or tokens to go on with, or several of them."""
 
     prompt: Annotated[Inputs, Meta(examples=["Once upon a time"])]
@@ -78,14 +93,27 @@ class CompletionReply(Struct, frozen=True, kw_only=True):
     system_fingerprint: str = FINGERPRINT
 
 
+COMPLETION = {
+    "POST": Operation(
+        summary="Go on with a text, as it is",
+        access=Access.USER,
+        body=CompletionBody,
+        reply=CompletionReply,
+        stream="Chunks as `data:`, the last `data: [DONE]`.",
+        headers=(IDEMPOTENCY_KEY, CONVERSATION_ID),
+        errors=PROMPT_ERRORS,
+    )
+}
+
+
 class CompletionResource:
     """Go on with a text."""
 
     is_openai = True
 
-    def __init__(self, completions: Completions, asking: Asking) -> None:
+    def __init__(self, completions: Completions, runs: IdempotentRuns) -> None:
         self._completions = completions
-        self._asking = asking
+        self._runs = runs
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer as a whole, or as a stream of chunks."""
@@ -100,9 +128,9 @@ class CompletionResource:
         run = self._run(req, raw, prompts[0], options)
         echo = prompts[0] if wanted.echo and isinstance(prompts[0], str) else ""
         if wanted.stream:
-            form = TextForm(run, wanted, echo, with_logprobs=num_logprobs is not None)
+            chunks = CompletionChunks(run, wanted, echo, with_logprobs=num_logprobs is not None)
             source: Source[Piece] = run
-            send_stream(req, resp, source, form)
+            send_stream(req, resp, source, chunks)
             return
         runs = [run]
         take_whole(req, run)
@@ -120,7 +148,7 @@ class CompletionResource:
         *,
         part: int = 0,
     ) -> AnyRun:
-        return self._asking.run(
+        return self._runs.start_or_join(
             req,
             raw,
             lambda owner, is_gone: self._completions.start(owner, prompt, options, is_gone),
@@ -145,7 +173,7 @@ def _reply(
                 text=echo + outcome.text,
                 index=index,
                 finish_reason=finish_of(outcome.finish_reason),
-                logprobs=_logprobs(outcome.logprobs, len(echo)) if with_logprobs else None,
+                logprobs=_text_logprobs(outcome.logprobs, len(echo)) if with_logprobs else None,
             )
         )
         usages.append(outcome.usage)
@@ -162,7 +190,7 @@ def _reply(
     )
 
 
-class TextForm:
+class CompletionChunks:
     """A text as chunks, with the reason of its end and, if it is wanted, the usage."""
 
     def __init__(
@@ -189,7 +217,7 @@ class TextForm:
         """Return the chunk of a piece. A bare text has neither thoughts nor calls."""
         if isinstance(piece, Reasoning | CallPiece):
             return b""
-        logprobs = _logprobs(piece.logprobs, self._offset) if self._with_logprobs else None
+        logprobs = _text_logprobs(piece.logprobs, self._offset) if self._with_logprobs else None
         self._offset += len(piece.text)
         return self._chunk(piece.text, logprobs=logprobs)
 
@@ -197,12 +225,12 @@ class TextForm:
         """Return the last chunks."""
         outcome = outcome_of(self._run)
         last = self._chunk("", finish_reason=finish_of(outcome.finish_reason))
-        usage = data(self._head | {"choices": [], "usage": outcome.usage})
+        usage = data_event(self._head | {"choices": [], "usage": outcome.usage})
         return last + (usage if self._with_usage else b"") + DONE
 
     def error(self, body: dict[str, object]) -> bytes:
         """Return the event of an error."""
-        return data(body)
+        return data_event(body)
 
     def _chunk(
         self,
@@ -212,10 +240,10 @@ class TextForm:
         logprobs: TextLogprobs | None = None,
     ) -> bytes:
         choice = TextChoice(text=text, index=0, finish_reason=finish_reason, logprobs=logprobs)
-        return data(self._head | {"choices": [choice]})
+        return data_event(self._head | {"choices": [choice]})
 
 
-def _logprobs(logprobs: list[TokenLogprob], offset: int) -> TextLogprobs:
+def _text_logprobs(logprobs: list[TokenLogprob], offset: int) -> TextLogprobs:
     tokens = [logprob.chosen.text.decode("utf-8", "replace") for logprob in logprobs]
     offsets: list[int] = []
     for token in tokens:

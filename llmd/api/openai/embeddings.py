@@ -12,10 +12,12 @@ import falcon
 from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.access import caller_of, is_gone
+from llmd.api.access import Access, caller_of, is_gone
+from llmd.api.openai.reply_parts import PROMPT_ERRORS
 from llmd.api.openai.request_fields import ModelName, without_ignored
 from llmd.api.openai.text_inputs import Inputs, inputs_of
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.chat.embeddings import Embeddings
 from llmd.chat.model_names import ModelIds
 from llmd.errors import Conflict, InvalidField
@@ -57,6 +59,17 @@ class EmbeddingReply(Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
 
 
+EMBEDDING = {
+    "POST": Operation(
+        summary="Make vectors of texts",
+        access=Access.USER,
+        body=EmbeddingBody,
+        reply=EmbeddingReply,
+        errors=PROMPT_ERRORS,
+    )
+}
+
+
 class EmbeddingResource:
     """The vectors of texts."""
 
@@ -74,7 +87,7 @@ class EmbeddingResource:
         self._check_model(wanted.model)
         result = self._embeddings.embed(caller_of(req).id, inputs, lambda: is_gone(req))
         data = [
-            EmbeddingObject(index=index, embedding=_written(vector, wanted))
+            EmbeddingObject(index=index, embedding=_encoded(vector, wanted))
             for index, vector in enumerate(result.vectors)
         ]
         usage = EmbeddingUsage(prompt_tokens=result.num_tokens, total_tokens=result.num_tokens)
@@ -90,7 +103,7 @@ class EmbeddingResource:
             raise Conflict(f"{name} makes no vectors now, {serving} does", param="model")
 
 
-def _written(raw: bytes, wanted: EmbeddingBody) -> list[float] | str:
+def _encoded(raw: bytes, wanted: EmbeddingBody) -> list[float] | str:
     """Return a vector in the form that is asked for, cut and of length 1 again."""
     vector = array("f", raw)
     if wanted.dimensions is not None:

@@ -9,45 +9,29 @@ from collections.abc import Callable
 import falcon
 
 from llmd.api.access import caller_of, is_gone
-from llmd.chat.outcome import Outcome
+from llmd.api.route import Parameter
 from llmd.chat.retries import Attempt, JoinedRun, Retries
 from llmd.chat.run import Run
 from llmd.errors import InvalidField
 
-_CONVERSATION_HEADERS = ("X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID")
-MAX_AFFINITY_CHARS = 256
 MAX_KEY_CHARS = 256
 
-
-def affinity_of(req: falcon.Request, user: str | None) -> str:
-    """Return the conversation that a request is of, as clients tell it; nothing if they do not.
-
-    No stored session has such a name, since it begins with a tilde.
-    """
-    for header in _CONVERSATION_HEADERS:
-        value = req.get_header(header)
-        if value:
-            return f"~{value[:MAX_AFFINITY_CHARS]}"
-    return f"~{user[:MAX_AFFINITY_CHARS]}" if user else ""
-
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "The same key with the same body gets the same answer for some minutes.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+)
 
 AnyRun = Run | JoinedRun
 
 
-def outcome_of(run: AnyRun) -> Outcome:
-    """Return what a run came to that was taken to its end."""
-    outcome = run.outcome
-    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
-    return outcome
-
-
-class Asking:
+class IdempotentRuns:
     """Begin runs for HTTP requests. One that comes again joins what runs already."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
 
-    def run(
+    def start_or_join(
         self,
         req: falcon.Request,
         raw: bytes,

@@ -76,7 +76,7 @@ class ToolChoice(Struct, frozen=True, kw_only=True):
     type: Literal["function"] = "function"
 
 
-Choice = Literal["none", "auto", "required", "any"] | ToolChoice
+ToolChoiceField = Literal["none", "auto", "required", "any"] | ToolChoice
 
 
 ROLES: dict[str, Role] = {
@@ -113,20 +113,20 @@ def to_messages(given: list[ChatMessage]) -> list[Message]:
                 content=content or "",
                 calls=calls,
                 call_id=call_id,
-                name=_tool_of(message, names),
+                name=_tool_name_of(message, names),
             )
         )
     return messages
 
 
-def _tool_of(message: ChatMessage, names: dict[str, str]) -> str:
+def _tool_name_of(message: ChatMessage, names: dict[str, str]) -> str:
     """Return the name of the tool whose result a message is; nothing for other messages."""
     if ROLES[message.role] != "tool":
         return ""
     return names.get(message.tool_call_id or "", message.name or "")
 
 
-def text_of(content: str | list[ContentPart] | None, place: str) -> str | None:
+def text_of(content: str | list[ContentPart] | None, field: str) -> str | None:
     """Return the text of a content, or raise `InvalidField` for an image and the like."""
     if content is None or isinstance(content, str):
         return content
@@ -134,15 +134,15 @@ def text_of(content: str | list[ContentPart] | None, place: str) -> str | None:
     for part in content:
         if part.type not in {"text", "input_text", "output_text", "refusal"}:
             raise InvalidField(
-                f"{place} has a part of the type {part.type!r}: this model reads text alone",
-                param=place,
+                f"{field} has a part of the type {part.type!r}: this model reads text alone",
+                param=field,
             )
         texts.append(part.text or part.refusal or "")
     return "".join(texts)
 
 
 def to_tools(
-    functions: list[FunctionBody], choice: Choice | None, *, parallel: bool
+    functions: list[FunctionBody], choice: ToolChoiceField | None, *, parallel: bool
 ) -> Tools | None:
     """Return the tools that the model may call; None when it shall call none."""
     if isinstance(choice, ToolChoice):
@@ -162,7 +162,7 @@ def to_tools(
     return Tools(tools=list(map(_tool, functions)), required=is_required, parallel=parallel)
 
 
-def beside(tools: Tools | None, constraint: Constraint | None) -> Tools | None:
+def tools_unless_constrained(tools: Tools | None, constraint: Constraint | None) -> Tools | None:
     """Return the tools that an answer of a form can call: none. Raise `InvalidField` if it must."""
     if tools is None or constraint is None:
         return tools

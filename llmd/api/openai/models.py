@@ -7,8 +7,11 @@ from typing import Literal
 import falcon
 from msgspec import Struct
 
+from llmd.api.access import Access
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.chat.model_names import ModelId, ModelIds
+from llmd.errors import UnknownModel
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
@@ -25,6 +28,23 @@ class ModelList(Struct, frozen=True, kw_only=True):
 
     data: list[ModelObject]
     object: Literal["list"] = "list"
+
+
+MODEL_LIST = {
+    "GET": Operation(
+        summary="List what can be named as a model: profiles and GGUF files",
+        access=Access.USER,
+        reply=ModelList,
+    )
+}
+MODEL_OBJECT = {
+    "GET": Operation(
+        summary="Show one of them",
+        access=Access.USER,
+        reply=ModelObject,
+        errors=(UnknownModel,),
+    )
+}
 
 
 class ModelListResource:

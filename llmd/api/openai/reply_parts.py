@@ -8,8 +8,13 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from llmd.chat.outcome import ToolCall
+from llmd.api.openai.idempotency import AnyRun
+from llmd.chat.outcome import Outcome, ToolCall
 from llmd.engine.protocol import Candidate, FinishReason, TokenLogprob
+from llmd.errors import Conflict, InvalidField, PromptTooLong, UnknownModel
+
+PROMPT_ERRORS = (Conflict, InvalidField, PromptTooLong, UnknownModel)
+"""Error responses that every operation with a prompt for the model can return."""
 
 FINGERPRINT = f"b{version('llama-cpp-python')}"
 """Which build of the engine answered."""
@@ -19,7 +24,14 @@ Finish = Literal["stop", "length", "tool_calls"]
 DONE = b"data: [DONE]\n\n"
 
 
-def data(value: object) -> bytes:
+def outcome_of(run: AnyRun) -> Outcome:
+    """Return what a run came to that was taken to its end."""
+    outcome = run.outcome
+    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
+    return outcome
+
+
+def data_event(value: object) -> bytes:
     """Return an event without name."""
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
@@ -58,11 +70,11 @@ def logprobs_of(logprobs: list[TokenLogprob]) -> Logprobs:
     return Logprobs(
         content=[
             Logprob(
-                token=_text(logprob.chosen),
+                token=_text_of(logprob.chosen),
                 logprob=logprob.chosen.logprob,
                 bytes=list(logprob.chosen.text),
                 top_logprobs=[
-                    TopLogprob(token=_text(top), logprob=top.logprob, bytes=list(top.text))
+                    TopLogprob(token=_text_of(top), logprob=top.logprob, bytes=list(top.text))
                     for top in logprob.top
                 ],
             )
@@ -71,7 +83,7 @@ def logprobs_of(logprobs: list[TokenLogprob]) -> Logprobs:
     )
 
 
-def _text(candidate: Candidate) -> str:
+def _text_of(candidate: Candidate) -> str:
     return candidate.text.decode("utf-8", "replace")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import falcon
 import msgspec
 from msgspec import Meta, Struct
 
+from llmd.api.route import Parameter
 from llmd.chat.completions import Options
 from llmd.engine.protocol import Constraint, Grammar, JsonSchema
 from llmd.errors import InvalidField
@@ -15,6 +17,14 @@ MAX_TOKENS = 1_000_000
 """As many as there is room for in the context."""
 
 _SEEDS = 2**32 - 1
+
+_CONVERSATION_HEADERS = ("X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID")
+MAX_AFFINITY_CHARS = 256
+CONVERSATION_ID = Parameter(
+    "X-Conversation-Id",
+    "Which conversation this is of, so that the model finds what it has kept of it warm.",
+    {"type": "string", "maxLength": MAX_AFFINITY_CHARS},
+)
 
 ModelName = Annotated[
     str, Meta(description="A profile's name, or a GGUF file's.", examples=["default"])
@@ -46,7 +56,7 @@ class ResponseFormat(Struct, frozen=True, kw_only=True, rename={"schema_": "sche
     schema_: Json | None = None
 
 
-class Sampled(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GenerationFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fields that any body may have which asks for tokens."""
 
     model: ModelName
@@ -148,6 +158,18 @@ def _logit_bias(given: dict[str, float]) -> dict[int, float]:
             raise InvalidField("the names in logit_bias must be ids of tokens", param="logit_bias")
         biases[int(name)] = bias
     return biases
+
+
+def affinity_of(req: falcon.Request, user: str | None) -> str:
+    """Return the conversation that a request is of, as clients tell it; nothing if they do not.
+
+    No stored session has such a name, since it begins with a tilde.
+    """
+    for header in _CONVERSATION_HEADERS:
+        value = req.get_header(header)
+        if value:
+            return f"~{value[:MAX_AFFINITY_CHARS]}"
+    return f"~{user[:MAX_AFFINITY_CHARS]}" if user else ""
 
 
 def max_tokens_of(given: int, name: str) -> int:

@@ -9,14 +9,24 @@ import msgspec
 from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.access import is_gone
+from llmd.api.access import Access, is_gone
 from llmd.api.openai.chat import EXAMPLE
-from llmd.api.openai.messages import ChatMessage, Choice, ToolBody, to_messages, to_tools
+from llmd.api.openai.messages import (
+    ChatMessage,
+    ToolBody,
+    ToolChoiceField,
+    to_messages,
+    to_tools,
+)
 from llmd.api.openai.request_fields import without_ignored
 from llmd.api.openai.text_inputs import TokenId
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.chat.queries import Queries
 from llmd.engine.protocol import ChatPrompt
+from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField
+
+_QUERY_ERRORS = (InvalidField, EngineLoading, EngineFailed, EngineDied)
 
 
 class TokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +70,7 @@ class ApplyTemplateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, examples=[EXAMPLE])]
     tools: list[ToolBody] | None = None
-    tool_choice: Choice | None = None
+    tool_choice: ToolChoiceField | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     model: str | None = None
 
@@ -69,6 +79,35 @@ class ApplyTemplateReply(Struct, frozen=True, kw_only=True):
     """The prompt that the model's chat template makes."""
 
     prompt: str
+
+
+TOKENIZE = {
+    "POST": Operation(
+        summary="Cut a text into the loaded model's tokens",
+        access=Access.USER,
+        body=TokenizeBody,
+        reply=TokenizeReply,
+        errors=_QUERY_ERRORS,
+    )
+}
+DETOKENIZE = {
+    "POST": Operation(
+        summary="Join tokens to a text",
+        access=Access.USER,
+        body=DetokenizeBody,
+        reply=DetokenizeReply,
+        errors=_QUERY_ERRORS,
+    )
+}
+APPLY_TEMPLATE = {
+    "POST": Operation(
+        summary="Show the prompt that the model's chat template makes",
+        access=Access.USER,
+        body=ApplyTemplateBody,
+        reply=ApplyTemplateReply,
+        errors=_QUERY_ERRORS,
+    )
+}
 
 
 class TokenizeResource:
@@ -89,13 +128,13 @@ class TokenizeResource:
             parse_special=wanted.parse_special,
         )
         found: list[int | TokenPiece] = [
-            TokenPiece(id=token, piece=_readable(piece)) if wanted.with_pieces else token
+            TokenPiece(id=token, piece=_text_or_bytes(piece)) if wanted.with_pieces else token
             for token, piece in tokens
         ]
         send(resp, TokenizeReply(tokens=found))
 
 
-def _readable(piece: bytes) -> str | list[int]:
+def _text_or_bytes(piece: bytes) -> str | list[int]:
     try:
         return piece.decode()
     except UnicodeDecodeError:

@@ -30,7 +30,7 @@ class _OpenItem:
         return "".join(self.pieces)
 
 
-class ResponseForm:
+class ResponseEvents:
     """A response as typed events, each with its number."""
 
     def __init__(self, reply: ResponseReply, outcome: Callable[[], Outcome]) -> None:

@@ -8,11 +8,11 @@ from msgspec import Meta, Struct
 
 from llmd.api.openai.messages import (
     ROLES,
-    Choice,
     ChosenFunction,
     ContentPart,
     FunctionBody,
     ToolChoice,
+    ToolChoiceField,
     text_of,
     to_tools,
 )
@@ -54,14 +54,14 @@ class ResponseToolChoice(Struct, frozen=True, kw_only=True):
     type: Literal["function"] = "function"
 
 
-def to_input(given: str | list[InputItem]) -> list[Message]:
+def read_input(given: str | list[InputItem]) -> list[Message]:
     """Return the messages of an input, or raise `InvalidField` for what is none."""
     if isinstance(given, str):
         return [Message(role="user", content=given)]
     messages: list[Message] = []
     names: dict[str, str] = {}
     for index, item in enumerate(given):
-        place = f"input[{index}]"
+        field = f"input[{index}]"
         if item.type == "function_call":
             names[item.call_id] = item.name
             _add_call(messages, Call(name=item.name, arguments=item.arguments, id=item.call_id))
@@ -69,15 +69,15 @@ def to_input(given: str | list[InputItem]) -> list[Message]:
             messages.append(
                 Message(
                     role="tool",
-                    content=text_of(item.output, f"{place}.output") or "",
+                    content=text_of(item.output, f"{field}.output") or "",
                     call_id=item.call_id,
                     name=names.get(item.call_id, ""),
                 )
             )
         elif item.type == "message":
-            content = text_of(item.content, f"{place}.content")
+            content = text_of(item.content, f"{field}.content")
             if item.role is None or content is None:
-                raise InvalidField(f"{place} must have a role and content", param=place)
+                raise InvalidField(f"{field} must have a role and content", param=field)
             messages.append(Message(role=ROLES[item.role], content=content))
     if not messages:
         raise InvalidField("input must have a message at least", param="input")
@@ -93,14 +93,14 @@ def _add_call(messages: list[Message], call: Call) -> None:
         messages.append(Message(role="assistant", content="", calls=[call]))
 
 
-def to_response_tools(
+def read_tools(
     given: list[ResponseTool],
     choice: Literal["none", "auto", "required"] | ResponseToolChoice | None,
     *,
     parallel: bool,
 ) -> Tools | None:
     """Return the tools that the model may call; None when it shall call none."""
-    chosen: Choice | None = (
+    chosen: ToolChoiceField | None = (
         ToolChoice(function=ChosenFunction(name=choice.name))
         if isinstance(choice, ResponseToolChoice)
         else choice

@@ -12,34 +12,36 @@ import msgspec
 from msgspec import Meta, Struct
 
 from llmd.api import body
-from llmd.api.access import caller_of
-from llmd.api.openai.idempotency import Asking, outcome_of
-from llmd.api.openai.messages import beside
+from llmd.api.access import Access, caller_of
+from llmd.api.openai.idempotency import IDEMPOTENCY_KEY, IdempotentRuns
+from llmd.api.openai.messages import tools_unless_constrained
+from llmd.api.openai.reply_parts import PROMPT_ERRORS, outcome_of
 from llmd.api.openai.request_fields import (
     MAX_TOKENS,
+    GenerationFields,
     ModelName,
     ResponseFormat,
-    Sampled,
     SchemaFormat,
     without_ignored,
 )
-from llmd.api.openai.responses.events import ResponseForm
+from llmd.api.openai.responses.events import ResponseEvents
 from llmd.api.openai.responses.input import (
     InputItem,
     ResponseTool,
     ResponseToolChoice,
-    to_input,
-    to_response_tools,
+    read_input,
+    read_tools,
 )
 from llmd.api.openai.responses.reply import ResponseReply, TextFormat
 from llmd.api.reply import send
+from llmd.api.route import Operation
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Options
 from llmd.chat.outcome import Outcome, Piece
 from llmd.chat.responses import Naming, ResponseAsk, Responses
 from llmd.chat.run import Run
 from llmd.engine.protocol import Constraint
-from llmd.errors import InvalidField
+from llmd.errors import InvalidField, StoreFull, UnknownResponse
 
 
 class TextFormatBody(Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
@@ -94,7 +96,7 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def options(self) -> Options:
         """Return how to answer."""
-        sampled = Sampled(
+        fields = GenerationFields(
             model=self.model,
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
@@ -102,24 +104,22 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             response_format=_format(self.text),
         )
         wants_logprobs = "message.output_text.logprobs" in (self.include or [])
-        return sampled.options(
-            "", num_logprobs=(self.top_logprobs or 0) if wants_logprobs else None
-        )
+        return fields.options("", num_logprobs=(self.top_logprobs or 0) if wants_logprobs else None)
 
     def ask(self, constraint: Constraint | None) -> ResponseAsk:
         """Return what to answer. Raise `InvalidField` for what cannot be."""
         if self.background:
             raise InvalidField("background is not supported: stream instead", param="background")
         conversation = self.conversation
-        tools = to_response_tools(
+        tools = read_tools(
             self.tools or [],
             self.tool_choice,
             parallel=self.parallel_tool_calls is not False,
         )
         return ResponseAsk(
-            input=to_input(self.input),
+            input=read_input(self.input),
             instructions=self.instructions or "",
-            tools=beside(tools, constraint),
+            tools=tools_unless_constrained(tools, constraint),
             previous=self.previous_response_id,
             conversation=(
                 conversation.id if isinstance(conversation, ConversationBody) else conversation
@@ -146,33 +146,61 @@ class DeletedResponse(Struct, frozen=True, kw_only=True):
     deleted: bool = True
 
 
+RESPONSES = {
+    "POST": Operation(
+        summary="Answer within a conversation that the server keeps",
+        access=Access.USER,
+        body=ResponseBody,
+        reply=ResponseReply,
+        stream="Typed events from `response.created` to `response.completed`.",
+        headers=(IDEMPOTENCY_KEY,),
+        errors=(*PROMPT_ERRORS, UnknownResponse, StoreFull),
+    )
+}
+RESPONSE = {
+    "GET": Operation(
+        summary="Show a response",
+        access=Access.USER,
+        reply=ResponseReply,
+        errors=(UnknownResponse,),
+    ),
+    "DELETE": Operation(
+        summary="Delete a response; its turn too, if it is its session's last",
+        access=Access.USER,
+        reply=DeletedResponse,
+        errors=(UnknownResponse, StoreFull),
+    ),
+}
+
+
 class ResponsesResource:
     """Answer within a conversation that the server keeps."""
 
     is_openai = True
 
-    def __init__(self, responses: Responses, asking: Asking) -> None:
+    def __init__(self, responses: Responses, runs: IdempotentRuns) -> None:
         self._responses = responses
-        self._asking = asking
+        self._runs = runs
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer as a whole, or as a stream of events."""
         try:
             self._answer(req, resp)
         except InvalidField as error:
-            raise InvalidField(error.message, param=_NAMES.get(error.param, error.param)) from None
+            raise InvalidField(
+                error.message, param=_FIELD_NAMES.get(error.param, error.param)
+            ) from None
 
     def _answer(self, req: falcon.Request, resp: falcon.Response) -> None:
         raw = body.read_raw(req)
         given = body.parse(raw)
-        wanted = body.convert(_kept(given), ResponseBody)
+        wanted = body.convert(_without_ignored(given), ResponseBody)
         options = wanted.options()
         ask = wanted.ask(options.constraint)
-        echo = _Echo(wanted, given)
 
         def start(owner: str, is_gone: Callable[[], bool]) -> Run:
             response_id, created_at = f"resp_{secrets.token_hex(20)}", int(time.time())
-            begun = echo.reply(response_id, created_at)
+            begun = _reply_at_start(wanted, given, response_id, created_at)
 
             def render(outcome: Outcome) -> bytes:
                 return msgspec.json.encode(begun.ended(outcome))
@@ -180,11 +208,11 @@ class ResponsesResource:
             naming = Naming(id=response_id, created_at=created_at, render=render)
             return self._responses.start(owner, ask, options, naming, is_gone)
 
-        run = self._asking.run(req, raw, start)
-        reply = echo.reply(run.id, run.created_at)
+        run = self._runs.start_or_join(req, raw, start)
+        reply = _reply_at_start(wanted, given, run.id, run.created_at)
         if wanted.stream:
             source: Source[Piece] = run
-            send_stream(req, resp, source, ResponseForm(reply, lambda: outcome_of(run)))
+            send_stream(req, resp, source, ResponseEvents(reply, lambda: outcome_of(run)))
         else:
             take_whole(req, run)
             send(resp, reply.ended(outcome_of(run)))
@@ -209,7 +237,7 @@ class ResponseResource:
         send(resp, DeletedResponse(id=response_id))
 
 
-_NAMES: dict[str | None, str] = {
+_FIELD_NAMES: dict[str | None, str] = {
     "max_tokens": "max_output_tokens",
     "response_format": "text",
     "session_id": "conversation",
@@ -217,42 +245,36 @@ _NAMES: dict[str | None, str] = {
 """What fields are called elsewhere, and here."""
 
 
-class _Echo:
-    """What a response tells again of its request."""
-
-    def __init__(self, wanted: ResponseBody, given: Any) -> None:
-        self._wanted = wanted
-        self._given = given
-
-    def reply(self, response_id: str, created_at: int) -> ResponseReply:
-        """Return the response at its begin."""
-        wanted, given = self._wanted, self._given
-        conversation = given.get("conversation")
-        text = given.get("text") or {}
-        return ResponseReply(
-            id=response_id,
-            created_at=created_at,
-            status="in_progress",
-            model=wanted.model,
-            output=[],
-            instructions=wanted.instructions,
-            max_output_tokens=wanted.max_output_tokens,
-            metadata=wanted.metadata or {},
-            parallel_tool_calls=wanted.parallel_tool_calls is not False,
-            previous_response_id=wanted.previous_response_id,
-            conversation=({"id": conversation} if isinstance(conversation, str) else conversation),
-            store=wanted.store is not False,
-            temperature=wanted.temperature,
-            top_p=wanted.top_p,
-            text=TextFormat(format=text.get("format") or {"type": "text"}),
-            tool_choice=given.get("tool_choice") or "auto",
-            tools=given.get("tools") or [],
-            truncation=wanted.truncation or "disabled",
-            user=wanted.user,
-        )
+def _reply_at_start(
+    wanted: ResponseBody, given: Any, response_id: str, created_at: int
+) -> ResponseReply:
+    """Return the response at its begin."""
+    conversation = given.get("conversation")
+    text = given.get("text") or {}
+    return ResponseReply(
+        id=response_id,
+        created_at=created_at,
+        status="in_progress",
+        model=wanted.model,
+        output=[],
+        instructions=wanted.instructions,
+        max_output_tokens=wanted.max_output_tokens,
+        metadata=wanted.metadata or {},
+        parallel_tool_calls=wanted.parallel_tool_calls is not False,
+        previous_response_id=wanted.previous_response_id,
+        conversation=({"id": conversation} if isinstance(conversation, str) else conversation),
+        store=wanted.store is not False,
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        text=TextFormat(format=text.get("format") or {"type": "text"}),
+        tool_choice=given.get("tool_choice") or "auto",
+        tools=given.get("tools") or [],
+        truncation=wanted.truncation or "disabled",
+        user=wanted.user,
+    )
 
 
-def _kept(given: object) -> object:
+def _without_ignored(given: object) -> object:
     """Return a body without what changes nothing; `store` and `metadata` do here."""
     kept = without_ignored(given)
     if isinstance(kept, dict) and isinstance(given, dict):

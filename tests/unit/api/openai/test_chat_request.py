@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmd.api.openai.idempotency import MAX_AFFINITY_CHARS
+from llmd.api.openai.request_fields import MAX_AFFINITY_CHARS
 from llmd.engine.engine import Request
 from llmd.engine.protocol import (
     Call,
