@@ -1,1 +1,1 @@
-"""The routes that clients made for OpenAI's API call."""
+"""The routes of OpenAI's API, and those of llama.cpp's server that its clients use."""

@@ -1,4 +1,4 @@
-"""``/v1/chat/completions``: answer a conversation."""
+"""``/v1/chat/completions``: answer a conversation that the client sends."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ from llmd.chat.usage import Usage
 from llmd.engine.protocol import Constraint, Reasoning
 
 EXAMPLE = [{"role": "user", "content": "Name a fruit."}]
+"""Messages that the API's description shows as an example."""
 
 
 class ChatBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A conversation, and how to answer it. Fields left out are the model's (profile's)."""
+    """A conversation, and how to answer it. The profile sets the fields that are left out."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, examples=[EXAMPLE])]
     max_completion_tokens: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
@@ -73,7 +74,7 @@ class ChatBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ReplyMessage(Struct, frozen=True, kw_only=True):
-    """What the model says."""
+    """The message that the model wrote."""
 
     content: str | None
     role: Literal["assistant"] = "assistant"
@@ -83,7 +84,7 @@ class ReplyMessage(Struct, frozen=True, kw_only=True):
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
-    """An answer."""
+    """One answer, and why it ended."""
 
     message: ReplyMessage
     finish_reason: Finish
@@ -105,11 +106,11 @@ class ChatReply(Struct, frozen=True, kw_only=True):
 
 CHAT = {
     "POST": Operation(
-        summary="Answer a conversation, with tools or in a form if wished",
+        summary="Answer a conversation, optionally with tools or in a given format",
         access=Access.USER,
         body=ChatBody,
         reply=ChatReply,
-        stream="Chunks (`chat.completion.chunk`) as `data:`, the last `data: [DONE]`.",
+        stream="Chunks (`chat.completion.chunk`) as `data:` events, ended by `data: [DONE]`.",
         headers=(IDEMPOTENCY_KEY, CONVERSATION_ID),
         errors=PROMPT_ERRORS,
     )
@@ -117,7 +118,7 @@ CHAT = {
 
 
 class ChatResource:
-    """Answer a conversation that the client brings along."""
+    """The resource that answers a conversation which the client sends whole."""
 
     is_openai = True
 
@@ -126,7 +127,7 @@ class ChatResource:
         self._runs = runs
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer as a whole, or as a stream of chunks."""
+        """Send the answer whole, or as a stream of chunks."""
         raw = body.read_raw(req)
         wanted = body.convert(without_ignored(body.parse(raw)), ChatBody)
         options = wanted.options(
@@ -192,7 +193,7 @@ def _message(outcome: Outcome) -> ReplyMessage:
 
 
 class ChatChunks:
-    """A chat as chunks: the role, pieces, the reason of the end, the usage if it is wanted."""
+    """An answer as chunks: the role, the pieces, the finish reason and, on request, the usage."""
 
     def __init__(self, run: AnyRun, model: str, *, with_usage: bool, with_logprobs: bool) -> None:
         self._run = run
@@ -207,11 +208,11 @@ class ChatChunks:
         }
 
     def begin(self) -> bytes:
-        """Return the chunk that tells who speaks."""
+        """Return the first chunk, which has the assistant's role."""
         return self._chunk({"role": "assistant", "content": None})
 
     def piece(self, piece: Piece) -> bytes:
-        """Return the chunk of a piece."""
+        """Return the chunk of a piece; no bytes if it has neither text nor log probabilities."""
         if isinstance(piece, CallPiece):
             return self._chunk({"tool_calls": [_call_delta(piece)]})
         if isinstance(piece, Reasoning):
@@ -223,10 +224,10 @@ class ChatChunks:
         return self._chunk(delta, logprobs=logprobs)
 
     def end(self) -> bytes:
-        """Return the last chunks."""
+        """Return the finish reason's chunk, the usage if requested, and the end mark."""
         outcome = outcome_of(self._run)
         last = self._chunk({}, finish_reason=finish_of(outcome.finish_reason))
-        # Never unasked: some clients break on a chunk without choices.
+        # Sent only on request: some clients fail on a chunk without choices.
         usage = data_event(self._head | {"choices": [], "usage": outcome.usage})
         return last + (usage if self._with_usage else b"") + DONE
 
@@ -251,7 +252,10 @@ class ChatChunks:
 
 
 def _call_delta(piece: CallPiece) -> dict[str, Any]:
-    """Return a piece of a tool call: who and what at first, then the arguments alone."""
+    """Return the delta of a tool call.
+
+    The first piece of a call has its id and name, the others have only arguments.
+    """
     if not piece.name:
         return {"index": piece.index, "function": {"arguments": piece.arguments}}
     return {

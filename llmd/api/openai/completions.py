@@ -1,4 +1,4 @@
-"""``/v1/completions``: go on with a text, as it is."""
+"""``/v1/completions``: continue a text, without a chat template."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAX_PROMPTS = 64
 
 
 class CompletionBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A text or tokens to go on with, or several of them."""
+    """One or more texts (or token lists) to continue."""
 
     prompt: Annotated[Inputs, Meta(examples=["Once upon a time"])]
     echo: bool | None = None
@@ -49,14 +49,14 @@ class CompletionBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown
 
     @property
     def num_logprobs(self) -> int | None:
-        """How many other tokens to tell of; None: no log probabilities at all."""
-        # 0 asks for those of the chosen tokens alone, and is equal to False.
+        """The number of most likely tokens to report; None: no log probabilities at all."""
+        # 0 is equal to False, but requests the log probabilities of the chosen tokens.
         if self.logprobs is None or self.logprobs is False:
             return None
         return int(self.logprobs)
 
     def check(self) -> None:
-        """Raise `InvalidField` for what cannot be done here."""
+        """Raise `InvalidField` if the body uses a feature that is not supported."""
         if self.suffix:
             raise InvalidField("a suffix is not supported: send the prompt alone", param="suffix")
         if self.best_of not in (None, 1):
@@ -64,7 +64,7 @@ class CompletionBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown
 
 
 class TextLogprobs(Struct, frozen=True, kw_only=True):
-    """Log probabilities of a text's tokens, each list with one entry a token."""
+    """Log probabilities of a text's tokens. Each list has one entry per token."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -73,7 +73,7 @@ class TextLogprobs(Struct, frozen=True, kw_only=True):
 
 
 class TextChoice(Struct, frozen=True, kw_only=True):
-    """How a prompt goes on."""
+    """The continuation of one prompt, and why it ended."""
 
     text: str
     index: int
@@ -82,7 +82,7 @@ class TextChoice(Struct, frozen=True, kw_only=True):
 
 
 class CompletionReply(Struct, frozen=True, kw_only=True):
-    """How the prompts go on."""
+    """The continuations of all prompts."""
 
     id: str
     created: int
@@ -95,11 +95,11 @@ class CompletionReply(Struct, frozen=True, kw_only=True):
 
 COMPLETION = {
     "POST": Operation(
-        summary="Go on with a text, as it is",
+        summary="Continue a text, without a chat template",
         access=Access.USER,
         body=CompletionBody,
         reply=CompletionReply,
-        stream="Chunks as `data:`, the last `data: [DONE]`.",
+        stream="Chunks as `data:` events, ended by `data: [DONE]`.",
         headers=(IDEMPOTENCY_KEY, CONVERSATION_ID),
         errors=PROMPT_ERRORS,
     )
@@ -107,7 +107,7 @@ COMPLETION = {
 
 
 class CompletionResource:
-    """Go on with a text."""
+    """The resource that continues texts."""
 
     is_openai = True
 
@@ -116,7 +116,7 @@ class CompletionResource:
         self._runs = runs
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer as a whole, or as a stream of chunks."""
+        """Send the continuation whole, or as a stream of chunks."""
         raw = body.read_raw(req)
         wanted = body.convert(without_ignored(body.parse(raw)), CompletionBody)
         wanted.check()
@@ -191,7 +191,7 @@ def _reply(
 
 
 class CompletionChunks:
-    """A text as chunks, with the reason of its end and, if it is wanted, the usage."""
+    """A continuation as chunks, with the finish reason and, on request, the usage."""
 
     def __init__(
         self, run: AnyRun, wanted: CompletionBody, echo: str, *, with_logprobs: bool
@@ -210,11 +210,11 @@ class CompletionChunks:
         }
 
     def begin(self) -> bytes:
-        """Return the prompt, if it is to be told again."""
+        """Return the prompt's chunk if the client asked for an echo, else no bytes."""
         return self._chunk(self._echo) if self._echo else b""
 
     def piece(self, piece: Piece) -> bytes:
-        """Return the chunk of a piece. A bare text has neither thoughts nor calls."""
+        """Return the chunk of a piece. Reasoning and tool calls are left out."""
         if isinstance(piece, Reasoning | CallPiece):
             return b""
         logprobs = _text_logprobs(piece.logprobs, self._offset) if self._with_logprobs else None
@@ -222,7 +222,7 @@ class CompletionChunks:
         return self._chunk(piece.text, logprobs=logprobs)
 
     def end(self) -> bytes:
-        """Return the last chunks."""
+        """Return the finish reason's chunk, the usage if requested, and the end mark."""
         outcome = outcome_of(self._run)
         last = self._chunk("", finish_reason=finish_of(outcome.finish_reason))
         usage = data_event(self._head | {"choices": [], "usage": outcome.usage})

@@ -1,4 +1,4 @@
-"""``/v1/embeddings``: texts as vectors."""
+"""``/v1/embeddings``: compute the vectors of texts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from llmd.chat.model_names import ModelIds
 from llmd.errors import Conflict, InvalidField
 
 MAX_INPUTS = 2048
+"""The most inputs that one request may have, as in OpenAI's API."""
 
 
 class EmbeddingBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Texts, or their tokens. `dimensions` keeps the first so many numbers of each vector."""
+    """Texts, or their tokens. Vectors are cut to their first `dimensions` numbers."""
 
     input: Annotated[Inputs, Meta(examples=["a text", ["one", "two"]])]
     model: ModelName | None = None
@@ -36,7 +37,7 @@ class EmbeddingBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class EmbeddingObject(Struct, frozen=True, kw_only=True):
-    """The vector of an input, of length 1: numbers, or float32 in base64."""
+    """The vector of an input, of length 1: as numbers, or as float32 in base64."""
 
     embedding: list[float] | str
     index: int
@@ -44,14 +45,14 @@ class EmbeddingObject(Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingUsage(Struct, frozen=True, kw_only=True):
-    """Numbers of tokens."""
+    """The number of tokens that were read."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingReply(Struct, frozen=True, kw_only=True):
-    """The vectors of all inputs, in their order."""
+    """The vectors of all inputs, in the order of the inputs."""
 
     data: list[EmbeddingObject]
     model: str
@@ -61,7 +62,7 @@ class EmbeddingReply(Struct, frozen=True, kw_only=True):
 
 EMBEDDING = {
     "POST": Operation(
-        summary="Make vectors of texts",
+        summary="Compute the vectors of texts",
         access=Access.USER,
         body=EmbeddingBody,
         reply=EmbeddingReply,
@@ -71,7 +72,7 @@ EMBEDDING = {
 
 
 class EmbeddingResource:
-    """The vectors of texts."""
+    """The resource that computes the vectors of texts."""
 
     is_openai = True
 
@@ -80,7 +81,7 @@ class EmbeddingResource:
         self._models = models
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return them."""
+        """Send the vectors of all inputs."""
         given = without_ignored(body.parse(body.read_raw(req)))
         wanted = body.convert(given, EmbeddingBody)
         inputs = inputs_of(wanted.input, "input", MAX_INPUTS)
@@ -94,17 +95,17 @@ class EmbeddingResource:
         send(resp, EmbeddingReply(data=data, model=wanted.model or result.model, usage=usage))
 
     def _check_model(self, name: str | None) -> None:
-        """Raise `UnknownModel` or `Conflict` for a model that makes no vectors here now."""
+        """Raise `UnknownModel` or `Conflict` if the named model does not compute vectors now."""
         serving = self._embeddings.model
         if name is None or name == serving:
             return
         self._models.get(name)
         if name.endswith(".gguf"):
-            raise Conflict(f"{name} makes no vectors now, {serving} does", param="model")
+            raise Conflict(f"{name} does not compute vectors now, {serving} does", param="model")
 
 
 def _encoded(raw: bytes, wanted: EmbeddingBody) -> list[float] | str:
-    """Return a vector in the form that is asked for, cut and of length 1 again."""
+    """Return a vector in the requested encoding, cut and scaled to length 1 again."""
     vector = array("f", raw)
     if wanted.dimensions is not None:
         if wanted.dimensions > len(vector):

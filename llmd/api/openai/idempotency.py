@@ -1,4 +1,4 @@
-"""What all routes that generate have in common: who asks, and whether it was asked before."""
+"""Recognise requests that a client sends again, and join them to the run that they started."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from llmd.chat.run import Run
 from llmd.errors import InvalidField
 
 MAX_KEY_CHARS = 256
+"""The longest Idempotency-Key that is accepted."""
 
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
-    "The same key with the same body gets the same answer for some minutes.",
+    "For some minutes, a request with the same key and the same body gets the same answer.",
     {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 )
 
 AnyRun = Run | JoinedRun
+"""A run that one request reads, or one that several requests may read."""
 
 
 class IdempotentRuns:
-    """Begin runs for HTTP requests. One that comes again joins what runs already."""
+    """Starts runs for HTTP requests. A repeated request joins the run of the first one."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
@@ -39,9 +41,11 @@ class IdempotentRuns:
         *,
         part: int = 0,
     ) -> AnyRun:
-        """Return the run of this request: `start` gets its owner and who tells of its end.
+        """Return the run of a request: a new one, or the one that the same request started before.
 
-        `part` tells the runs apart when there is more than one.
+        `start` starts a new run. It gets the run's owner, and a function that returns whether all
+        clients that waited for the answer have gone. A request with several runs numbers them by
+        `part`.
         """
         owner = caller_of(req).id
         attempt = _attempt(req, owner, raw, part)
@@ -53,7 +57,7 @@ class IdempotentRuns:
 
 
 def _attempt(req: falcon.Request, owner: str, raw: bytes, part: int) -> Attempt | None:
-    """Return how a request may be told from others; None when its client never says so."""
+    """Return the identity of a request; None if its client does not mark repeated requests."""
     name = req.get_header("Idempotency-Key")
     count = req.get_header("X-Stainless-Retry-Count")
     if name is None and count is None:

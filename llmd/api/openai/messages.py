@@ -1,4 +1,4 @@
-"""The messages and tools of a chat, in OpenAI's form and in llmd's."""
+"""The messages and tools of a chat as OpenAI's clients send them, and their conversion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ToolName = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class ContentPart(Struct, frozen=True, kw_only=True):
-    """A piece of a message's content: of type ``text``, for no other can be read here."""
+    """A part of a message's content. Only text is supported."""
 
     type: str
     text: str | None = None
@@ -23,14 +23,14 @@ class ContentPart(Struct, frozen=True, kw_only=True):
 
 
 class CalledFunction(Struct, frozen=True, kw_only=True):
-    """A function that was called: `arguments` is JSON text."""
+    """A function that was called. `arguments` is JSON text."""
 
     name: str
     arguments: str = "{}"
 
 
 class ToolCallBody(Struct, frozen=True, kw_only=True):
-    """A tool call of an earlier answer."""
+    """A tool call in an earlier answer."""
 
     function: CalledFunction
     id: str = ""
@@ -38,7 +38,7 @@ class ToolCallBody(Struct, frozen=True, kw_only=True):
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
-    """A message. Content may be missing where an assistant called tools."""
+    """A message. An assistant's message may lack content."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
@@ -57,26 +57,27 @@ class FunctionBody(Struct, frozen=True, kw_only=True):
 
 
 class ToolBody(Struct, frozen=True, kw_only=True):
-    """A tool: a function, the one kind that there is here."""
+    """A tool. Functions are the only kind that is supported."""
 
     function: FunctionBody
     type: Literal["function"] = "function"
 
 
 class ChosenFunction(Struct, frozen=True, kw_only=True):
-    """The name of a function."""
+    """The name of the function to call."""
 
     name: str
 
 
 class ToolChoice(Struct, frozen=True, kw_only=True):
-    """The one function that must be called."""
+    """A function that the model must call."""
 
     function: ChosenFunction
     type: Literal["function"] = "function"
 
 
 ToolChoiceField = Literal["none", "auto", "required", "any"] | ToolChoice
+"""Values of the field `tool_choice`. Some clients send `any` for `required`."""
 
 
 ROLES: dict[str, Role] = {
@@ -87,11 +88,11 @@ ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-"""What OpenAI calls them, and what chat templates do."""
+"""The role for the chat template, for each role in OpenAI's API."""
 
 
 def to_messages(given: list[ChatMessage]) -> list[Message]:
-    """Return messages as the engine takes them. Raise `InvalidField` for what is no text."""
+    """Return messages for the engine. Raise `InvalidField` for content other than text."""
     messages: list[Message] = []
     names: dict[str, str] = {}
     for index, message in enumerate(given):
@@ -101,7 +102,7 @@ def to_messages(given: list[ChatMessage]) -> list[Message]:
         ]
         names |= {call.id: call.name for call in calls}
         content = text_of(message.content, f"messages[{index}].content")
-        # Home Assistant keeps an empty answer so.
+        # Home Assistant sends an empty answer of the assistant like this.
         if content is None and not calls and message.role != "assistant":
             raise InvalidField(
                 f"messages[{index}] has neither content nor tool_calls", param="messages"
@@ -120,21 +121,21 @@ def to_messages(given: list[ChatMessage]) -> list[Message]:
 
 
 def _tool_name_of(message: ChatMessage, names: dict[str, str]) -> str:
-    """Return the name of the tool whose result a message is; nothing for other messages."""
+    """Return the name of the tool whose result the message is; "" for any other message."""
     if ROLES[message.role] != "tool":
         return ""
     return names.get(message.tool_call_id or "", message.name or "")
 
 
 def text_of(content: str | list[ContentPart] | None, field: str) -> str | None:
-    """Return the text of a content, or raise `InvalidField` for an image and the like."""
+    """Return the text of a message's content. Raise `InvalidField` for images and other parts."""
     if content is None or isinstance(content, str):
         return content
     texts: list[str] = []
     for part in content:
         if part.type not in {"text", "input_text", "output_text", "refusal"}:
             raise InvalidField(
-                f"{field} has a part of the type {part.type!r}: this model reads text alone",
+                f"{field} has a part of type {part.type!r}: only text is supported",
                 param=field,
             )
         texts.append(part.text or part.refusal or "")
@@ -144,12 +145,12 @@ def text_of(content: str | list[ContentPart] | None, field: str) -> str | None:
 def to_tools(
     functions: list[FunctionBody], choice: ToolChoiceField | None, *, parallel: bool
 ) -> Tools | None:
-    """Return the tools that the model may call; None when it shall call none."""
+    """Return the tools that the model may call; None if it may call none."""
     if isinstance(choice, ToolChoice):
         named = [function for function in functions if function.name == choice.function.name]
         if not named:
             raise InvalidField(
-                "tool_choice names a function that is not among the tools", param="tool_choice"
+                "tool_choice names a function that is not in tools", param="tool_choice"
             )
         return Tools(tools=list(map(_tool, named)), required=True, parallel=False)
     is_required = choice in ("required", "any")
@@ -163,12 +164,16 @@ def to_tools(
 
 
 def tools_unless_constrained(tools: Tools | None, constraint: Constraint | None) -> Tools | None:
-    """Return the tools that an answer of a form can call: none. Raise `InvalidField` if it must."""
+    """Return the tools, or None if a constraint leaves the answer no tool calls.
+
+    Raise `InvalidField` if there is a constraint but a tool call is required.
+    """
     if tools is None or constraint is None:
         return tools
     if tools.required:
         raise InvalidField(
-            "a form of the answer and a forced tool_choice exclude each other", param="tool_choice"
+            "a required tool call cannot be combined with a format or grammar of the answer",
+            param="tool_choice",
         )
     return None
 

@@ -1,4 +1,4 @@
-"""``/v1/models``: the names that can be asked for, profiles and files."""
+"""``/v1/models``: the names that a request may give as its model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmd.errors import UnknownModel
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
-    """A model: a profile, or a GGUF file."""
+    """A name for a model: a profile, or a GGUF file."""
 
     id: str
     created: int
@@ -24,7 +24,7 @@ class ModelObject(Struct, frozen=True, kw_only=True):
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
-    """All models."""
+    """A list of all models."""
 
     data: list[ModelObject]
     object: Literal["list"] = "list"
@@ -32,14 +32,14 @@ class ModelList(Struct, frozen=True, kw_only=True):
 
 MODEL_LIST = {
     "GET": Operation(
-        summary="List what can be named as a model: profiles and GGUF files",
+        summary="List the models that a request can name: profiles and GGUF files",
         access=Access.USER,
         reply=ModelList,
     )
 }
 MODEL_OBJECT = {
     "GET": Operation(
-        summary="Show one of them",
+        summary="Show a model",
         access=Access.USER,
         reply=ModelObject,
         errors=(UnknownModel,),
@@ -48,7 +48,7 @@ MODEL_OBJECT = {
 
 
 class ModelListResource:
-    """All models."""
+    """The resource that lists all models."""
 
     is_openai = True
 
@@ -56,12 +56,12 @@ class ModelListResource:
         self._models = models
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List them."""
+        """Send the list."""
         send(resp, ModelList(data=[view(model) for model in self._models.list()]))
 
 
 class ModelObjectResource:
-    """One model."""
+    """The resource that shows one model."""
 
     is_openai = True
 
@@ -69,10 +69,10 @@ class ModelObjectResource:
         self._models = models
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, model_id: str) -> None:
-        """Show it."""
+        """Send the model."""
         send(resp, view(self._models.get(model_id)))
 
 
 def view(model: ModelId) -> ModelObject:
-    """Return a model as OpenAI's clients read it."""
+    """Return a model as the object that OpenAI's clients read."""
     return ModelObject(id=model.id, created=model.created_at)

@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's answers that more than one route has."""
+"""Parts of OpenAI's replies that more than one route sends."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ PROMPT_ERRORS = (Conflict, InvalidField, PromptTooLong, UnknownModel)
 """Error responses that every operation with a prompt for the model can return."""
 
 FINGERPRINT = f"b{version('llama-cpp-python')}"
-"""Which build of the engine answered."""
+"""The field `system_fingerprint`: the version of the engine."""
 
 Finish = Literal["stop", "length", "tool_calls"]
+"""The finish reasons that OpenAI's clients know."""
 
 DONE = b"data: [DONE]\n\n"
+"""The event that marks the end of a stream that was not cut off."""
 
 
 def outcome_of(run: AnyRun) -> Outcome:
-    """Return what a run came to that was taken to its end."""
+    """Return the outcome of a run that was read to its end."""
     outcome = run.outcome
-    assert outcome is not None, "the run was not taken to its end"  # noqa: S101
+    assert outcome is not None, "the run was not read to its end"  # noqa: S101
     return outcome
 
 
 def data_event(value: object) -> bytes:
-    """Return an event without name."""
+    """Return an event without a name, with JSON data."""
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 def finish_of(reason: FinishReason) -> Finish:
-    """Return why an answer ended, in the words that clients know."""
+    """Return why an answer ended, as a finish reason that clients know."""
     return "stop" if reason == "cancelled" else reason
 
 
 class TopLogprob(Struct, frozen=True, kw_only=True):
-    """A token that was likely, with its natural log probability and its bytes."""
+    """A likely token, with its natural log probability and its bytes."""
 
     token: str
     logprob: float
@@ -50,7 +52,7 @@ class TopLogprob(Struct, frozen=True, kw_only=True):
 
 
 class Logprob(Struct, frozen=True, kw_only=True):
-    """The token that was chosen, and the likeliest in its place."""
+    """The token that was chosen, and the most likely tokens at its position."""
 
     token: str
     logprob: float
@@ -66,7 +68,7 @@ class Logprobs(Struct, frozen=True, kw_only=True):
 
 
 def logprobs_of(logprobs: list[TokenLogprob]) -> Logprobs:
-    """Return log probabilities as a chat has them."""
+    """Return log probabilities as OpenAI's chat API represents them."""
     return Logprobs(
         content=[
             Logprob(
@@ -88,14 +90,14 @@ def _text_of(candidate: Candidate) -> str:
 
 
 class CalledFunctionReply(Struct, frozen=True, kw_only=True):
-    """The function to call: `arguments` is JSON text."""
+    """The function to call. `arguments` is JSON text."""
 
     name: str
     arguments: str
 
 
 class ToolCallReply(Struct, frozen=True, kw_only=True):
-    """A call that the model asks for."""
+    """A tool call that the model requests."""
 
     id: str
     function: CalledFunctionReply
@@ -103,7 +105,7 @@ class ToolCallReply(Struct, frozen=True, kw_only=True):
 
 
 def tool_calls_of(calls: list[ToolCall]) -> list[ToolCallReply] | UnsetType:
-    """Return calls as a message has them; no field where there is none."""
+    """Return tool calls as a message has them; unset if there are none."""
     if not calls:
         return UNSET
     return [

@@ -1,4 +1,4 @@
-"""What OpenAI's bodies have in common, and how it becomes what llmd asks of itself."""
+"""Fields and headers that several of OpenAI's routes share, and their conversion to options."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from llmd.engine.protocol import Constraint, Grammar, JsonSchema
 from llmd.errors import InvalidField
 
 MAX_TOKENS = 1_000_000
-"""As many as there is room for in the context."""
+"""The largest `max_tokens`. It also stands for "no limit but the context's"."""
 
 _SEEDS = 2**32 - 1
+"""The number of seeds that the engine accepts: 32 bits, of which one value means random."""
 
 _CONVERSATION_HEADERS = ("X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID")
 MAX_AFFINITY_CHARS = 256
+"""Longer names of conversations are cut: they are only a hint."""
 CONVERSATION_ID = Parameter(
     "X-Conversation-Id",
-    "Which conversation this is of, so that the model finds what it has kept of it warm.",
+    "The conversation that the request belongs to. Its state is reused if it is still in memory.",
     {"type": "string", "maxLength": MAX_AFFINITY_CHARS},
 )
 
@@ -34,13 +36,13 @@ Json = dict[str, Any]
 
 
 class StreamOptions(Struct, frozen=True, kw_only=True):
-    """How to stream: `include_usage` asks for one last chunk that tells the tokens."""
+    """How to stream. `include_usage` requests a last chunk with the numbers of tokens."""
 
     include_usage: bool | None = None
 
 
 class SchemaFormat(Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """A JSON schema with its name. `strict` is always so: a schema is kept, or refused."""
+    """A JSON schema with its name. Whatever `strict` says, it is enforced or refused."""
 
     schema_: Json
     name: str = ""
@@ -49,7 +51,7 @@ class SchemaFormat(Struct, frozen=True, kw_only=True, rename={"schema_": "schema
 
 
 class ResponseFormat(Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """What the answer must be: any text, a JSON object, or JSON by a schema."""
+    """The format of the answer: any text, a JSON object, or JSON that follows a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
@@ -57,7 +59,7 @@ class ResponseFormat(Struct, frozen=True, kw_only=True, rename={"schema_": "sche
 
 
 class GenerationFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields that any body may have which asks for tokens."""
+    """The fields of every body that requests generated text."""
 
     model: ModelName
     stream: bool | None = False
@@ -85,7 +87,7 @@ class GenerationFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         values: dict[str, Any] = {
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
-            # Nothing is left of 0: the likeliest token is meant.
+            # 0 would leave no token to sample. Clients mean the most likely one.
             "top_p": max(self.top_p, 1e-6) if self.top_p is not None else None,
             "top_k": max(self.top_k, 0) if self.top_k is not None else None,
             "min_p": self.min_p,
@@ -94,7 +96,7 @@ class GenerationFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "repeat_penalty": (
                 self.repetition_penalty if self.repeat_penalty is None else self.repeat_penalty
             ),
-            # Below 0 is "any" for some clients.
+            # Some clients send a negative seed for a random one.
             "seed": self.seed % _SEEDS if self.seed is not None and self.seed >= 0 else None,
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
         }
@@ -103,7 +105,7 @@ class GenerationFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return {name: value for name, value in values.items() if value is not None}
 
     def options(self, affinity: str, *, num_logprobs: int | None = None) -> Options:
-        """Return how to answer. Raise `InvalidField` for what cannot be."""
+        """Return how to answer. Raise `InvalidField` for values that are not supported."""
         if self.n not in (None, 1):
             raise InvalidField("n must be 1: send the request again for another answer", param="n")
         return Options(
@@ -117,18 +119,18 @@ class GenerationFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def includes_usage(self) -> bool:
-        """Whether a stream ends with a chunk of usage."""
+        """Whether a stream ends with a chunk that reports the usage."""
         options = self.stream_options
         return options is not None and bool(options.include_usage)
 
     def _constraint(self) -> Constraint | None:
-        """Return what the answer must be: by OpenAI's field, or one of llama.cpp's."""
+        """Return the constraint of the answer, from OpenAI's field or one of llama.cpp's."""
         found = [self._format(), _schema(self.json_schema)]
         found += [Grammar(self.grammar)] if self.grammar else []
         given = [constraint for constraint in found if constraint is not None]
         if len(given) > 1:
             raise InvalidField(
-                "response_format, json_schema and grammar exclude each other: send one",
+                "response_format, json_schema and grammar cannot be combined: send only one",
                 param="response_format",
             )
         return given[0] if given else None
@@ -155,15 +157,15 @@ def _logit_bias(given: dict[str, float]) -> dict[int, float]:
     biases: dict[int, float] = {}
     for name, bias in given.items():
         if not name.isascii() or not name.isdecimal() or len(name) > 9:
-            raise InvalidField("the names in logit_bias must be ids of tokens", param="logit_bias")
+            raise InvalidField("the names in logit_bias must be token ids", param="logit_bias")
         biases[int(name)] = bias
     return biases
 
 
 def affinity_of(req: falcon.Request, user: str | None) -> str:
-    """Return the conversation that a request is of, as clients tell it; nothing if they do not.
+    """Return the name of the request's conversation, from a header or `user`; "" without both.
 
-    No stored session has such a name, since it begins with a tilde.
+    It begins with a tilde, so that it never equals the name of a stored session.
     """
     for header in _CONVERSATION_HEADERS:
         value = req.get_header(header)
@@ -173,7 +175,7 @@ def affinity_of(req: falcon.Request, user: str | None) -> str:
 
 
 def max_tokens_of(given: int, name: str) -> int:
-    """Return how many tokens are wanted; -1 is as many as there is room for."""
+    """Return the limit that a field sets; -1 stands for no limit but the context's."""
     if given == 0:
         raise InvalidField(f"{name} must be at least 1, or -1 for no limit", param=name)
     return MAX_TOKENS if given == -1 else given
@@ -181,7 +183,7 @@ def max_tokens_of(given: int, name: str) -> int:
 
 IGNORED = frozenset(
     {
-        # OpenAI's own, which ask for nothing that could be given here.
+        # OpenAI's own, for features that this server does not have.
         "metadata",
         "modalities",
         "prediction",
@@ -192,7 +194,7 @@ IGNORED = frozenset(
         "service_tier",
         "store",
         "verbosity",
-        # llama.cpp's, set by clients made for it.
+        # llama.cpp's, sent by clients made for its server.
         "cache_prompt",
         "id_slot",
         "parse_tool_calls",
@@ -208,11 +210,11 @@ IGNORED = frozenset(
         "think",
     }
 )
-"""Fields that clients are known to send, and that change nothing."""
+"""Fields that known clients send, and that have no effect."""
 
 
 def without_ignored(value: object) -> object:
-    """Return a body without the fields that change nothing, or are null."""
+    """Return a body without the fields that have no effect or are null."""
     if not isinstance(value, dict):
         return value
     return {

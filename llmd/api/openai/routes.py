@@ -1,4 +1,4 @@
-"""The routes that clients made for OpenAI's API call, and llama.cpp's own beside them."""
+"""The table of OpenAI's routes, with those of llama.cpp's server that its clients use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llmd.api.services import Services
 
 
 def openai_routes(services: Services) -> list[Route]:
-    """Return these routes."""
+    """Return the routes of OpenAI's API and of llama.cpp's server."""
     s = services
     runs = IdempotentRuns(s.retries)
     return [

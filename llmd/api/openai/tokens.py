@@ -1,4 +1,4 @@
-"""``/tokenize``, ``/detokenize`` and ``/apply-template``, as llama.cpp's server has them."""
+"""``/tokenize``, ``/detokenize`` and ``/apply-template`` of llama.cpp's server."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from llmd.engine.protocol import ChatPrompt
 from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField
 
 _QUERY_ERRORS = (InvalidField, EngineLoading, EngineFailed, EngineDied)
+"""Error responses of the operations that ask the worker without generating text."""
 
 
 class TokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A text. `add_special` puts the model's first token before it."""
+    """A text. `add_special` prepends the model's beginning-of-text token."""
 
     content: Annotated[str, Meta(examples=["Hello world"])]
     add_special: bool = False
@@ -40,33 +41,33 @@ class TokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class TokenPiece(Struct, frozen=True, kw_only=True):
-    """A token with its text, or its bytes where they are no text by themselves."""
+    """A token with its text, or with its bytes if they are not valid UTF-8."""
 
     id: int
     piece: str | list[int]
 
 
 class TokenizeReply(Struct, frozen=True, kw_only=True):
-    """Tokens: ids, or with their pieces."""
+    """The tokens of a text: ids, or ids with their pieces."""
 
     tokens: list[int | TokenPiece]
 
 
 class DetokenizeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tokens of the loaded model."""
+    """Token ids of the loaded model."""
 
     tokens: Annotated[list[TokenId], Meta(max_length=1_000_000, examples=[[19556, 905]])]
     model: str | None = None
 
 
 class DetokenizeReply(Struct, frozen=True, kw_only=True):
-    """The text of tokens."""
+    """The text that the tokens spell."""
 
     content: str
 
 
 class ApplyTemplateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A conversation, as `/v1/chat/completions` takes it."""
+    """A conversation as in `/v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, examples=[EXAMPLE])]
     tools: list[ToolBody] | None = None
@@ -76,14 +77,14 @@ class ApplyTemplateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ApplyTemplateReply(Struct, frozen=True, kw_only=True):
-    """The prompt that the model's chat template makes."""
+    """The prompt that the model's chat template renders."""
 
     prompt: str
 
 
 TOKENIZE = {
     "POST": Operation(
-        summary="Cut a text into the loaded model's tokens",
+        summary="Split a text into the loaded model's tokens",
         access=Access.USER,
         body=TokenizeBody,
         reply=TokenizeReply,
@@ -92,7 +93,7 @@ TOKENIZE = {
 }
 DETOKENIZE = {
     "POST": Operation(
-        summary="Join tokens to a text",
+        summary="Join tokens into a text",
         access=Access.USER,
         body=DetokenizeBody,
         reply=DetokenizeReply,
@@ -101,7 +102,7 @@ DETOKENIZE = {
 }
 APPLY_TEMPLATE = {
     "POST": Operation(
-        summary="Show the prompt that the model's chat template makes",
+        summary="Show the prompt that the model's chat template renders",
         access=Access.USER,
         body=ApplyTemplateBody,
         reply=ApplyTemplateReply,
@@ -111,7 +112,7 @@ APPLY_TEMPLATE = {
 
 
 class TokenizeResource:
-    """The tokens of a text."""
+    """The resource that splits a text into tokens."""
 
     is_openai = True
 
@@ -119,7 +120,7 @@ class TokenizeResource:
         self._queries = queries
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return them."""
+        """Send the tokens."""
         wanted = body.read(req, TokenizeBody)
         tokens = self._queries.tokenize(
             wanted.content,
@@ -142,7 +143,7 @@ def _text_or_bytes(piece: bytes) -> str | list[int]:
 
 
 class DetokenizeResource:
-    """The text of tokens."""
+    """The resource that joins tokens into a text."""
 
     is_openai = True
 
@@ -150,14 +151,14 @@ class DetokenizeResource:
         self._queries = queries
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return it."""
+        """Send the text."""
         wanted = body.read(req, DetokenizeBody)
         text = self._queries.detokenize(wanted.tokens, lambda: is_gone(req))
         send(resp, DetokenizeReply(content=text))
 
 
 class ApplyTemplateResource:
-    """The prompt of a conversation."""
+    """The resource that renders a conversation's prompt."""
 
     is_openai = True
 
@@ -165,7 +166,7 @@ class ApplyTemplateResource:
         self._queries = queries
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return it."""
+        """Send the prompt."""
         raw = body.parse(body.read_raw(req))
         wanted = body.convert(without_ignored(raw), ApplyTemplateBody)
         tools = to_tools(

@@ -1,1 +1,1 @@
-"""OpenAI's route /v1/responses."""
+"""OpenAI's routes under ``/v1/responses``."""

@@ -1,4 +1,4 @@
-"""A response as the events by which it grows."""
+"""The events of a streamed response."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class _OpenItem:
 
     @property
     def text(self) -> str:
-        """What has come of it."""
+        """The text or the arguments so far."""
         return "".join(self.pieces)
 
 
 class ResponseEvents:
-    """A response as typed events, each with its number."""
+    """Writes a response as typed events, each with a sequence number."""
 
     def __init__(self, reply: ResponseReply, outcome: Callable[[], Outcome]) -> None:
-        """Take the response at its begin, and what gives its outcome at the end."""
+        """Take the response at the start, and a function that returns its outcome at the end."""
         self._reply = reply
         self._outcome = outcome
         self._number = -1
@@ -42,18 +42,18 @@ class ResponseEvents:
         self._open: _OpenItem | None = None
 
     def begin(self) -> bytes:
-        """Return the events of the begin."""
+        """Return the events at the start."""
         return self._event("response.created", response=self._reply) + self._event(
             "response.in_progress", response=self._reply
         )
 
     def piece(self, piece: Piece) -> bytes:
-        """Return the events of a piece; those that begin its item come before."""
+        """Return the events of a piece, after those that open its item if it is a new one."""
         if isinstance(piece, CallPiece):
             return self._call_piece(piece)
         logprobs = logprobs_of(piece.logprobs).content if isinstance(piece, Delta) else []
         if not piece.text:
-            # Of tokens without a text of their own: told at the end.
+            # Log probabilities of tokens without text are sent when the item is closed.
             if self._open is not None:
                 self._open.logprobs += logprobs
             return b""
@@ -72,10 +72,10 @@ class ResponseEvents:
         )
 
     def end(self) -> bytes:
-        """Return the events of the end."""
+        """Return the events at the end."""
         ended = self._reply.ended(self._outcome())
         name = "response.completed" if ended.status == "completed" else "response.incomplete"
-        # What is still open is what was cut off.
+        # If the answer was cut off, the open item is the incomplete one.
         status = "completed" if ended.status == "completed" else "incomplete"
         events = self._close_item(status)
         if not self._num_items:
@@ -90,7 +90,7 @@ class ResponseEvents:
         )
 
     def _open_text(self, *, is_text: bool) -> bytes:
-        """Begin a message, or thoughts."""
+        """Open a message, or a reasoning item."""
         item = (
             OutputItem(
                 id=f"msg_{self._reply.id}",
@@ -132,7 +132,7 @@ class ResponseEvents:
         return self._event("response.output_item.added", output_index=self._open.index, item=item)
 
     def _close_item(self, status: str = "completed") -> bytes:
-        """End the item that is open, if any."""
+        """Close the open item, if any."""
         current = self._open
         if current is None:
             return b""

@@ -1,4 +1,4 @@
-"""What goes into a response, in OpenAI's form and in llmd's."""
+"""The input items and tools that a client sends, and their conversion to messages."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from llmd.errors import InvalidField
 
 
 class InputItem(Struct, frozen=True, kw_only=True):
-    """A message; or a call of a function, or what came of it.
+    """A message, a function call, or the output of a function.
 
-    A message has `role` and `content`. A ``function_call`` has `call_id`, `name` and `arguments`,
-    its ``function_call_output`` the same `call_id` and an `output`. Thoughts are passed over.
+    A message has `role` and `content`. A ``function_call`` has `call_id`, `name` and `arguments`;
+    its ``function_call_output`` has the same `call_id` and an `output`. Items of the type
+    ``reasoning`` are ignored.
     """
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
@@ -48,14 +49,14 @@ class ResponseTool(Struct, frozen=True, kw_only=True):
 
 
 class ResponseToolChoice(Struct, frozen=True, kw_only=True):
-    """The one function that must be called."""
+    """A function that the model must call."""
 
     name: str
     type: Literal["function"] = "function"
 
 
 def read_input(given: str | list[InputItem]) -> list[Message]:
-    """Return the messages of an input, or raise `InvalidField` for what is none."""
+    """Return the messages of an input. Raise `InvalidField` if it has none, or one without text."""
     if isinstance(given, str):
         return [Message(role="user", content=given)]
     messages: list[Message] = []
@@ -80,12 +81,12 @@ def read_input(given: str | list[InputItem]) -> list[Message]:
                 raise InvalidField(f"{field} must have a role and content", param=field)
             messages.append(Message(role=ROLES[item.role], content=content))
     if not messages:
-        raise InvalidField("input must have a message at least", param="input")
+        raise InvalidField("input must have at least one message", param="input")
     return messages
 
 
 def _add_call(messages: list[Message], call: Call) -> None:
-    """Add a call to the assistant's message before it, or begin one."""
+    """Add a call to the assistant's message before it, or to a new one."""
     last = messages[-1] if messages else None
     if last is not None and last.role == "assistant":
         messages[-1] = Message(role="assistant", content=last.content, calls=[*last.calls, call])
@@ -99,7 +100,7 @@ def read_tools(
     *,
     parallel: bool,
 ) -> Tools | None:
-    """Return the tools that the model may call; None when it shall call none."""
+    """Return the tools that the model may call; None if it may call none."""
     chosen: ToolChoiceField | None = (
         ToolChoice(function=ChosenFunction(name=choice.name))
         if isinstance(choice, ResponseToolChoice)

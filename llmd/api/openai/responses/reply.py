@@ -1,4 +1,4 @@
-"""A response as an object."""
+"""The response object that is sent and stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Status = Literal["in_progress", "completed", "incomplete", "cancelled"]
 
 
 class OutputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
-    """A text of the answer."""
+    """A part of a message: text of the answer."""
 
     text: str
     annotations: list[Any] = []
@@ -25,13 +25,13 @@ class OutputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="outpu
 
 
 class ReasoningText(Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning_text"):
-    """What the model thought."""
+    """A part of a reasoning item: text of the model's reasoning."""
 
     text: str
 
 
 class OutputItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message, thoughts, or a call of a function: `type` tells which."""
+    """A message, the model's reasoning, or a function call, depending on `type`."""
 
     id: str
     type: str
@@ -45,20 +45,20 @@ class OutputItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class InputDetails(Struct, frozen=True, kw_only=True):
-    """Prompt tokens that were not computed again; none is written for a price here."""
+    """Prompt tokens that were reused. `cache_write_tokens` is always 0: caching is not billed."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
 class OutputDetails(Struct, frozen=True, kw_only=True):
-    """Tokens of thoughts, which are not counted apart here."""
+    """Tokens of the reasoning: always 0, since they are not counted separately."""
 
     reasoning_tokens: int = 0
 
 
 class ResponseUsage(Struct, frozen=True, kw_only=True):
-    """Numbers of tokens, by the names of this route."""
+    """Numbers of tokens, by the names that this route uses."""
 
     input_tokens: int
     input_tokens_details: InputDetails
@@ -68,13 +68,13 @@ class ResponseUsage(Struct, frozen=True, kw_only=True):
 
 
 class Incomplete(Struct, frozen=True, kw_only=True):
-    """Why a response is not whole."""
+    """Why a response is incomplete."""
 
     reason: str
 
 
 def usage_of(usage: Usage) -> ResponseUsage:
-    """Return the numbers of tokens as this route has them."""
+    """Return numbers of tokens by the names that this route uses."""
     return ResponseUsage(
         input_tokens=usage.prompt_tokens,
         input_tokens_details=InputDetails(cached_tokens=usage.prompt_tokens_details.cached_tokens),
@@ -92,13 +92,13 @@ def status_of(outcome: Outcome) -> Status:
 
 
 class TextFormat(Struct, frozen=True, kw_only=True):
-    """What form the answer has."""
+    """The format of the answer."""
 
     format: dict[str, Any]
 
 
 class ResponseReply(Struct, frozen=True, kw_only=True):
-    """An answer that can be named and continued."""
+    """A response, which later requests can name and continue."""
 
     id: str
     created_at: int
@@ -125,7 +125,7 @@ class ResponseReply(Struct, frozen=True, kw_only=True):
     usage: ResponseUsage | None = None
 
     def ended(self, outcome: Outcome) -> ResponseReply:
-        """Return this response at its end."""
+        """Return this response with the outcome of its run."""
         status = status_of(outcome)
         reason = Incomplete(reason="max_output_tokens") if status == "incomplete" else None
         return msgspec.structs.replace(
@@ -138,7 +138,10 @@ class ResponseReply(Struct, frozen=True, kw_only=True):
 
 
 def _items(response_id: str, outcome: Outcome) -> Iterator[OutputItem]:
-    """Yield the thoughts, the message and the calls of an answer. What is cut off is the last."""
+    """Yield the reasoning, the message and the function calls of an answer.
+
+    If the answer was cut off, its last item is incomplete.
+    """
     cut = "incomplete" if outcome.finish_reason == "length" else "completed"
     if outcome.reasoning:
         yield _reasoning(response_id, outcome.reasoning)

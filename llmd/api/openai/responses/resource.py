@@ -1,4 +1,4 @@
-"""``/v1/responses``: answers that the server keeps, to be named and continued."""
+"""``/v1/responses``: create, show and delete responses, which the server stores."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from llmd.errors import InvalidField, StoreFull, UnknownResponse
 
 
 class TextFormatBody(Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """What the answer must be: any text, a JSON object, or JSON by a schema."""
+    """The format of the answer: any text, a JSON object, or JSON that follows a schema."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str = ""
@@ -55,7 +55,7 @@ class TextFormatBody(Struct, frozen=True, kw_only=True, rename={"schema_": "sche
 
 
 class TextBody(Struct, frozen=True, kw_only=True):
-    """How the text of the answer must be."""
+    """Options for the text of the answer."""
 
     format: TextFormatBody = TextFormatBody()
     verbosity: str | None = None
@@ -68,7 +68,7 @@ class ConversationBody(Struct, frozen=True, kw_only=True):
 
 
 class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to answer, and how. Fields left out are the model's (profile's)."""
+    """What to answer, and how. The profile sets the fields that are left out."""
 
     model: ModelName
     input: Annotated[str | list[InputItem], Meta(examples=["Name a fruit."])]
@@ -107,7 +107,7 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return fields.options("", num_logprobs=(self.top_logprobs or 0) if wants_logprobs else None)
 
     def ask(self, constraint: Constraint | None) -> ResponseAsk:
-        """Return what to answer. Raise `InvalidField` for what cannot be."""
+        """Return what to answer. Raise `InvalidField` for values that are not supported."""
         if self.background:
             raise InvalidField("background is not supported: stream instead", param="background")
         conversation = self.conversation
@@ -139,7 +139,7 @@ def _format(text: TextBody | None) -> ResponseFormat | None:
 
 
 class DeletedResponse(Struct, frozen=True, kw_only=True):
-    """A response that is there no more."""
+    """The confirmation that a response was deleted."""
 
     id: str
     object: Literal["response"] = "response"
@@ -148,7 +148,7 @@ class DeletedResponse(Struct, frozen=True, kw_only=True):
 
 RESPONSES = {
     "POST": Operation(
-        summary="Answer within a conversation that the server keeps",
+        summary="Create a response, in a conversation that the server stores",
         access=Access.USER,
         body=ResponseBody,
         reply=ResponseReply,
@@ -165,7 +165,7 @@ RESPONSE = {
         errors=(UnknownResponse,),
     ),
     "DELETE": Operation(
-        summary="Delete a response; its turn too, if it is its session's last",
+        summary="Delete a response, and its turn if that is the last of its session",
         access=Access.USER,
         reply=DeletedResponse,
         errors=(UnknownResponse, StoreFull),
@@ -174,7 +174,7 @@ RESPONSE = {
 
 
 class ResponsesResource:
-    """Answer within a conversation that the server keeps."""
+    """The resource that creates responses."""
 
     is_openai = True
 
@@ -183,7 +183,7 @@ class ResponsesResource:
         self._runs = runs
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer as a whole, or as a stream of events."""
+        """Send the response whole, or as a stream of events."""
         try:
             self._answer(req, resp)
         except InvalidField as error:
@@ -219,7 +219,7 @@ class ResponsesResource:
 
 
 class ResponseResource:
-    """One response of the caller; another key's is as one that is not there."""
+    """The resource of one response. A response of another key counts as unknown."""
 
     is_openai = True
 
@@ -227,12 +227,12 @@ class ResponseResource:
         self._responses = responses
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, response_id: str) -> None:
-        """Show it as it was answered."""
+        """Send the response as it was first sent."""
         resp.content_type = falcon.MEDIA_JSON
         resp.data = self._responses.get(caller_of(req).id, response_id)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, response_id: str) -> None:
-        """Take it back."""
+        """Delete the response."""
         self._responses.delete(caller_of(req).id, response_id)
         send(resp, DeletedResponse(id=response_id))
 
@@ -242,13 +242,13 @@ _FIELD_NAMES: dict[str | None, str] = {
     "response_format": "text",
     "session_id": "conversation",
 }
-"""What fields are called elsewhere, and here."""
+"""The names that fields have on this route, by their names elsewhere."""
 
 
 def _reply_at_start(
     wanted: ResponseBody, given: Any, response_id: str, created_at: int
 ) -> ResponseReply:
-    """Return the response at its begin."""
+    """Return the response before its first token, with the request's fields repeated."""
     conversation = given.get("conversation")
     text = given.get("text") or {}
     return ResponseReply(
@@ -275,7 +275,7 @@ def _reply_at_start(
 
 
 def _without_ignored(given: object) -> object:
-    """Return a body without what changes nothing; `store` and `metadata` do here."""
+    """Return a body without the fields that have no effect. `store` and `metadata` have one."""
     kept = without_ignored(given)
     if isinstance(kept, dict) and isinstance(given, dict):
         named = {name: given[name] for name in ("store", "metadata") if name in given}
