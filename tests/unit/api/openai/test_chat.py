@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: the whole answer and its errors."""
+"""`/v1/chat/completions`: the whole answer, and its errors."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ CALLS: list[Event] = [
 ]
 
 
-def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> None:
-    """In the shape that OpenAI's clients read, with nothing else."""
+def test_a_reply_has_every_field_of_the_contract(service: Service) -> None:
+    """The reply has all fields that OpenAI's clients read, and no others."""
     result = service.ask("POST", PATH, HI)
     assert result.status_code == 200
     assert result.headers["content-type"] == "application/json"
@@ -62,19 +62,19 @@ def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> Non
 
 
 def test_the_route_without_v1_is_the_same(service: Service) -> None:
-    """Some clients are given the bare address."""
+    """The route also answers without `/v1`, for clients that are given the bare address."""
     reply = service.ask("POST", "/chat/completions", HI).json
     assert reply["choices"][0]["message"]["content"] == "Hello you"
 
 
 def test_no_two_answers_have_the_same_id(service: Service) -> None:
-    """Also to the same question."""
+    """Each answer has an id of its own, even to the same question."""
     ids = {service.ask("POST", PATH, HI).json["id"] for _ in range(3)}
     assert len(ids) == 3
 
 
-def test_the_model_is_called_as_the_client_called_it(service: Service) -> None:
-    """A file's name is no profile's name, though that profile answers."""
+def test_the_reply_names_the_model_as_the_request_did(service: Service) -> None:
+    """The reply names the model as the request did, even if another profile answers."""
     assert service.ask("POST", PATH, HI | {"model": "tiny.gguf"}).json["model"] == "tiny.gguf"
 
 
@@ -82,24 +82,24 @@ def test_the_model_is_called_as_the_client_called_it(service: Service) -> None:
     ("reason", "shown"),
     [("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("cancelled", "stop")],
 )
-def test_why_an_answer_ended_is_told_in_words_that_clients_know(
+def test_the_finish_reason_is_one_that_clients_know(
     service: Service, reason: FinishReason, shown: str
 ) -> None:
-    """Theirs have none for an answer that was cancelled."""
+    """The finish reason is one that clients know; a cancelled answer is shown as stopped."""
     service.engine.script = says("Hello", reason=reason)
     [choice] = service.ask("POST", PATH, HI).json["choices"]
     assert choice["finish_reason"] == shown
 
 
-def test_an_answer_without_a_word_is_an_empty_text(service: Service) -> None:
-    """It is null only where calls stand in its place."""
+def test_an_empty_answer_is_an_empty_text(service: Service) -> None:
+    """The content of an empty answer is an empty text; null is only for tool calls."""
     service.engine.script = says()
     [choice] = service.ask("POST", PATH, HI).json["choices"]
     assert choice["message"]["content"] == ""
 
 
 def test_calls_come_whole_each_with_an_id_of_its_own(service: Service) -> None:
-    """The pieces of their arguments are joined, and the content is null."""
+    """Tool calls have joined arguments and an id each, and the content is null."""
     service.engine.script = begins(then=CALLS)
     [choice] = service.ask("POST", PATH, HI).json["choices"]
     ids = [call.pop("id") for call in choice["message"]["tool_calls"]]
@@ -117,8 +117,8 @@ def test_calls_come_whole_each_with_an_id_of_its_own(service: Service) -> None:
     assert choice["finish_reason"] == "tool_calls"
 
 
-def test_text_and_thoughts_stand_beside_calls(service: Service) -> None:
-    """Each in a field of its own."""
+def test_reasoning_text_and_calls_have_their_own_fields(service: Service) -> None:
+    """Reasoning, text and tool calls each have a field of their own."""
     thoughts: list[Event] = [Reasoning(0, "Is it "), Reasoning(0, "warm?")]
     service.engine.script = begins(then=[*thoughts, Delta(0, "I look."), *CALLS])
     message = service.ask("POST", PATH, HI).json["choices"][0]["message"]
@@ -132,7 +132,7 @@ def _logprob(text: bytes, logprob: float, *top: Candidate) -> TokenLogprob:
 
 
 def test_log_probabilities_come_with_the_bytes_of_each_token(service: Service) -> None:
-    """A token may be half a character: its bytes are whole."""
+    """Log probabilities have each token's exact bytes, since a token may be half a character."""
     top = Candidate(7, b"\xc3", -0.25), Candidate(8, b"e", -1.5)
     deltas: list[Event] = [
         Delta(0, "é", [_logprob(b"\xc3", -0.25, *top), _logprob(b"\xa9", -0.5)]),
@@ -153,8 +153,8 @@ def test_log_probabilities_come_with_the_bytes_of_each_token(service: Service) -
     }
 
 
-def test_a_prompt_that_is_too_long_is_refused_with_its_numbers(service: Service) -> None:
-    """In the words by which clients know it."""
+def test_a_prompt_that_is_too_long_is_refused_with_numbers(service: Service) -> None:
+    """A prompt that is too long is refused by OpenAI's code, with the numbers of tokens."""
     refused = Refused(id=0, message="too long", num_prompt_tokens=99, num_context_tokens=64)
     service.engine.script = lambda _request: [refused]
     result = service.ask("POST", PATH, HI)
@@ -165,10 +165,8 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_numbers(service: Service)
 
 
 @pytest.mark.parametrize("texts", [(), ("Hel",)])
-def test_a_grammar_that_cannot_be_kept_is_the_clients_mistake(
-    service: Service, texts: tuple[str, ...]
-) -> None:
-    """Also when that turns out in the midst of the answer."""
+def test_a_grammar_that_fails_is_a_400(service: Service, texts: tuple[str, ...]) -> None:
+    """A grammar that fails to compile, before or during the answer, is a 400."""
     refused = Refused(id=0, message="it cannot be kept", param="grammar")
     service.engine.script = begins(*texts, then=[refused])
     result = service.ask("POST", PATH, HI | {"grammar": "root ::= root"})
@@ -176,8 +174,8 @@ def test_a_grammar_that_cannot_be_kept_is_the_clients_mistake(
     assert result.json["error"]["param"] == "grammar"
 
 
-def test_a_worker_that_dies_makes_no_half_answer(service: Service) -> None:
-    """The client may try again."""
+def test_a_worker_that_dies_is_a_503(service: Service) -> None:
+    """If the worker dies, the reply is a 503 with Retry-After instead of half an answer."""
     service.engine.script = begins("Hel", then=[EngineDied("the worker ended")])
     result = service.ask("POST", PATH, HI)
     assert service.code(result) == (503, "engine_died")
@@ -186,7 +184,7 @@ def test_a_worker_that_dies_makes_no_half_answer(service: Service) -> None:
 
 
 def test_nothing_of_a_chat_is_stored(service: Service) -> None:
-    """A full disk does not matter either."""
+    """A chat is not stored, so it works with a full disk."""
     service.db.is_full = True
     assert service.ask("POST", PATH, HI).status_code == 200
     assert service.sessions.count() == 0

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: every body that is refused, with the field that is wrong."""
+"""`/v1/chat/completions`: requests that are refused, with the field that is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATH = "/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}
 HI: dict[str, Any] = {"model": "default", "messages": [USER]}
 F = {"type": "function", "function": {"name": "f"}}
-FORM = {"type": "json_object"}
+JSON_FORMAT = {"type": "json_object"}
 SCHEMA = {"type": "object"}
 
 
@@ -29,7 +29,7 @@ def _image(kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_unknown_field_is_refused_by_its_name(service: Service, stream: bool) -> None:
-    """A misspelt one must not be passed over in silence."""
+    """An unknown field is refused by its name, so that a misspelling is noticed."""
     result = service.ask("POST", PATH, HI | {"temprature": 0, "stream": stream})
     assert service.code(result) == (400, "invalid_field")
     error = result.json["error"]
@@ -39,8 +39,8 @@ def test_an_unknown_field_is_refused_by_its_name(service: Service, stream: bool)
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])
-def test_a_field_that_must_be_there_is_named(service: Service, name: str) -> None:
-    """Null is not there."""
+def test_a_missing_field_is_named(service: Service, name: str) -> None:
+    """A required field that is missing or null is named."""
     for body in ({key: HI[key] for key in HI if key != name}, HI | {name: None}):
         result = service.ask("POST", PATH, body)
         assert service.code(result) == (400, "invalid_field")
@@ -79,7 +79,7 @@ def test_a_field_that_must_be_there_is_named(service: Service, name: str) -> Non
         ({"logit_bias": {"": 1}}, "logit_bias"),
         ({"logit_bias": {"1000000000": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias[...]"),
-        # Where an answer ends
+        # Length and stop strings
         ({"max_tokens": -2}, "max_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": -2}, "max_completion_tokens"),
@@ -88,15 +88,15 @@ def test_a_field_that_must_be_there_is_named(service: Service, name: str) -> Non
         ({"stop": ["END", ""]}, "stop[1]"),
         ({"stop": "x" * 129}, "stop"),
         ({"stop": ["x"] * 9}, "stop"),
-        # Form
+        # Format
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
             "response_format.json_schema.schema",
         ),
-        ({"response_format": FORM, "grammar": "root ::= [a-z]"}, "response_format"),
-        ({"response_format": FORM, "json_schema": SCHEMA}, "response_format"),
+        ({"response_format": JSON_FORMAT, "grammar": "root ::= [a-z]"}, "response_format"),
+        ({"response_format": JSON_FORMAT, "json_schema": SCHEMA}, "response_format"),
         ({"json_schema": SCHEMA, "grammar": "root ::= [a-z]"}, "response_format"),
         ({"json_schema": True}, "json_schema"),
         ({"logprobs": 1}, "logprobs"),
@@ -115,15 +115,13 @@ def test_a_field_that_must_be_there_is_named(service: Service, name: str) -> Non
         ({"tool_choice": F}, "tool_choice"),
         ({"tools": [F], "tool_choice": _tool("g")}, "tool_choice"),
         ({"tools": [F], "tool_choice": "often"}, "tool_choice"),
-        ({"tools": [F], "tool_choice": "required", "response_format": FORM}, "tool_choice"),
+        ({"tools": [F], "tool_choice": "required", "response_format": JSON_FORMAT}, "tool_choice"),
         ({"tools": [F], "tool_choice": F, "grammar": "root ::= [a-z]"}, "tool_choice"),
         ({"chat_template_kwargs": "thinking"}, "chat_template_kwargs"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(
-    service: Service, fields: dict[str, Any], param: str
-) -> None:
-    """As a mistake of the client's, before anybody waits or the engine is asked."""
+def test_an_invalid_field_is_named(service: Service, fields: dict[str, Any], param: str) -> None:
+    """An invalid field is a 400 that names the field, before the request queues or is computed."""
     result = service.ask("POST", PATH, HI | fields)
     assert service.code(result) == (400, "invalid_field")
     assert result.json["error"]["type"] == "invalid_request_error"
@@ -132,8 +130,8 @@ def test_a_field_that_is_wrong_is_named(
     assert is_free(service)
 
 
-def test_a_template_without_a_place_for_tools_cannot_force_them(service: Service) -> None:
-    """A tool that need not be called is just not told of."""
+def test_a_profiles_template_cannot_require_tool_calls(service: Service) -> None:
+    """With a profile's template, which shows no tools, a required tool call is refused."""
     service.put_profile("t", template="{input}")
     body = HI | {"model": "t", "tools": [F]}
     assert service.ask("POST", PATH, body).status_code == 200
@@ -145,19 +143,19 @@ def test_a_template_without_a_place_for_tools_cannot_force_them(service: Service
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"model": NaN}'])
 def test_a_body_that_is_no_json_is_refused(service: Service, body: bytes) -> None:
-    """In the one form that all errors have."""
+    """A body that is not valid JSON is refused by an error of the usual format."""
     assert service.code(service.ask("POST", PATH, body)) == (400, "malformed_body")
 
 
 @pytest.mark.parametrize("body", ["[]", '"hi"', "5"])
 def test_a_body_that_is_no_object_is_refused(service: Service, body: str) -> None:
-    """Whatever else it is."""
+    """A body that is JSON but not an object is refused."""
     assert service.code(service.ask("POST", PATH, body.encode())) == (400, "invalid_field")
 
 
 @pytest.mark.parametrize("name", ["nobody", "tiny", "Default", "../tiny.gguf"])
 def test_an_unknown_model_is_not_found(service: Service, name: str) -> None:
-    """By the code that clients know; nobody else answers in its place."""
+    """An unknown model is a 404 with OpenAI's code; no other model answers instead."""
     result = service.ask("POST", PATH, HI | {"model": name})
     assert service.code(result) == (404, "model_not_found")
     error = result.json["error"]
@@ -167,7 +165,7 @@ def test_an_unknown_model_is_not_found(service: Service, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["other.gguf", "of-other"])
 def test_a_model_that_is_not_loaded_is_a_conflict(service: Service, name: str) -> None:
-    """Neither the file nor a profile for it; clients are told not to try again by themselves."""
+    """A file or profile whose model is not loaded is a 409, which clients are told not to retry."""
     service.add_model("other.gguf")
     service.put_profile("of-other", model="other.gguf")
     result = service.ask("POST", PATH, HI | {"model": name})
@@ -181,7 +179,7 @@ def test_a_model_that_is_not_loaded_is_a_conflict(service: Service, name: str) -
 
 
 def test_an_engine_that_is_not_ready_may_be_tried_again(service: Service) -> None:
-    """The header tells when; nothing keeps clients from it."""
+    """While the model is being loaded, a 503 says in Retry-After when to try again."""
     service.engine.not_ready = EngineLoading("the model is being loaded", retry_after_s=7)
     result = service.ask("POST", PATH, HI)
     assert service.code(result) == (503, "model_loading")
@@ -190,7 +188,7 @@ def test_an_engine_that_is_not_ready_may_be_tried_again(service: Service) -> Non
 
 
 def test_a_stream_is_refused_by_its_status(service: Service) -> None:
-    """What can be refused is refused before the stream begins."""
+    """A stream that is refused before it begins has an error status and a JSON body."""
     service.engine.submit_error = Conflict("another model is being loaded")
     result = service.ask("POST", PATH, HI | {"stream": True})
     assert service.code(result) == (409, "conflict")

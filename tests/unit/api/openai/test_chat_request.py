@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: what a body becomes on its way to the engine."""
+"""`/v1/chat/completions`: how a body becomes a request to the engine."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ TOOLS = [
     {"type": "function", "function": WEATHER},
     {"type": "function", "function": {"name": "now", "description": None}},
 ]
-TOLD = Tool(
+WEATHER_TOOL = Tool(
     name="weather", description="Tells it.", parameters=msgspec.json.encode(SCHEMA).decode()
 )
-NOW = Tool(name="now", description="", parameters="{}")
+NOW_TOOL = Tool(name="now", description="", parameters="{}")
 
 
 def _asked(service: Service, headers: dict[str, str] | None = None, **fields: Any) -> Request:
-    """Return what the engine is asked for a body with these fields."""
+    """Return the request that reaches the engine for a body with these fields."""
     result = service.ask("POST", "/v1/chat/completions", HI | fields, headers=headers)
     assert result.status_code == 200, result.text
     return service.engine.requests[-1]
@@ -55,7 +55,7 @@ def _chat(service: Service, **fields: Any) -> ChatPrompt:
 
 
 def test_every_kind_of_message_reaches_the_model(service: Service) -> None:
-    """A developer is the system, parts are joined, and a result has the name of its tool."""
+    """Developers become the system, parts are joined, and a result gets the name of its tool."""
     call = {"name": "weather", "arguments": '{"city": "Köln"}'}
     messages = [
         {"role": "developer", "content": "Be brief."},
@@ -87,32 +87,32 @@ def test_every_kind_of_message_reaches_the_model(service: Service) -> None:
     ]
 
 
-def test_a_result_without_its_call_has_the_name_that_it_brings(service: Service) -> None:
-    """The client may have left the call out."""
+def test_a_result_without_its_call_keeps_its_own_name(service: Service) -> None:
+    """A tool result whose call was left out has the name that it was sent with."""
     result = {"role": "tool", "tool_call_id": "x", "name": "weather", "content": "30 °C"}
     [_, message] = _chat(service, messages=[USER, result]).messages
     assert message == Message(role="tool", content="30 °C", call_id="x", name="weather")
 
 
 def test_the_result_of_a_function_has_its_name(service: Service) -> None:
-    """Older clients have functions in the place of tools: their results have no id."""
+    """The result of a function, which older clients send without an id, has the function's name."""
     result = {"role": "function", "name": "weather", "content": "30 °C"}
     [_, message] = _chat(service, messages=[USER, result]).messages
     assert message == Message(role="tool", content="30 °C", name="weather")
 
 
-def test_further_values_for_the_template_are_handed_on(service: Service) -> None:
-    """Models that think are told so by them."""
+def test_template_variables_are_passed_on(service: Service) -> None:
+    """Template variables are passed on, for example to switch reasoning off."""
     given = {"enable_thinking": False, "level": 2}
     assert json.loads(_chat(service, chat_template_kwargs=given).variables) == given
     assert _chat(service).variables == "{}"
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-def test_the_profiles_system_text_holds_unless_the_client_has_its_own(
+def test_the_profiles_system_text_applies_unless_the_client_sends_one(
     service: Service, role: str
 ) -> None:
-    """It comes first, and under the name of the file too."""
+    """A profile's system text comes first unless the client sends one, also by the file's name."""
     service.put_profile("default", system="Be kind.")
     kind = Message(role="system", content="Be kind.")
     for model in ("default", "tiny.gguf"):
@@ -123,8 +123,11 @@ def test_the_profiles_system_text_holds_unless_the_client_has_its_own(
         assert messages == [Message(role="system", content="Be brief."), hi]
 
 
-def test_a_profiles_template_has_the_last_message_for_its_input(service: Service) -> None:
-    """Those before it are the history; only the template's own words may be special tokens."""
+def test_a_profiles_template_takes_the_last_message_as_input(service: Service) -> None:
+    """In a profile's template, {input} is the last message and {chat_history} those before it.
+
+    Only the template's own text may spell special tokens.
+    """
     service.put_profile("t", template="<s>{chat_history}\nQuestion: {input}\nAnswer:")
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -149,29 +152,29 @@ def test_a_profiles_template_has_the_last_message_for_its_input(service: Service
 # Tools
 
 
-def test_tools_are_described_as_the_client_does(service: Service) -> None:
-    """A schema goes on as it is; a tool without one takes nothing."""
-    expected = Tools(tools=[TOLD, NOW], required=False, parallel=True)
+def test_tools_are_described_as_the_client_describes_them(service: Service) -> None:
+    """A tool's schema is passed on unchanged; a tool without one has no parameters."""
+    expected = Tools(tools=[WEATHER_TOOL, NOW_TOOL], required=False, parallel=True)
     assert _chat(service, tools=TOOLS).tools == expected
     assert _chat(service, tools=TOOLS, tool_choice="auto").tools == expected
 
 
 @pytest.mark.parametrize("choice", ["required", "any"])
-def test_a_tool_must_be_called_when_the_client_says_so(service: Service, choice: str) -> None:
-    """Any of them."""
+def test_a_tool_call_can_be_required(service: Service, choice: str) -> None:
+    """With `required` or `any` the model must call one of the tools."""
     tools = _chat(service, tools=TOOLS, tool_choice=choice).tools
-    assert tools == Tools(tools=[TOLD, NOW], required=True, parallel=True)
+    assert tools == Tools(tools=[WEATHER_TOOL, NOW_TOOL], required=True, parallel=True)
 
 
-def test_the_one_tool_that_is_named_is_the_only_one(service: Service) -> None:
-    """It must be called, and once."""
+def test_a_named_tool_is_the_only_one(service: Service) -> None:
+    """A tool that is named in `tool_choice` is the only one, and must be called once."""
     choice = {"type": "function", "function": {"name": "now"}}
     tools = _chat(service, tools=TOOLS, tool_choice=choice).tools
-    assert tools == Tools(tools=[NOW], required=True, parallel=False)
+    assert tools == Tools(tools=[NOW_TOOL], required=True, parallel=False)
 
 
-def test_calls_are_one_at_a_time_when_the_client_wants_no_more(service: Service) -> None:
-    """Null is the default, as for every field."""
+def test_parallel_calls_can_be_switched_off(service: Service) -> None:
+    """Parallel tool calls are allowed unless `parallel_tool_calls` is false."""
     for value, parallel in ((False, False), (True, True), (None, True)):
         tools = _chat(service, tools=TOOLS, parallel_tool_calls=value).tools
         assert tools is not None
@@ -181,22 +184,20 @@ def test_calls_are_one_at_a_time_when_the_client_wants_no_more(service: Service)
 @pytest.mark.parametrize(
     "fields", [{}, {"tools": []}, {"tools": TOOLS, "tool_choice": "none"}, {"tool_choice": "none"}]
 )
-def test_no_tools_are_told_of_that_cannot_be_called(
-    service: Service, fields: dict[str, Any]
-) -> None:
-    """The prompt has no word of them."""
+def test_tools_that_cannot_be_called_are_left_out(service: Service, fields: dict[str, Any]) -> None:
+    """Tools that must not be called are left out of the prompt."""
     assert _chat(service, **fields).tools is None
 
 
-def test_an_answer_that_must_be_of_a_form_calls_no_tools(service: Service) -> None:
-    """Both at once cannot be; a tool that need not be called is not."""
-    form = {"type": "json_object"}
-    request = _asked(service, tools=TOOLS, response_format=form)
+def test_an_answer_with_a_response_format_calls_no_tools(service: Service) -> None:
+    """With a response format, tools that need not be called are left out."""
+    response_format = {"type": "json_object"}
+    request = _asked(service, tools=TOOLS, response_format=response_format)
     assert request.prompt == ChatPrompt([Message(role="user", content="hi")])
     assert request.constraint is not None
 
 
-# The form of the answer
+# The format of the answer
 
 
 @pytest.mark.parametrize(
@@ -222,10 +223,10 @@ def test_an_answer_that_must_be_of_a_form_calls_no_tools(service: Service) -> No
         ({"grammar": 'root ::= "yes"'}, Grammar('root ::= "yes"')),
     ],
 )
-def test_the_answer_is_bound_to_the_form_that_is_asked_for(
+def test_the_answer_is_constrained_to_the_requested_format(
     service: Service, fields: dict[str, Any], constraint: dict[str, Any] | Constraint | None
 ) -> None:
-    """By OpenAI's field or by one of llama.cpp's."""
+    """The answer is constrained by OpenAI's field or by one of llama.cpp's."""
     found = _asked(service, **fields).constraint
     if isinstance(constraint, dict):
         assert isinstance(found, JsonSchema)
@@ -244,25 +245,25 @@ def test_the_answer_is_bound_to_the_form_that_is_asked_for(
         ({"top_logprobs": 5}, None),
     ],
 )
-def test_log_probabilities_are_made_when_they_are_asked_for(
+def test_log_probabilities_are_computed_on_request(
     service: Service, fields: dict[str, Any], number: int | None
 ) -> None:
-    """How many others are wanted says nothing by itself."""
+    """Log probabilities are computed only if `logprobs` is true, whatever `top_logprobs` is."""
     assert _asked(service, **fields).num_logprobs == number
 
 
-# Which conversation it is
+# The name of the conversation
 
 
 @pytest.mark.parametrize("header", ["X-OpenWebUI-Chat-Id", "X-Conversation-Id", "X-Session-ID"])
-def test_a_header_tells_the_conversation(service: Service, header: str) -> None:
-    """It counts before the user; the tilde keeps it apart from stored sessions."""
+def test_a_header_names_the_conversation(service: Service, header: str) -> None:
+    """A header names the conversation and wins over `user`; a tilde marks it as not stored."""
     request = _asked(service, {header: "c1"}, user="ann")
     assert (request.owner, request.session) == (service.user_key.id, "~c1")
 
 
-def test_the_user_tells_the_conversation_where_no_header_does(service: Service) -> None:
-    """Without either, nothing does."""
+def test_the_user_names_the_conversation_without_a_header(service: Service) -> None:
+    """Without a header, `user` names the conversation; without both it has no name."""
     assert _asked(service, user="ann").session == "~ann"
     assert _asked(service, {"X-Conversation-Id": ""}, user="ann").session == "~ann"
     assert _asked(service, user="").session == ""
@@ -270,7 +271,7 @@ def test_the_user_tells_the_conversation_where_no_header_does(service: Service) 
 
 
 def test_a_long_name_of_a_conversation_is_cut(service: Service) -> None:
-    """It is only a hint."""
+    """A long name of a conversation is cut, since it is only a hint."""
     name = "c" * (MAX_AFFINITY_CHARS + 1)
     expected = f"~{name[:-1]}"
     assert _asked(service, {"X-Session-ID": name}).session == expected

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: how the tokens of an answer are chosen, and how many."""
+"""`/v1/chat/completions`: how the fields of a body set sampling and the length of the answer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HI: dict[str, Any] = {"model": "default", "messages": [{"role": "user", "content
 
 
 def _asked(service: Service, **fields: Any) -> Request:
-    """Return what the engine is asked for a body with these fields."""
+    """Return the request that reaches the engine for a body with these fields."""
     result = service.ask("POST", "/v1/chat/completions", HI | fields)
     assert result.status_code == 200, result.text
     return service.engine.requests[-1]
 
 
-def test_every_field_of_sampling_reaches_the_engine(service: Service) -> None:
-    """By the names of OpenAI's API and of llama.cpp's."""
+def test_every_sampling_field_reaches_the_engine(service: Service) -> None:
+    """All sampling fields of OpenAI's API and of llama.cpp's reach the engine."""
     request = _asked(
         service,
         temperature=0,
@@ -52,8 +52,8 @@ def test_every_field_of_sampling_reaches_the_engine(service: Service) -> None:
     assert request.num_turns == 0
 
 
-def test_what_is_left_out_or_null_is_the_profiles(service: Service) -> None:
-    """All of it, the context too."""
+def test_the_profile_sets_fields_that_are_left_out_or_null(service: Service) -> None:
+    """Fields that are left out or null have the profile's values, the context size included."""
     service.put_profile(
         "p", temperature=1.5, top_k=7, seed=4, max_tokens=77, n_ctx=128, stop=("END",)
     )
@@ -67,16 +67,16 @@ def test_what_is_left_out_or_null_is_the_profiles(service: Service) -> None:
         assert request.stop == ["END"]
 
 
-def test_a_profile_is_not_changed_by_who_asks(service: Service) -> None:
-    """The fields hold for one answer."""
+def test_a_profile_is_not_changed_by_a_request(service: Service) -> None:
+    """The fields of a request apply to its answer only: the profile does not change."""
     _asked(service, temperature=0, logit_bias={"5": 1})
     sampling = _asked(service).sampling
     assert (sampling.temperature, sampling.logit_bias) == (Profile().temperature, {})
 
 
 @pytest.mark.parametrize("given", [0, 3, 2**32 - 2, 2**32 - 1, 2**63 - 1])
-def test_a_seed_of_any_size_gives_the_same_answer_again(service: Service, given: int) -> None:
-    """A small one is taken as it is; the engine knows none of more than 32 bits."""
+def test_a_seed_of_any_size_is_repeatable(service: Service, given: int) -> None:
+    """A seed of any size maps to the same 32-bit seed each time; a small one is used unchanged."""
     seed = _asked(service, seed=given).sampling.seed
     assert 0 <= seed <= 2**32 - 2
     assert _asked(service, seed=given).sampling.seed == seed
@@ -85,25 +85,25 @@ def test_a_seed_of_any_size_gives_the_same_answer_again(service: Service, given:
 
 
 @pytest.mark.parametrize("seed", [-1, -(2**63)])
-def test_a_seed_below_zero_is_any(service: Service, seed: int) -> None:
-    """As if there were none."""
+def test_a_negative_seed_is_random(service: Service, seed: int) -> None:
+    """A negative seed means a random one."""
     seeds = [_asked(service, seed=seed).sampling.seed for _ in range(2)]
     assert seeds[0] != seeds[1]
     assert all(0 <= seed <= 2**32 - 2 for seed in seeds)
 
 
-def test_a_top_p_of_zero_means_the_likeliest_token(service: Service) -> None:
-    """Nothing would be left of 0; a profile knows none either."""
+def test_a_top_p_of_zero_means_the_most_likely_token(service: Service) -> None:
+    """A `top_p` of 0 becomes a tiny value, which leaves the most likely token."""
     assert 0 < _asked(service, top_p=0).sampling.top_p < 0.001
 
 
 def test_a_top_k_of_minus_one_is_off(service: Service) -> None:
-    """As with other servers; here that is 0."""
+    """A `top_k` of -1 switches it off, as with other servers; the engine's value for that is 0."""
     assert _asked(service, top_k=-1).sampling.top_k == 0
 
 
-def test_a_penalty_for_repetition_goes_by_two_names(service: Service) -> None:
-    """llama.cpp's counts if both are there."""
+def test_the_repetition_penalty_has_two_names(service: Service) -> None:
+    """The repetition penalty has two names; llama.cpp's wins if both are given."""
     assert _asked(service, repetition_penalty=1.5).sampling.repeat_penalty == 1.5
     both = _asked(service, repetition_penalty=1.5, repeat_penalty=2)
     assert both.sampling.repeat_penalty == 2
@@ -122,24 +122,24 @@ def test_a_penalty_for_repetition_goes_by_two_names(service: Service) -> None:
         ({"max_tokens": None, "max_completion_tokens": None}, 512),
     ],
 )
-def test_an_answer_has_no_more_tokens_than_asked_for(
+def test_the_token_limit_has_two_names(
     service: Service, fields: dict[str, Any], number: int
 ) -> None:
-    """The newer name counts before the older; -1 is as many as there is room for."""
+    """The newer name of the token limit wins over the older one; -1 means no limit."""
     assert _asked(service, **fields).max_tokens == number
 
 
 @pytest.mark.parametrize(("given", "stop"), [("END", ["END"]), (["a", "b"], ["a", "b"]), ([], [])])
-def test_an_answer_stops_where_the_client_says(
+def test_stop_strings_replace_the_profiles(
     service: Service, given: str | list[str], stop: list[str]
 ) -> None:
-    """An empty list switches the profile's own off."""
+    """A request's stop strings replace the profile's; an empty list removes them."""
     service.put_profile("p", stop=("HALT",))
     assert _asked(service, model="p", stop=given).stop == stop
 
 
-def test_fields_that_change_nothing_are_passed_over(service: Service) -> None:
-    """Clients send them whether they mean something here or not."""
+def test_fields_without_effect_are_ignored(service: Service) -> None:
+    """Fields that clients send and that have no effect are ignored."""
     before = _asked(service, seed=1)
     ignored: dict[str, Any] = {
         "metadata": {"a": "b"},

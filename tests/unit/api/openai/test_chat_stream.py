@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`, streamed: each chunk as clients read it."""
+"""`/v1/chat/completions`, streamed: the chunks that clients read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROLE = {"role": "assistant", "content": None}
 
 
 def _data(raw: bytes) -> list[bytes]:
-    """Return what the events of a stream have."""
+    """Return the data of all events of a stream."""
     *events, rest = raw.split(b"\n\n")
     assert rest == b""
     assert all(event.startswith(b"data: ") for event in events)
@@ -39,7 +39,7 @@ def _data(raw: bytes) -> list[bytes]:
 
 
 def _chunks(raw: bytes) -> list[dict[str, Any]]:
-    """Return the chunks of a stream that came to its end."""
+    """Return the chunks of a stream that ended with `[DONE]`."""
     *chunks, last = _data(raw)
     assert last == b"[DONE]"
     return [msgspec.json.decode(chunk) for chunk in chunks]
@@ -52,7 +52,7 @@ def _stream(service: Service, **fields: Any) -> list[dict[str, Any]]:
 
 
 def _deltas(service: Service, **fields: Any) -> list[dict[str, Any]]:
-    """Return what the chunks bring, without the first and the last."""
+    """Return the deltas of the chunks between the first and the last."""
     first, *deltas, last = [chunk["choices"][0]["delta"] for chunk in _stream(service, **fields)]
     assert (first, last) == (ROLE, {})
     return deltas
@@ -62,8 +62,8 @@ def _script(service: Service, *events: Event) -> None:
     service.engine.script = begins(then=[*events, done()])
 
 
-def test_a_stream_has_the_head_of_one(service: Service) -> None:
-    """Nothing on the way keeps it back."""
+def test_a_stream_has_the_headers_of_a_stream(service: Service) -> None:
+    """The headers of a stream keep caches from storing it and have no length."""
     result = service.ask("POST", PATH, HI)
     assert result.headers["content-type"].startswith("text/event-stream")
     assert result.headers["cache-control"] == "no-store"
@@ -71,8 +71,8 @@ def test_a_stream_has_the_head_of_one(service: Service) -> None:
     assert is_free(service)
 
 
-def test_chunks_are_the_role_the_text_and_the_reason_of_the_end(service: Service) -> None:
-    """Each with the same head and one choice, and nothing else."""
+def test_chunks_are_the_role_the_text_and_the_finish_reason(service: Service) -> None:
+    """Chunks have the role, the text, the finish reason, the same head and one choice each."""
     chunks = _stream(service)
     choices = [chunk.pop("choices") for chunk in chunks]
     head = chunks[0]
@@ -94,16 +94,16 @@ def test_chunks_are_the_role_the_text_and_the_reason_of_the_end(service: Service
     ("reason", "shown"),
     [("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("cancelled", "stop")],
 )
-def test_the_last_chunk_tells_why_the_answer_ended(
+def test_the_last_chunk_has_the_finish_reason(
     service: Service, reason: FinishReason, shown: str
 ) -> None:
-    """In words that clients know."""
+    """The last chunk has a finish reason that clients know."""
     service.engine.script = says("Hello", reason=reason)
     assert _stream(service)[-1]["choices"][0]["finish_reason"] == shown
 
 
-def test_the_usage_is_told_when_it_is_asked_for(service: Service) -> None:
-    """In one more chunk, which has no choice."""
+def test_the_usage_is_sent_on_request(service: Service) -> None:
+    """On request the usage comes in a last chunk without choices."""
     *chunks, last = _stream(service, stream_options={"include_usage": True})
     assert last["choices"] == []
     assert last["usage"] == {
@@ -121,27 +121,29 @@ def test_the_usage_is_told_when_it_is_asked_for(service: Service) -> None:
     "options",
     [None, {}, {"include_usage": False}, {"include_usage": None}, {"include_obfuscation": False}],
 )
-def test_the_usage_is_never_told_unasked(service: Service, options: dict[str, Any] | None) -> None:
-    """Some clients fail at a chunk without a choice."""
+def test_the_usage_is_not_sent_without_a_request(
+    service: Service, options: dict[str, Any] | None
+) -> None:
+    """Without a request no chunk has the usage: some clients fail on a chunk without a choice."""
     chunks = _stream(service, stream_options=options)
     assert all(chunk["choices"] and "usage" not in chunk for chunk in chunks)
 
 
 @pytest.mark.parametrize("value", [False, None])
-def test_what_is_not_to_be_streamed_is_answered_whole(service: Service, value: object) -> None:
-    """Null is the same as false."""
+def test_without_stream_the_answer_comes_whole(service: Service, value: object) -> None:
+    """With `stream` false or null the answer comes whole."""
     result = service.ask("POST", PATH, HI | {"stream": value})
     assert result.json["object"] == "chat.completion"
 
 
 def test_no_chunk_is_empty(service: Service) -> None:
-    """A piece without text says nothing."""
+    """A piece without text makes no chunk."""
     _script(service, Delta(0, ""), Delta(0, "Hello"), Delta(0, ""))
     assert _deltas(service) == [{"content": "Hello"}]
 
 
-def test_thoughts_are_told_apart_from_the_answer(service: Service) -> None:
-    """In a field of their own."""
+def test_reasoning_has_its_own_field(service: Service) -> None:
+    """Reasoning comes in a field of its own."""
     _script(service, Reasoning(0, "Hm"), Reasoning(0, "."), Delta(0, "Hello"))
     assert _deltas(service) == [
         {"reasoning_content": "Hm"},
@@ -150,8 +152,8 @@ def test_thoughts_are_told_apart_from_the_answer(service: Service) -> None:
     ]
 
 
-def test_calls_begin_with_their_names_and_go_on_by_their_arguments(service: Service) -> None:
-    """The id, the type and the name come once, and the index with every piece."""
+def test_calls_begin_with_their_names(service: Service) -> None:
+    """A call's id, type and name come once, and its index with every piece of its arguments."""
     _script(
         service,
         Delta(0, "I look."),
@@ -176,16 +178,16 @@ def test_calls_begin_with_their_names_and_go_on_by_their_arguments(service: Serv
 
 
 def test_log_probabilities_come_with_their_text(service: Service) -> None:
-    """Those of a token without text of its own come too, in a chunk without content."""
+    """Log probabilities come with their text, or without content for a token that has no text."""
     chosen = [TokenLogprob(Candidate(token, b"x", -float(token)), []) for token in (1, 2, 3)]
     _script(service, Delta(0, "xx", chosen[:2]), Delta(0, "", chosen[2:]), Delta(0, "y"))
     choices = [chunk["choices"][0] for chunk in _stream(service, logprobs=True)]
-    told = [
+    found = [
         (choice["delta"], [token["logprob"] for token in choice["logprobs"]["content"]])
         for choice in choices
         if choice["logprobs"] is not None
     ]
-    assert told == [({"content": "xx"}, [-1.0, -2.0]), ({}, [-3.0]), ({"content": "y"}, [])]
+    assert found == [({"content": "xx"}, [-1.0, -2.0]), ({}, [-3.0]), ({"content": "y"}, [])]
     shown = choices[1]["logprobs"]["content"][0]
     assert shown == {"token": "x", "logprob": -1.0, "bytes": [120], "top_logprobs": []}
 
@@ -197,8 +199,8 @@ def test_log_probabilities_come_with_their_text(service: Service) -> None:
         (Refused(id=0, message="it cannot be kept", param="grammar"), "invalid_field"),
     ],
 )
-def test_an_error_in_the_midst_ends_the_stream(service: Service, event: Event, code: str) -> None:
-    """It is the last event: no `[DONE]` says that the answer is whole."""
+def test_an_error_ends_the_stream(service: Service, event: Event, code: str) -> None:
+    """An error is the last event of a stream: no `[DONE]` marks the answer as whole."""
     service.engine.script = begins("Hel", then=[event])
     result = service.ask("POST", PATH, HI)
     assert result.status_code == 200
@@ -209,10 +211,10 @@ def test_an_error_in_the_midst_ends_the_stream(service: Service, event: Event, c
     assert is_free(service)
 
 
-def test_what_nobody_foresaw_is_told_without_a_word_of_it(
+def test_an_unexpected_exception_is_not_revealed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client learns that the answer is not whole."""
+    """An unexpected exception ends the stream with an error that does not reveal its message."""
 
     def fail(*_args: object) -> object:
         raise RuntimeError("a secret")
@@ -225,8 +227,8 @@ def test_what_nobody_foresaw_is_told_without_a_word_of_it(
     assert is_free(service)
 
 
-def test_a_retry_gets_the_stream_that_was_made(service: Service) -> None:
-    """Chunk by chunk, under the same id."""
+def test_a_retry_gets_the_same_stream(service: Service) -> None:
+    """A retry gets the same chunks again, under the same id."""
     whole = service.ask("POST", PATH, HI, headers={"X-Stainless-Retry-Count": "0"})
     again = service.ask("POST", PATH, HI, headers={"X-Stainless-Retry-Count": "1"})
     assert again.content == whole.content

@@ -1,4 +1,4 @@
-"""`/v1/completions`: a text goes on, whole or as a stream."""
+"""`/v1/completions`: a text is continued, whole or as a stream."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _text(text: str) -> TextPrompt:
 
 
 def _asked(service: Service, **fields: Any) -> list[Request]:
-    """Return all that the engine is asked for a body with these fields."""
+    """Return the requests that reach the engine for a body with these fields."""
     before = len(service.engine.requests)
     result = service.ask("POST", PATH, ASK | fields)
     assert result.status_code == 200, result.text
@@ -58,13 +58,13 @@ def _chunks(service: Service, **fields: Any) -> list[dict[str, Any]]:
 
 
 def _logprobs(*texts: bytes) -> list[TokenLogprob]:
-    """Return what is told of tokens with these texts, each with itself as the likeliest."""
+    """Return log probabilities of tokens with these texts, each with itself as the most likely."""
     chosen = [Candidate(n, text, -0.5 * n) for n, text in enumerate(texts, 1)]
     return [TokenLogprob(candidate, [candidate]) for candidate in chosen]
 
 
-def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> None:
-    """In the shape that OpenAI's clients read, with nothing else."""
+def test_a_reply_has_every_field_of_the_contract(service: Service) -> None:
+    """The reply has all fields that OpenAI's clients read, and no others."""
     reply = service.ask("POST", PATH, ASK).json
     assert reply.pop("id").startswith("cmpl-")
     assert isinstance(reply.pop("created"), int)
@@ -95,28 +95,28 @@ def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> Non
         (["a", [1]], [_text("a"), TokenPrompt([1])]),
     ],
 )
-def test_a_prompt_reaches_the_model_as_it_is(
+def test_a_prompt_reaches_the_model_unchanged(
     service: Service, given: object, prompts: list[Prompt]
 ) -> None:
-    """A text may spell special tokens, for all of it is the client's own."""
+    """A prompt reaches the model unchanged, and may spell special tokens."""
     assert [request.prompt for request in _asked(service, prompt=given)] == prompts
 
 
-def test_a_profiles_sampling_holds_but_none_of_its_texts(service: Service) -> None:
-    """Neither its system text nor its template, nor where that would end."""
+def test_only_the_sampling_of_a_profile_applies(service: Service) -> None:
+    """A profile's sampling applies, but not its system text, its template or its stop strings."""
     service.put_profile("p", system="Be kind.", template="USER: {input}", temperature=1.5)
     [request] = _asked(service, model="p", seed=5)
     assert request.prompt == _text("Once")
     assert (request.sampling.temperature, request.sampling.seed, request.stop) == (1.5, 5, [])
 
 
-def test_a_conversation_is_told_as_in_a_chat(service: Service) -> None:
-    """By the user, for one."""
+def test_the_user_names_the_conversation(service: Service) -> None:
+    """The field `user` names the conversation, as in a chat."""
     assert _asked(service, user="ann")[0].session == "~ann"
 
 
 def test_several_prompts_are_answered_one_after_another(service: Service) -> None:
-    """Each is a choice, and their tokens are added up."""
+    """Several prompts run one after another; each has a choice, and their tokens are added up."""
     answers = iter([says("one"), says("two", "!", reason="length")])
 
     def script(request: Request) -> list[Event]:
@@ -139,8 +139,10 @@ def test_several_prompts_are_answered_one_after_another(service: Service) -> Non
 
 
 @pytest.mark.parametrize("name", ["Idempotency-Key", "X-Stainless-Retry-Count"])
-def test_several_prompts_that_come_again_get_the_same_answers(service: Service, name: str) -> None:
-    """Each its own."""
+def test_several_prompts_that_are_repeated_get_the_same_answers(
+    service: Service, name: str
+) -> None:
+    """When a request with several prompts is repeated, each prompt gets its own answer again."""
 
     def script(request: Request) -> list[Event]:
         return says(f"{len(service.engine.requests)}")(request)
@@ -154,8 +156,8 @@ def test_several_prompts_that_come_again_get_the_same_answers(service: Service, 
     assert len(service.engine.requests) == 2
 
 
-def test_a_prompt_is_told_again_with_echo(service: Service) -> None:
-    """Each before its own answer; tokens have no text here."""
+def test_echo_repeats_the_prompt(service: Service) -> None:
+    """With `echo` each choice begins with its prompt, unless the prompt is tokens."""
     choices = _choices(service, prompt=["a", [1], "c"], echo=True)
     assert [choice["text"] for choice in choices] == ["aHello you", "Hello you", "cHello you"]
 
@@ -163,15 +165,15 @@ def test_a_prompt_is_told_again_with_echo(service: Service) -> None:
 @pytest.mark.parametrize(
     ("given", "number"), [(None, None), (False, None), (True, 1), (0, 0), (1, 1), (20, 20)]
 )
-def test_log_probabilities_are_made_when_they_are_asked_for(
+def test_log_probabilities_are_computed_on_request(
     service: Service, given: object, number: int | None
 ) -> None:
-    """With 0 they are those of the chosen tokens alone."""
+    """Log probabilities are computed only on request; 0 requests those of the chosen tokens."""
     assert _asked(service, logprobs=given)[0].num_logprobs == number
 
 
-def test_log_probabilities_are_lists_with_an_entry_a_token(service: Service) -> None:
-    """The offsets count characters, the prompt's too when it is told again."""
+def test_log_probabilities_are_lists_with_one_entry_per_token(service: Service) -> None:
+    """Log probabilities are lists with one entry per token; offsets count an echoed prompt, too."""
     service.engine.script = begins(
         then=[Delta(0, "né", _logprobs(b"n", "é".encode())), Delta(0, "!", _logprobs(b"!")), done()]
     )
@@ -187,8 +189,8 @@ def test_log_probabilities_are_lists_with_an_entry_a_token(service: Service) -> 
     assert choice["logprobs"]["text_offset"] == [0, 1, 2]
 
 
-def test_a_bare_text_has_neither_thoughts_nor_calls(service: Service) -> None:
-    """There is no field for them."""
+def test_a_completion_has_neither_reasoning_nor_calls(service: Service) -> None:
+    """Reasoning and tool calls are left out of a completion."""
     events: list[Event] = [Reasoning(0, "Hm"), CallDelta(id=0, index=0, name="f"), Delta(0, "a")]
     service.engine.script = begins(then=[*events, done()])
     assert _choices(service)[0]["text"] == "a"
@@ -199,8 +201,8 @@ def test_a_bare_text_has_neither_thoughts_nor_calls(service: Service) -> None:
 # Streams
 
 
-def test_chunks_are_the_text_and_the_reason_of_the_end(service: Service) -> None:
-    """Each with the same head and one choice, and nothing else."""
+def test_chunks_are_the_text_and_the_finish_reason(service: Service) -> None:
+    """Chunks have the text, then the finish reason, with the same head and one choice each."""
     chunks = _chunks(service)
     choices = [chunk.pop("choices") for chunk in chunks]
     head = chunks[0]
@@ -218,8 +220,8 @@ def test_chunks_are_the_text_and_the_reason_of_the_end(service: Service) -> None
     assert is_free(service)
 
 
-def test_a_stream_begins_with_the_prompt_that_is_to_be_told_again(service: Service) -> None:
-    """The offsets of tokens count from there."""
+def test_a_stream_with_echo_begins_with_the_prompt(service: Service) -> None:
+    """A stream with `echo` begins with the prompt, and token offsets count from its end."""
     service.engine.script = begins(
         then=[Delta(0, "ab", _logprobs(b"a", b"b")), Delta(0, "c", _logprobs(b"c")), done()]
     )
@@ -233,15 +235,15 @@ def test_a_stream_begins_with_the_prompt_that_is_to_be_told_again(service: Servi
     ]
 
 
-def test_the_usage_is_told_when_it_is_asked_for(service: Service) -> None:
-    """In one more chunk, which has no choice; never unasked."""
+def test_the_usage_is_sent_on_request(service: Service) -> None:
+    """The usage comes in a last chunk without choices, and only on request."""
     *_, last = _chunks(service, stream_options={"include_usage": True})
     assert (last["choices"], last["usage"]["total_tokens"]) == ([], 13)
     assert all(chunk["choices"] and "usage" not in chunk for chunk in _chunks(service))
 
 
-def test_an_error_in_the_midst_ends_the_stream(service: Service) -> None:
-    """It is the last event: no `[DONE]` says that the answer is whole."""
+def test_an_error_ends_the_stream(service: Service) -> None:
+    """An error is the last event of a stream: no `[DONE]` marks the answer as whole."""
     service.engine.script = begins("Hel", then=[EngineDied("the worker ended")])
     *_, last, rest = service.ask("POST", PATH, ASK | {"stream": True}).content.split(b"\n\n")
     assert msgspec.json.decode(last.removeprefix(b"data: "))["error"]["code"] == "engine_died"
@@ -275,16 +277,14 @@ def test_an_error_in_the_midst_ends_the_stream(service: Service) -> None:
         ({"messages": []}, "messages"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(
-    service: Service, fields: dict[str, Any], param: str
-) -> None:
-    """As a mistake of the client's, before the engine is asked."""
+def test_an_invalid_field_is_named(service: Service, fields: dict[str, Any], param: str) -> None:
+    """An invalid field is a 400 that names the field, before the engine is asked."""
     result = service.ask("POST", PATH, ASK | fields)
     assert service.code(result) == (400, "invalid_field")
     assert result.json["error"]["param"] == param
     assert service.engine.requests == []
 
 
-def test_fields_that_ask_for_nothing_are_taken(service: Service) -> None:
-    """Clients send OpenAI's defaults."""
+def test_default_values_are_accepted(service: Service) -> None:
+    """OpenAI's default values, which clients send, are accepted."""
     _asked(service, n=1, best_of=1, suffix="", echo=False, logprobs=None, stream=False, user="")

@@ -1,4 +1,4 @@
-"""`/v1/embeddings`."""
+"""`/v1/embeddings`: the vectors of texts, and requests that are refused."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ VECTOR = [0.5, -0.5, 0.5, 0.5]
 
 
 class Model:
-    """What makes a vector for each input: the same one, unless others are given."""
+    """A fake model that returns the same vector for each input, unless others are given."""
 
     def __init__(self, service: Service, *vectors: list[float]) -> None:
         self._vectors = vectors
         self.inputs: list[list[str | list[int]]] = []
-        service.engine.reply = self._embed
+        service.engine.reply = self._reply
 
-    def _embed(self, query: Query) -> list[Event]:
+    def _reply(self, query: Query) -> list[Event]:
         assert isinstance(query, Embed)
         self.inputs.append(query.inputs)
         vectors = self._vectors or [VECTOR] * len(query.inputs)
@@ -36,20 +36,20 @@ class Model:
         return [Embedded(id=0, vectors=raw, num_tokens=9)]
 
 
-def _make(service: Service, **fields: Any) -> Any:
+def _embed(service: Service, **fields: Any) -> Any:
     result = service.ask("POST", PATH, ASK | fields)
     assert result.status_code == 200, result.text
     return result.json
 
 
 def _vectors(service: Service, **fields: Any) -> list[Any]:
-    return [item["embedding"] for item in _make(service, **fields)["data"]]
+    return [item["embedding"] for item in _embed(service, **fields)["data"]]
 
 
-def test_an_answer_has_every_field_of_the_contract(service: Service) -> None:
-    """In the shape that OpenAI's clients read, with nothing else."""
+def test_a_reply_has_every_field_of_the_contract(service: Service) -> None:
+    """The reply has all fields that OpenAI's clients read, and no others."""
     model = Model(service)
-    assert _make(service) == {
+    assert _embed(service) == {
         "object": "list",
         "data": [{"object": "embedding", "index": 0, "embedding": VECTOR}],
         "model": "tiny.gguf",
@@ -60,15 +60,15 @@ def test_an_answer_has_every_field_of_the_contract(service: Service) -> None:
 
 
 def test_the_route_without_v1_is_the_same(service: Service) -> None:
-    """Some clients are given the bare address."""
+    """The route also answers without `/v1`, for clients that are given the bare address."""
     Model(service)
     assert service.ask("POST", "/embeddings", ASK).json["object"] == "list"
 
 
 def test_vectors_come_in_the_order_of_their_inputs(service: Service) -> None:
-    """Each with its number."""
+    """Vectors come in the order of their inputs, each with its index."""
     Model(service, [1.0], [2.0], [3.0])
-    data = _make(service, input=["a", "b", "c"])["data"]
+    data = _embed(service, input=["a", "b", "c"])["data"]
     assert [(item["index"], item["embedding"]) for item in data] == [(0, [1]), (1, [2]), (2, [3])]
 
 
@@ -85,14 +85,14 @@ def test_vectors_come_in_the_order_of_their_inputs(service: Service) -> None:
 def test_inputs_are_texts_or_their_tokens(
     service: Service, given: object, inputs: list[str | list[int]]
 ) -> None:
-    """They reach the model as they are."""
+    """Texts and token lists reach the model unchanged."""
     model = Model(service)
-    _make(service, input=given)
+    _embed(service, input=given)
     assert model.inputs == [inputs]
 
 
-def test_a_vector_in_base64_is_float32_from_the_lowest_byte(service: Service) -> None:
-    """Clients ask for it by themselves, and unpack it so."""
+def test_a_vector_in_base64_is_little_endian_float32(service: Service) -> None:
+    """A vector in base64 is little-endian float32, as clients unpack it."""
     Model(service, [0.5, -2.0, 1e-3])
     [text] = _vectors(service, encoding_format="base64")
     assert struct.unpack("<3f", base64.b64decode(text, validate=True)) == pytest.approx(
@@ -100,11 +100,11 @@ def test_a_vector_in_base64_is_float32_from_the_lowest_byte(service: Service) ->
     )
 
 
-@pytest.mark.parametrize("form", [None, "float"])
-def test_a_vector_is_numbers_unless_told_otherwise(service: Service, form: str | None) -> None:
-    """Null is the default."""
+@pytest.mark.parametrize("encoding", [None, "float"])
+def test_a_vector_is_numbers_by_default(service: Service, encoding: str | None) -> None:
+    """Without an encoding, or with null, a vector is a list of numbers."""
     Model(service)
-    assert _vectors(service, encoding_format=form) == [VECTOR]
+    assert _vectors(service, encoding_format=encoding) == [VECTOR]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_vector_is_numbers_unless_told_otherwise(service: Service, form: str |
 def test_a_vector_that_is_cut_has_length_one_again(
     service: Service, dimensions: int | None, expected: list[float]
 ) -> None:
-    """In either form."""
+    """A vector that is cut to `dimensions` is scaled to length 1, in either encoding."""
     Model(service)
     assert _vectors(service, dimensions=dimensions) == [pytest.approx(expected)]
     [text] = _vectors(service, dimensions=dimensions, encoding_format="base64")
@@ -127,25 +127,25 @@ def test_a_vector_that_is_cut_has_length_one_again(
     assert struct.unpack(f"<{len(expected)}f", raw) == pytest.approx(expected)
 
 
-def test_a_vector_of_which_nothing_is_left_is_zeros(service: Service) -> None:
-    """It has no direction."""
+def test_a_cut_vector_of_zeros_stays_zero(service: Service) -> None:
+    """A vector whose first numbers are all 0 stays 0: it has no direction."""
     Model(service, [0.0, 0.0, 1.0])
     assert _vectors(service, dimensions=2) == [[0.0, 0.0]]
 
 
-def test_the_model_is_called_as_the_client_called_it(service: Service) -> None:
-    """A profile has vectors too, and who names none hears which model made them."""
+def test_the_reply_names_the_model_as_the_request_did(service: Service) -> None:
+    """The reply names the model as the request did, or by its file if the request names none."""
     Model(service)
     service.add_model("other.gguf")
     service.put_profile("of-other", model="other.gguf")
     for name in ("default", "of-other", "tiny.gguf"):
-        assert _make(service, model=name)["model"] == name
-    assert _make(service, model=None)["model"] == "tiny.gguf"
+        assert _embed(service, model=name)["model"] == name
+    assert _embed(service, model=None)["model"] == "tiny.gguf"
     assert service.ask("POST", PATH, {"input": "hi"}).json["model"] == "tiny.gguf"
 
 
 def test_an_unknown_model_is_not_found(service: Service) -> None:
-    """No other makes vectors in its place."""
+    """An unknown model is a 404; no other model computes the vectors instead."""
     model = Model(service)
     result = service.ask("POST", PATH, ASK | {"model": "text-embedding-3-small"})
     assert service.code(result) == (404, "model_not_found")
@@ -154,7 +154,7 @@ def test_an_unknown_model_is_not_found(service: Service) -> None:
 
 
 def test_a_model_that_is_not_loaded_is_a_conflict(service: Service) -> None:
-    """Vectors of two models must not get mixed in silence."""
+    """A model that is not loaded is a 409, so that vectors of two models are never mixed."""
     model = Model(service)
     service.add_model("other.gguf")
     result = service.ask("POST", PATH, ASK | {"model": "other.gguf"})
@@ -183,10 +183,8 @@ def test_a_model_that_is_not_loaded_is_a_conflict(service: Service) -> None:
         ({"prompt": "hi"}, "prompt"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(
-    service: Service, fields: dict[str, Any], param: str
-) -> None:
-    """As a mistake of the client's, before the engine is asked."""
+def test_an_invalid_field_is_named(service: Service, fields: dict[str, Any], param: str) -> None:
+    """An invalid field is a 400 that names the field, before the engine is asked."""
     model = Model(service)
     result = service.ask("POST", PATH, ASK | fields)
     assert service.code(result) == (400, "invalid_field")
@@ -194,8 +192,8 @@ def test_a_field_that_is_wrong_is_named(
     assert model.inputs == []
 
 
-def test_a_model_cannot_have_more_dimensions_than_it_has(service: Service) -> None:
-    """The error tells how many there are."""
+def test_more_dimensions_than_the_model_has_are_refused(service: Service) -> None:
+    """More dimensions than the model has are refused; the error says how many it has."""
     Model(service)
     result = service.ask("POST", PATH, ASK | {"dimensions": 5})
     assert service.code(result) == (400, "invalid_field")
@@ -205,16 +203,16 @@ def test_a_model_cannot_have_more_dimensions_than_it_has(service: Service) -> No
     assert is_free(service)
 
 
-def test_as_many_inputs_as_may_be_are_taken(service: Service) -> None:
-    """At once."""
+def test_the_largest_number_of_inputs_is_accepted(service: Service) -> None:
+    """A request may have the largest number of inputs."""
     Model(service)
-    assert len(_make(service, input=["a"] * 2048)["data"]) == 2048
+    assert len(_embed(service, input=["a"] * 2048)["data"]) == 2048
 
 
-def test_fields_that_change_nothing_are_passed_over(service: Service) -> None:
-    """Clients send them."""
+def test_fields_without_effect_are_ignored(service: Service) -> None:
+    """Fields that clients send and that have no effect are ignored."""
     Model(service)
-    _make(service, user="ann", metadata={"a": "b"}, keep_alive="5m")
+    _embed(service, user="ann", metadata={"a": "b"}, keep_alive="5m")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +232,7 @@ def test_fields_that_change_nothing_are_passed_over(service: Service) -> None:
 def test_an_input_that_cannot_be_embedded_is_an_error(
     service: Service, event: Event, status: int, code: str
 ) -> None:
-    """With its place given back."""
+    """If the engine refuses an input or dies, the error is reported and the queue is free again."""
     service.engine.reply = lambda _query: [event]
     result = service.ask("POST", PATH, ASK)
     assert service.code(result) == (status, code)
@@ -243,7 +241,7 @@ def test_an_input_that_cannot_be_embedded_is_an_error(
 
 
 def test_an_engine_that_is_not_ready_may_be_tried_again(service: Service) -> None:
-    """The header tells when."""
+    """While the model is being loaded, a 503 says in Retry-After when to try again."""
     service.engine.not_ready = EngineLoading("the model is being loaded", retry_after_s=7)
     result = service.ask("POST", PATH, ASK)
     assert service.code(result) == (503, "model_loading")

@@ -1,4 +1,4 @@
-"""Requests that come again: they get the answer that was made for them the first time."""
+"""Repeated requests get the answer of the first one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _ask(service: Service, headers: dict[str, str], **fields: Any) -> tuple[int,
     return result.status_code, result.json
 
 
-def test_the_retry_of_a_client_gets_the_answer_that_was_made(service: Service) -> None:
-    """The whole of it, under the same id."""
+def test_a_retry_gets_the_first_answer(service: Service) -> None:
+    """A retry gets the whole first answer, under the same id."""
     first = _ask(service, {"X-Stainless-Retry-Count": "0"})
     assert _ask(service, {"X-Stainless-Retry-Count": "1"}) == first
     assert _ask(service, {"X-Stainless-Retry-Count": "2"}) == first
@@ -29,8 +29,8 @@ def test_the_retry_of_a_client_gets_the_answer_that_was_made(service: Service) -
     assert is_free(service)
 
 
-def test_what_is_no_retry_is_answered_anew(service: Service) -> None:
-    """Neither the same question asked first again, nor another one."""
+def test_a_request_that_is_no_retry_gets_a_new_answer(service: Service) -> None:
+    """A first attempt, another body and a request without the header each get a new answer."""
     _ask(service, {"X-Stainless-Retry-Count": "0"})
     _ask(service, {"X-Stainless-Retry-Count": "0"})
     _ask(service, {"X-Stainless-Retry-Count": "1"}, seed=5)
@@ -39,7 +39,7 @@ def test_what_is_no_retry_is_answered_anew(service: Service) -> None:
 
 
 def test_the_same_idempotency_key_gets_the_same_answer(service: Service) -> None:
-    """Without any other header."""
+    """The same Idempotency-Key gets the same answer, without any other header."""
     first = _ask(service, {"Idempotency-Key": "k"})
     assert first[0] == 200
     assert _ask(service, {"Idempotency-Key": "k"}) == first
@@ -47,8 +47,8 @@ def test_the_same_idempotency_key_gets_the_same_answer(service: Service) -> None
     assert _ask(service, {"Idempotency-Key": "l"})[1]["id"] != first[1]["id"]
 
 
-def test_an_idempotency_key_of_another_user_is_another(service: Service) -> None:
-    """Nobody gets an answer that somebody else asked for."""
+def test_an_idempotency_key_belongs_to_its_user(service: Service) -> None:
+    """The same Idempotency-Key of another user gets an answer of its own."""
     headers = {"Idempotency-Key": "k"}
     first = service.ask("POST", PATH, HI, headers=headers).json
     second = service.ask("POST", PATH, HI, headers=headers, key=service.other).json
@@ -56,10 +56,10 @@ def test_an_idempotency_key_of_another_user_is_another(service: Service) -> None
 
 
 @pytest.mark.parametrize(("key", "fields"), [("k", {"seed": 5}), ("", {}), ("k" * 257, {})])
-def test_an_idempotency_key_that_cannot_be_is_refused(
+def test_an_invalid_idempotency_key_is_refused(
     service: Service, key: str, fields: dict[str, Any]
 ) -> None:
-    """One that was used for another body, an empty one, one that is too long."""
+    """An Idempotency-Key that is empty, too long or used for another body is refused."""
     _ask(service, {"Idempotency-Key": "k"})
     result = service.ask("POST", PATH, HI | fields, headers={"Idempotency-Key": key})
     assert service.code(result) == (400, "invalid_field")
@@ -68,7 +68,7 @@ def test_an_idempotency_key_that_cannot_be_is_refused(
 
 
 def test_an_error_is_not_kept_for_the_retry(service: Service) -> None:
-    """It is tried again."""
+    """After an error, a repeated request runs anew."""
     service.engine.script = begins(then=[EngineDied("the worker ended")])
     assert _ask(service, {"Idempotency-Key": "k"})[0] == 503
     service.engine.script = says("Hello")

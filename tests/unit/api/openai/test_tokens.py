@@ -33,7 +33,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def _reply(service: Service, *events: Event) -> list[Query]:
-    """Have every query answered by these; return where they are gathered."""
+    """Answer every query with these events; return the list in which queries are recorded."""
     service.engine.reply = lambda _query: list(events)
     return service.engine.queries
 
@@ -44,8 +44,8 @@ def _ask(service: Service, path: str, body: object) -> Any:
     return result.json
 
 
-def test_a_text_is_cut_into_tokens(service: Service) -> None:
-    """Special tokens are read unless told otherwise, the first one is not put before."""
+def test_a_text_is_split_into_tokens(service: Service) -> None:
+    """By default special tokens are parsed, and none is put before the text."""
     queries = _reply(service, Tokens(id=0, tokens=[7, 300], pieces=[b"h", b"i"]))
     assert _ask(service, "/tokenize", {"content": "hi"}) == {"tokens": [7, 300]}
     options = {"add_special": True, "parse_special": False, "model": "default"}
@@ -57,7 +57,7 @@ def test_a_text_is_cut_into_tokens(service: Service) -> None:
 
 
 def test_a_token_comes_with_its_text_or_its_bytes(service: Service) -> None:
-    """It may be half a character."""
+    """A token that is only part of a character comes with its bytes instead of its text."""
     pieces = [b"h", "é".encode(), b"\xc3", b""]
     _reply(service, Tokens(id=0, tokens=[1, 2, 3, 4], pieces=pieces))
     assert _ask(service, "/tokenize", {"content": "hé", "with_pieces": True}) == {
@@ -70,8 +70,8 @@ def test_a_token_comes_with_its_text_or_its_bytes(service: Service) -> None:
     }
 
 
-def test_tokens_are_joined_to_a_text(service: Service) -> None:
-    """None at all too."""
+def test_tokens_are_joined_into_a_text(service: Service) -> None:
+    """Tokens are joined into a text; an empty list is accepted."""
     queries = _reply(service, Text(0, "hé"))
     assert _ask(service, "/detokenize", {"tokens": [1, 2]}) == {"content": "hé"}
     _ask(service, "/detokenize", {"tokens": [], "model": "default"})
@@ -79,7 +79,7 @@ def test_tokens_are_joined_to_a_text(service: Service) -> None:
 
 
 def test_the_prompt_of_a_conversation_is_shown(service: Service) -> None:
-    """By the same fields as in a chat, with tools and further values."""
+    """The prompt is rendered from the fields of a chat, with tools and template variables."""
     queries = _reply(service, Text(0, "<s>hi"))
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -131,10 +131,10 @@ def test_the_prompt_of_a_conversation_is_shown(service: Service) -> None:
         ("/apply-template", {"messages": [USER], "temperature": 1}, "temperature"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(
+def test_an_invalid_field_is_named(
     service: Service, path: str, body: dict[str, Any], param: str
 ) -> None:
-    """As a mistake of the client's, before the engine is asked."""
+    """An invalid field is a 400 that names the field, before the engine is asked."""
     result = service.ask("POST", path, body)
     assert service.code(result) == (400, "invalid_field")
     assert result.json["error"]["param"] == param
@@ -142,8 +142,8 @@ def test_a_field_that_is_wrong_is_named(
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_what_the_worker_refuses_is_the_clients_mistake(service: Service, path: str) -> None:
-    """In the worker's words."""
+def test_a_refusal_of_the_worker_is_a_400(service: Service, path: str) -> None:
+    """A query that the worker refuses is a 400 with the worker's message."""
     _reply(service, Refused(id=0, message="there is no such token", param="tokens"))
     result = service.ask("POST", path, BODIES[path])
     assert service.code(result) == (400, "invalid_field")
@@ -152,8 +152,8 @@ def test_what_the_worker_refuses_is_the_clients_mistake(service: Service, path: 
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_without_a_model_there_is_no_answer(service: Service, path: str) -> None:
-    """Neither before the engine took the question nor under it."""
+def test_without_a_model_a_query_is_a_503(service: Service, path: str) -> None:
+    """A query fails with a 503 if the worker dies or the model is still being loaded."""
     _reply(service, EngineDied("the worker ended"))
     assert service.code(service.ask("POST", path, BODIES[path])) == (503, "engine_died")
     service.engine.submit_error = EngineLoading("the model is being loaded")
@@ -161,10 +161,10 @@ def test_without_a_model_there_is_no_answer(service: Service, path: str) -> None
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_nobody_waits_for_a_client_that_went_away(
+def test_a_query_ends_when_its_client_disconnects(
     service: Service, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread is free again."""
+    """A query whose client has disconnected stops waiting, which frees its thread."""
     monkeypatch.setattr("llmd.chat.queries.POLL_S", 0.001)
     service.engine.reply = silent
     gone = {"waitress.client_disconnected": lambda: True}
@@ -173,6 +173,6 @@ def test_nobody_waits_for_a_client_that_went_away(
 
 @pytest.mark.parametrize("path", BODIES)
 def test_a_key_is_needed(service: Service, path: str) -> None:
-    """As for every answer of the model."""
+    """The routes need a key."""
     assert service.ask("POST", path, BODIES[path], key="").status_code == 401
     assert service.engine.queries == []

@@ -1,4 +1,4 @@
-"""`/v1/responses`, streamed: the events, in their order, and what they come to."""
+"""`/v1/responses`, streamed: the events, their order, and the response that they build."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOGPROB = TokenLogprob(Candidate(1, b"a", -0.5), [])
 
 
 def _events(service: Service, *script: Event, **fields: Any) -> list[dict[str, Any]]:
-    """Return the events of an answer; each tells its name and its number."""
+    """Return the events of an answer. Check that each has its name and its sequence number."""
     if script:
         service.engine.script = begins(then=list(script))
     result = service.ask("POST", PATH, ASK | fields)
@@ -58,7 +58,7 @@ def _of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def test_a_text_comes_in_pieces_within_its_item(service: Service) -> None:
-    """Everything that is begun is ended, in the order that clients rely on."""
+    """The text comes in pieces within its item: all that is opened is closed, in OpenAI's order."""
     events = _events(service)
     assert _kinds(events) == [
         *BEGIN,
@@ -90,8 +90,8 @@ def test_a_text_comes_in_pieces_within_its_item(service: Service) -> None:
     ]
 
 
-def test_the_response_is_told_at_the_begin_and_at_the_end(service: Service) -> None:
-    """At the end as it is shown hereafter; at the begin without what came of it."""
+def test_the_response_comes_at_the_start_and_at_the_end(service: Service) -> None:
+    """The response comes at the start without its outcome, and at the end as it is stored."""
     created, in_progress, *_, completed = _events(service, instructions="Be brief.")
     begun, ended = created["response"], completed["response"]
     assert in_progress["response"] == begun
@@ -103,15 +103,15 @@ def test_the_response_is_told_at_the_begin_and_at_the_end(service: Service) -> N
 
 
 def test_a_streamed_response_is_the_same_as_a_whole_one(service: Service) -> None:
-    """But for its id and its time."""
+    """A streamed response equals a whole one, except for its id and its time."""
     ended = _events(service)[-1]["response"]
     whole = service.ask("POST", PATH, ASK | {"stream": False}).json
     text = msgspec.json.encode(whole).decode().replace(whole["id"], ended["id"])
     assert msgspec.json.decode(text) | {"created_at": 0} == ended | {"created_at": 0}
 
 
-def test_thoughts_text_and_calls_come_one_item_after_another(service: Service) -> None:
-    """Each ends before the next begins."""
+def test_reasoning_text_and_calls_come_one_item_after_another(service: Service) -> None:
+    """Reasoning, text and calls come as items, each closed before the next one opens."""
     events = _events(
         service,
         Reasoning(0, "Is it "),
@@ -138,9 +138,9 @@ def test_thoughts_text_and_calls_come_one_item_after_another(service: Service) -
     added, done_items = [_of(events, f"response.output_item.{what}") for what in ("added", "done")]
     output = events[-1]["response"]["output"]
     assert [event["item"] for event in done_items] == output
-    for told in (added, done_items):
-        assert [event["output_index"] for event in told] == [0, 1, 2, 3]
-        assert [event["item"]["id"] for event in told] == [item["id"] for item in output]
+    for sent in (added, done_items):
+        assert [event["output_index"] for event in sent] == [0, 1, 2, 3]
+        assert [event["item"]["id"] for event in sent] == [item["id"] for item in output]
     call = added[2]["item"]
     assert (call["status"], call["name"], call["arguments"]) == ("in_progress", "f", "")
     deltas = [event for event in _of(events, f"{arguments}.delta") if event["output_index"] == 2]
@@ -150,8 +150,8 @@ def test_thoughts_text_and_calls_come_one_item_after_another(service: Service) -
     assert (first["arguments"], second["arguments"]) == ('{"city": "Köln"}', "{}")
 
 
-def test_an_answer_without_a_word_is_an_empty_message(service: Service) -> None:
-    """A piece without text begins nothing."""
+def test_an_empty_answer_is_an_empty_message(service: Service) -> None:
+    """An empty answer is an empty message, and a piece without text opens no item."""
     events = _events(service, Delta(0, ""), done())
     assert _kinds(events) == [*BEGIN, *TEXT_BEGIN, *TEXT_END, "response.completed"]
     assert events[4]["text"] == ""
@@ -162,27 +162,27 @@ def test_an_answer_without_a_word_is_an_empty_message(service: Service) -> None:
     ("reason", "last"),
     [("stop", "completed"), ("length", "incomplete"), ("tool_calls", "completed")],
 )
-def test_the_items_that_were_told_are_those_of_the_end(
+def test_the_streamed_items_are_those_of_the_response(
     service: Service, reason: FinishReason, last: str
 ) -> None:
-    """Also of a response that was cut off, whose last event has another name."""
+    """The items that were streamed are those of the final response, even if it was cut off."""
     events = _events(service, Delta(0, "Hel"), done(reason))
     assert events[-1]["type"] == f"response.{last}"
-    told = [event["item"] for event in _of(events, "response.output_item.done")]
-    assert told == events[-1]["response"]["output"]
+    items = [event["item"] for event in _of(events, "response.output_item.done")]
+    assert items == events[-1]["response"]["output"]
 
 
 def test_a_call_that_was_cut_off_is_incomplete(service: Service) -> None:
-    """No client may take its arguments for whole; the text before it is."""
+    """A call that was cut off is incomplete, while the text before it is completed."""
     call = CallDelta(id=0, index=0, name="f", arguments='{"city": ')
     events = _events(service, Delta(0, "I look."), call, done("length"))
-    told = [event["item"] for event in _of(events, "response.output_item.done")]
-    assert [item["status"] for item in told] == ["completed", "incomplete"]
-    assert told == events[-1]["response"]["output"]
+    items = [event["item"] for event in _of(events, "response.output_item.done")]
+    assert [item["status"] for item in items] == ["completed", "incomplete"]
+    assert items == events[-1]["response"]["output"]
 
 
 def test_log_probabilities_come_with_their_text(service: Service) -> None:
-    """When they are included."""
+    """Log probabilities come with the delta of their text if `include` names them."""
     include = ["message.output_text.logprobs"]
     events = _events(service, Delta(0, "a", [LOGPROB]), done(), include=include)
     [delta] = _of(events, "response.output_text.delta")
@@ -192,15 +192,15 @@ def test_log_probabilities_come_with_their_text(service: Service) -> None:
     assert item["content"][0]["logprobs"] == [shown]
 
 
-def test_log_probabilities_are_told_again_at_the_end_of_their_text(service: Service) -> None:
-    """With those of the last tokens, which may have no text of their own."""
+def test_log_probabilities_come_again_at_the_end_of_their_text(service: Service) -> None:
+    """All log probabilities come again when the text is done, with those of tokens without text."""
     deltas = Delta(0, "a", [LOGPROB]), Delta(0, "", [LOGPROB])
     events = _events(service, *deltas, done(), include=["message.output_text.logprobs"])
     [item] = events[-1]["response"]["output"]
-    told = item["content"][0]["logprobs"]
-    assert len(told) == 2
+    logprobs = item["content"][0]["logprobs"]
+    assert len(logprobs) == 2
     [text] = _of(events, "response.output_text.done")
-    assert text["logprobs"] == told
+    assert text["logprobs"] == logprobs
     [ended] = _of(events, "response.output_item.done")
     assert ended["item"] == item
 
@@ -212,10 +212,10 @@ def test_log_probabilities_are_told_again_at_the_end_of_their_text(service: Serv
         (Refused(id=0, message="it cannot be kept", param="text"), "invalid_field", "text"),
     ],
 )
-def test_an_error_in_the_midst_is_the_last_event(
+def test_an_error_is_the_last_event(
     service: Service, event: Event, code: str, param: str | None
 ) -> None:
-    """Nothing is stored: no client was told of a whole response."""
+    """An error is the last event of a stream, and nothing is stored."""
     events = _events(service, Delta(0, "Hel"), event)
     last = events[-1]
     assert _kinds(events) == [*BEGIN, *TEXT_BEGIN, "response.output_text.delta", "error"]
@@ -225,13 +225,13 @@ def test_an_error_in_the_midst_is_the_last_event(
 
 
 def test_a_response_that_cannot_be_stored_is_not_completed(service: Service) -> None:
-    """The error comes in the place of the end."""
+    """A response that cannot be stored ends with an error instead of `response.completed`."""
     service.db.is_full = True
     assert _events(service)[-1]["code"] == "store_full"
 
 
-def test_a_response_whose_client_went_away_is_kept_as_cancelled(service: Service) -> None:
-    """As far as it came, under the id that the client was told."""
+def test_a_response_whose_client_disconnects_is_stored_as_cancelled(service: Service) -> None:
+    """If the client disconnects, the text so far is stored as a cancelled response."""
     service.engine.script = begins("Hel")
     environ = testing.create_environ(
         PATH,
@@ -251,8 +251,8 @@ def test_a_response_whose_client_went_away_is_kept_as_cancelled(service: Service
     assert is_free(service)
 
 
-def test_a_retry_gets_the_events_that_were_made(service: Service) -> None:
-    """Byte by byte, and no second turn."""
+def test_a_retry_gets_the_same_events(service: Service) -> None:
+    """A retry gets the same events byte by byte, and makes no second turn."""
     service.engine.script = says("Hello")
     streams = [
         service.ask("POST", PATH, ASK, headers={"X-Stainless-Retry-Count": count}).content

@@ -1,4 +1,4 @@
-"""`/v1/responses`: what of a body reaches the engine, and what is refused."""
+"""`/v1/responses`: how a body becomes a request to the engine, and bodies that are refused."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ F = {"type": "function", "name": "f", "description": "Does it.", "parameters": S
 G = {"type": "function", "name": "g"}
 
 
-def _make(service: Service, **fields: Any) -> Any:
+def _create(service: Service, **fields: Any) -> Any:
     result = service.ask("POST", PATH, ASK | fields)
     assert result.status_code == 200, result.text
     return result.json
 
 
 def _asked(service: Service, **fields: Any) -> Request:
-    """Return what the engine is asked for a body with these fields."""
-    _make(service, **fields)
+    """Return the request that reaches the engine for a body with these fields."""
+    _create(service, **fields)
     return service.engine.requests[-1]
 
 
@@ -49,7 +49,7 @@ def _chat(service: Service, **fields: Any) -> ChatPrompt:
 
 
 def test_every_kind_of_item_reaches_the_model(service: Service) -> None:
-    """Calls go to the message before them, results have names, thoughts are passed over."""
+    """Calls join the message before them, results get names, and reasoning is ignored."""
     items = [
         {"role": "developer", "content": "Be brief."},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Warm?"}]},
@@ -88,13 +88,13 @@ def test_every_kind_of_item_reaches_the_model(service: Service) -> None:
     ]
 
 
-def test_what_is_made_can_be_given_again(service: Service) -> None:
-    """Clients that keep the conversation themselves send the items back."""
+def test_the_output_can_be_sent_back_as_input(service: Service) -> None:
+    """The output of a response can be sent back as input, as clients that keep conversations do."""
     call_piece = CallDelta(id=0, index=0, name="f", arguments="{}")
     service.engine.script = begins(
         then=[Reasoning(0, "Hm."), Delta(0, "I look."), call_piece, done("tool_calls")]
     )
-    output = _make(service, store=False)["output"]
+    output = _create(service, store=False)["output"]
     [call] = [item for item in output if item["type"] == "function_call"]
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "30 °C"}
     user = {"role": "user", "content": "Warm?"}
@@ -105,7 +105,7 @@ def test_what_is_made_can_be_given_again(service: Service) -> None:
 
 
 def test_sampling_reaches_the_engine(service: Service) -> None:
-    """What is left out is the profile's."""
+    """Sampling fields reach the engine; the profile sets those that are left out."""
     service.put_profile("p", top_k=7, max_tokens=77)
     request = _asked(service, model="p", temperature=0, top_p=0.5, max_output_tokens=3)
     sampling = request.sampling
@@ -115,7 +115,7 @@ def test_sampling_reaches_the_engine(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "schema"),
+    ("text", "schema"),
     [
         (None, None),
         ({}, None),
@@ -124,11 +124,11 @@ def test_sampling_reaches_the_engine(service: Service) -> None:
         ({"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}, SCHEMA),
     ],
 )
-def test_the_answer_is_bound_to_the_form_that_is_asked_for(
-    service: Service, form: object, schema: object
+def test_the_answer_is_constrained_to_the_requested_format(
+    service: Service, text: object, schema: object
 ) -> None:
-    """As in a chat, by other names."""
-    constraint = _asked(service, text=form).constraint
+    """The answer is constrained to the format in the field `text`."""
+    constraint = _asked(service, text=text).constraint
     if schema is None:
         assert constraint is None
     else:
@@ -146,29 +146,29 @@ def test_the_answer_is_bound_to_the_form_that_is_asked_for(
         ("none", None),
     ],
 )
-def test_tools_may_be_called_as_the_client_says(
+def test_the_tool_choice_says_which_tools_are_called(
     service: Service, choice: object, tools: tuple[list[str], bool, bool] | None
 ) -> None:
-    """As in a chat, by other names."""
-    told = _chat(service, tools=[F, G], tool_choice=choice).tools
-    found = told and ([tool.name for tool in told.tools], told.required, told.parallel)
+    """The tool choice says which tools may or must be called."""
+    sent = _chat(service, tools=[F, G], tool_choice=choice).tools
+    found = sent and ([tool.name for tool in sent.tools], sent.required, sent.parallel)
     assert found == tools
 
 
-def test_tools_are_described_as_the_client_does(service: Service) -> None:
-    """Schema and all."""
-    told = _chat(service, tools=[F], parallel_tool_calls=False).tools
-    assert told is not None
-    [tool] = told.tools
+def test_tools_are_described_as_the_client_describes_them(service: Service) -> None:
+    """A tool's description and schema are passed on unchanged."""
+    sent = _chat(service, tools=[F], parallel_tool_calls=False).tools
+    assert sent is not None
+    [tool] = sent.tools
     schema = tool.parameters
-    assert told == Tools(
+    assert sent == Tools(
         tools=[Tool(name="f", description="Does it.", parameters=schema)], parallel=False
     )
     assert json.loads(schema) == SCHEMA
 
 
-def test_fields_that_change_nothing_are_passed_over(service: Service) -> None:
-    """Clients send them whether they mean something here or not."""
+def test_fields_without_effect_are_ignored(service: Service) -> None:
+    """Fields that clients send and that have no effect are ignored."""
     hi = ChatPrompt([Message(role="user", content="hi")])
     ignored: dict[str, Any] = {
         "reasoning": {"effort": "low", "summary": "auto"},
@@ -222,10 +222,10 @@ def test_fields_that_change_nothing_are_passed_over(service: Service) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_field_that_is_wrong_is_named(
+def test_an_invalid_field_is_named(
     service: Service, fields: dict[str, Any], param: str, stream: bool
 ) -> None:
-    """By its name here, as a mistake of the client's, before the engine is asked."""
+    """An invalid field is a 400 with its name on this route, before the engine is asked."""
     result = service.ask("POST", PATH, ASK | {"stream": stream} | fields)
     assert service.code(result) == (400, "invalid_field")
     assert result.json["error"]["param"] == param
@@ -233,8 +233,8 @@ def test_a_field_that_is_wrong_is_named(
     assert is_free(service)
 
 
-def test_a_call_that_is_forced_and_a_form_exclude_each_other(service: Service) -> None:
-    """As in a chat; a tool that need not be called is not told of."""
+def test_a_format_excludes_required_tool_calls(service: Service) -> None:
+    """With a format, a required tool call is refused, and an optional tool is left out."""
     body = ASK | {"text": {"format": {"type": "json_object"}}, "tools": [F]}
     assert service.ask("POST", PATH, body).status_code == 200
     assert service.engine.requests[-1].prompt == ChatPrompt([Message(role="user", content="hi")])
@@ -244,8 +244,8 @@ def test_a_call_that_is_forced_and_a_form_exclude_each_other(service: Service) -
         assert result.json["error"]["param"] == "tool_choice"
 
 
-def test_a_model_that_does_not_answer_is_refused_as_in_a_chat(service: Service) -> None:
-    """One that is not there, and one that is not loaded."""
+def test_a_model_that_does_not_answer_is_refused(service: Service) -> None:
+    """An unknown model is a 404, and one that is not loaded a 409."""
     service.add_model("other.gguf")
     result = service.ask("POST", PATH, ASK | {"model": "nobody"})
     assert service.code(result) == (404, "model_not_found")

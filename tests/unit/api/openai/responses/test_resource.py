@@ -1,4 +1,4 @@
-"""`/v1/responses`: made, shown, continued and deleted."""
+"""`/v1/responses`: responses are created, shown, continued and deleted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ F = {"type": "function", "name": "f", "description": "Does it.", "parameters": S
 G = {"type": "function", "name": "g"}
 
 
-def _make(service: Service, **fields: Any) -> Any:
+def _create(service: Service, **fields: Any) -> Any:
     result = service.ask("POST", PATH, ASK | fields)
     assert result.status_code == 200, result.text
     return result.json
@@ -36,8 +36,8 @@ def _script(service: Service, *events: Event) -> None:
 
 
 def test_a_response_has_every_field_of_the_contract(service: Service) -> None:
-    """In the shape that OpenAI's clients read, with nothing else."""
-    reply = _make(service)
+    """A response has all fields that OpenAI's clients read, and no others."""
+    reply = _create(service)
     response_id = reply.pop("id")
     assert response_id.startswith("resp_")
     assert isinstance(reply.pop("created_at"), int)
@@ -82,8 +82,8 @@ def test_a_response_has_every_field_of_the_contract(service: Service) -> None:
     assert is_free(service)
 
 
-def test_a_response_tells_again_what_was_asked(service: Service) -> None:
-    """As the client wrote it."""
+def test_a_response_repeats_the_request(service: Service) -> None:
+    """A response repeats the fields of its request as the client wrote them."""
     given: dict[str, Any] = {
         "instructions": "Be brief.",
         "max_output_tokens": 7,
@@ -101,20 +101,20 @@ def test_a_response_tells_again_what_was_asked(service: Service) -> None:
     free = {name: given[name] for name in given if name not in {"tools", "tool_choice"}}
     bound = {name: given[name] for name in given if name != "text"}
     for fields in (free, bound):
-        reply = _make(service, **fields)
+        reply = _create(service, **fields)
         assert {name: reply[name] for name in fields} == fields
-    assert _make(service, conversation={"id": "rome"})["conversation"] == {"id": "rome"}
-    assert _make(service, conversation="rome")["conversation"] == {"id": "rome"}
+    assert _create(service, conversation={"id": "rome"})["conversation"] == {"id": "rome"}
+    assert _create(service, conversation="rome")["conversation"] == {"id": "rome"}
     nothing = dict.fromkeys([*given, "conversation", "previous_response_id", "stream"])
-    assert _make(service, **nothing)["tools"] == []
+    assert _create(service, **nothing)["tools"] == []
 
 
 @pytest.mark.parametrize(
     "fields", [{}, {"metadata": {"a": "é"}, "tools": [F], "instructions": "Be brief.", "user": "a"}]
 )
 def test_a_response_is_shown_as_it_was_answered(service: Service, fields: dict[str, Any]) -> None:
-    """To its key; to another it is unknown."""
-    made = _make(service, **fields)
+    """A stored response is shown as it was first sent, and only to its own key."""
+    made = _create(service, **fields)
     path = f"{PATH}/{made['id']}"
     shown = service.ask("GET", path)
     assert shown.headers["content-type"] == "application/json"
@@ -122,8 +122,8 @@ def test_a_response_is_shown_as_it_was_answered(service: Service, fields: dict[s
     assert service.code(service.ask("GET", path, key=service.other)) == (404, "response_not_found")
 
 
-def test_thoughts_text_and_calls_are_items(service: Service) -> None:
-    """Each with an id of its own; a call has the id that its result names."""
+def test_reasoning_text_and_calls_are_items(service: Service) -> None:
+    """Reasoning, text and calls are items with ids of their own; a call also has a call id."""
     _script(
         service,
         Reasoning(0, "Is it "),
@@ -133,7 +133,7 @@ def test_thoughts_text_and_calls_are_items(service: Service) -> None:
         CallDelta(id=0, index=0, arguments='{"city": "Köln"}'),
         CallDelta(id=0, index=1, name="g", arguments="{}"),
     )
-    output = _make(service)["output"]
+    output = _create(service)["output"]
     ids = [item.pop("id") for item in output]
     call_ids = [item.pop("call_id") for item in output if "call_id" in item]
     assert len(set(ids)) == 4
@@ -152,80 +152,80 @@ def test_thoughts_text_and_calls_are_items(service: Service) -> None:
     ]
 
 
-def test_calls_alone_have_no_message_beside_them(service: Service) -> None:
-    """An answer that is nothing at all has an empty one."""
+def test_calls_alone_come_without_a_message(service: Service) -> None:
+    """Calls alone come without a message; an empty answer is an empty message."""
     _script(service, CallDelta(id=0, index=0, name="f", arguments="{}"))
-    assert [item["type"] for item in _make(service)["output"]] == ["function_call"]
+    assert [item["type"] for item in _create(service)["output"]] == ["function_call"]
     _script(service)
-    [item] = _make(service)["output"]
+    [item] = _create(service)["output"]
     assert item["content"][0]["text"] == ""
 
 
-def test_a_response_that_was_cut_off_says_so(service: Service) -> None:
-    """Its item, too."""
+def test_a_response_that_was_cut_off_is_incomplete(service: Service) -> None:
+    """A response that reached its token limit is incomplete, and so is its item."""
     service.engine.script = says("Hel", reason="length")
-    reply = _make(service, max_output_tokens=1)
+    reply = _create(service, max_output_tokens=1)
     assert reply["status"] == "incomplete"
     assert reply["incomplete_details"] == {"reason": "max_output_tokens"}
     assert reply["output"][0]["status"] == "incomplete"
 
 
 def test_log_probabilities_come_when_they_are_included(service: Service) -> None:
-    """With as many others as are asked for."""
+    """Log probabilities come if `include` names them; `top_logprobs` sets how many others."""
     chosen = Candidate(1, b"a", -0.5)
     _script(service, Delta(0, "a", [TokenLogprob(chosen, [chosen])]))
     include = {"include": ["message.output_text.logprobs", "reasoning.encrypted_content"]}
-    reply = _make(service, top_logprobs=3, **include)
+    reply = _create(service, top_logprobs=3, **include)
     assert service.engine.requests[-1].num_logprobs == 3
     shown = {"token": "a", "logprob": -0.5, "bytes": [97]}
-    [told] = reply["output"][0]["content"][0]["logprobs"]
-    assert told == shown | {"top_logprobs": [shown]}
+    [logprob] = reply["output"][0]["content"][0]["logprobs"]
+    assert logprob == shown | {"top_logprobs": [shown]}
     for fields, number in ((include, 0), ({"top_logprobs": 3}, None)):
-        _make(service, **fields)
+        _create(service, **fields)
         assert service.engine.requests[-1].num_logprobs == number
 
 
-# Continued, deleted, sent again
+# Continued, deleted, repeated
 
 
 def _texts(service: Service) -> list[str]:
-    """Return what was said in the last prompt."""
+    """Return the texts of the messages in the last prompt."""
     prompt = service.engine.requests[-1].prompt
     assert isinstance(prompt, ChatPrompt)
     return [message.content for message in prompt.messages]
 
 
 def _sessions(service: Service) -> dict[str, int]:
-    """Return how many turns the user's sessions have."""
+    """Return the number of turns of each session of the user."""
     sessions = service.ask("GET", "/sessions").json["sessions"]
     return {session["id"]: session["num_turns"] for session in sessions}
 
 
-def test_a_response_can_be_continued_by_its_id_or_its_conversation(service: Service) -> None:
-    """The model gets all that was said."""
-    first = _make(service, input="a")
-    second = _make(service, input="b", previous_response_id=first["id"])
+def test_a_response_is_continued_by_its_id_or_its_conversation(service: Service) -> None:
+    """A response is continued by its id or by its conversation, with all messages before."""
+    first = _create(service, input="a")
+    second = _create(service, input="b", previous_response_id=first["id"])
     assert second["previous_response_id"] == first["id"]
     assert _texts(service) == ["a", "Hello you", "b"]
-    _make(service, input="c", conversation={"id": first["id"]})
+    _create(service, input="c", conversation={"id": first["id"]})
     assert _texts(service) == ["a", "Hello you", "b", "Hello you", "c"]
     assert _sessions(service) == {first["id"]: 3}
     answer = service.ask("POST", "/answer", {"prompt": "d", "session_id": first["id"]}).json
     assert answer["turns_in_prompt"] == 3
 
 
-def test_the_oldest_turns_may_be_left_out_when_the_client_says_so(service: Service) -> None:
-    """Only then does the engine hear which turns there are."""
-    first = _make(service)["id"]
+def test_old_turns_are_left_out_only_with_truncation(service: Service) -> None:
+    """Only with `truncation` set to `auto` may the engine leave out the oldest turns."""
+    first = _create(service)["id"]
     for truncation, number in ((None, 0), ("disabled", 0), ("auto", 1)):
-        _make(service, previous_response_id=first, store=False, truncation=truncation)
+        _create(service, previous_response_id=first, store=False, truncation=truncation)
         assert service.engine.requests[-1].num_turns == number
 
 
-def test_what_cannot_be_continued_is_not_found(service: Service) -> None:
-    """Another key's response, one that was not stored, and one that never was."""
+def test_an_unknown_response_is_not_found(service: Service) -> None:
+    """A response that is another key's, was not stored or never existed is a 404."""
     others = service.ask("POST", PATH, ASK, key=service.other).json["id"]
-    unstored = _make(service, store=False)["id"]
+    unstored = _create(service, store=False)["id"]
     for response in (others, unstored, "resp_nowhere"):
         result = service.ask("POST", PATH, ASK | {"previous_response_id": response})
         assert service.code(result) == (404, "response_not_found")
@@ -234,8 +234,8 @@ def test_what_cannot_be_continued_is_not_found(service: Service) -> None:
 
 
 def test_a_deleted_response_is_gone(service: Service) -> None:
-    """With its turn if that is the last one; with its session if it is the only one."""
-    ids = [_make(service, conversation="rome")["id"] for _ in range(3)]
+    """A deleted response takes its turn along if that is the last one, and its session if empty."""
+    ids = [_create(service, conversation="rome")["id"] for _ in range(3)]
     for response, left in ((ids[1], {"rome": 3}), (ids[2], {"rome": 2})):
         result = service.ask("DELETE", f"{PATH}/{response}")
         assert result.json == {"id": response, "object": "response", "deleted": True}
@@ -244,14 +244,14 @@ def test_a_deleted_response_is_gone(service: Service) -> None:
             result = service.ask(method, f"{PATH}/{response}")
             assert service.code(result) == (404, "response_not_found")
     assert service.engine.forgotten == [(service.user_key.id, "rome")] * 2
-    only = _make(service)["id"]
+    only = _create(service)["id"]
     service.ask("DELETE", f"{PATH}/{only}")
     assert _sessions(service) == {"rome": 2}
 
 
 def test_nobody_deletes_a_response_of_another_key(service: Service) -> None:
-    """An admin neither."""
-    path = f"{PATH}/{_make(service)['id']}"
+    """Another key, even an admin's, cannot delete a response."""
+    path = f"{PATH}/{_create(service)['id']}"
     for key in (service.other, service.admin):
         result = service.ask("DELETE", path, key=key)
         assert service.code(result) == (404, "response_not_found")
@@ -259,23 +259,23 @@ def test_nobody_deletes_a_response_of_another_key(service: Service) -> None:
 
 
 def test_a_deleted_session_takes_its_responses_along(service: Service) -> None:
-    """They were its turns."""
-    ids = [_make(service, conversation="rome")["id"] for _ in range(2)]
+    """The responses of a deleted session are deleted, too."""
+    ids = [_create(service, conversation="rome")["id"] for _ in range(2)]
     assert service.ask("DELETE", "/sessions/rome").status_code == 204
     for response in ids:
         assert service.code(service.ask("GET", f"{PATH}/{response}")) == (404, "response_not_found")
 
 
 def test_a_response_that_cannot_be_stored_is_an_error(service: Service) -> None:
-    """Unless it is not to be stored."""
+    """With a full disk a response is a 507, unless it is not to be stored."""
     service.db.is_full = True
     assert service.code(service.ask("POST", PATH, ASK)) == (507, "store_full")
-    assert _make(service, store=False)["status"] == "completed"
+    assert _create(service, store=False)["status"] == "completed"
     assert is_free(service)
 
 
-def test_a_retry_gets_the_response_that_was_made(service: Service) -> None:
-    """It is one turn, and shown as both were answered."""
+def test_a_retry_gets_the_same_response(service: Service) -> None:
+    """A retry gets the same response, which is stored as one turn."""
     replies = [
         service.ask("POST", PATH, ASK, headers={"Idempotency-Key": "k"}).json for _ in range(2)
     ]
