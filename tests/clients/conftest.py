@@ -1,4 +1,4 @@
-"""Fixtures of the tests with other people's clients: a daemon for all, and OpenAI's client."""
+"""Fixtures for the tests with third-party clients: a shared daemon, and OpenAI's client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["model_file", "start_daemon"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _only_this_machine() -> Iterator[None]:
-    """Keep the clients from what the environment says of proxies, other servers and tracing."""
+    """Hide environment variables that name proxies, other servers or tracing from the clients."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(("OPENAI_", "LANGCHAIN_", "LANGSMITH_")):
@@ -33,7 +33,7 @@ def _only_this_machine() -> Iterator[None]:
 def daemon(
     _only_this_machine: None, model_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Daemon]:
-    """Return a daemon that runs for all tests: ask it, but do not break it."""
+    """Provide a daemon that all tests share; they must not stop it or change its settings."""
     shared = Daemon(tmp_path_factory.mktemp("clients"), model_file)
     try:
         shared.start()
@@ -47,6 +47,6 @@ def daemon(
 
 @pytest.fixture(scope="session")
 def client(daemon: Daemon) -> Iterator[OpenAI]:
-    """Return OpenAI's client with the admin's key."""
+    """Provide OpenAI's client with the admin's key."""
     with connect(daemon) as client:
         yield client

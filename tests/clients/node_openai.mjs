@@ -1,7 +1,7 @@
-// OpenAI's client for JavaScript against one server; prints what it got as JSON.
+// Call one server with OpenAI's client for JavaScript, and print the results as JSON.
 //
-// LLMD_NODE_MODULES names the folder in which the package is installed; LLMD_BASE_URL, LLMD_KEY
-// and LLMD_MODEL tell whom to ask.
+// LLMD_NODE_MODULES is the folder in which the package is installed. LLMD_BASE_URL, LLMD_KEY and
+// LLMD_MODEL name the server, the key and the model.
 
 import { createRequire } from "node:module";
 import path from "node:path";

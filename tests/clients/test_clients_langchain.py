@@ -1,4 +1,4 @@
-"""LangChain's chat model and embeddings, set to llmd by its address alone."""
+"""LangChain's chat model and embeddings, set to llmd by the base URL only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Visit(BaseModel):
 
 
 def _connect(daemon: Daemon, **options: Any) -> ChatOpenAI:
-    """Return a chat model as LangChain's documentation makes one for other servers."""
+    """Return a chat model, made as LangChain's documentation does for other servers."""
     return ChatOpenAI(
         base_url=base_url(daemon),
         api_key=SecretStr(daemon.key),
@@ -43,12 +43,12 @@ def _connect(daemon: Daemon, **options: Any) -> ChatOpenAI:
 
 @pytest.fixture(scope="module")
 def chat(daemon: Daemon) -> ChatOpenAI:
-    """Return a chat model."""
+    """Provide a chat model."""
     return _connect(daemon)
 
 
 def test_a_question_is_answered(chat: ChatOpenAI) -> None:
-    """With the tokens and the reason of the end where LangChain's users look for them."""
+    """An answer has its usage and finish reason where LangChain's users expect them."""
     answer = chat.invoke(FRANCE)
     assert isinstance(answer, AIMessage)
     assert answer.text
@@ -59,8 +59,8 @@ def test_a_question_is_answered(chat: ChatOpenAI) -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
 
 
-def test_messages_of_all_kinds_are_taken(chat: ChatOpenAI) -> None:
-    """A system's, a human's, the model's own and, with a call, a tool's."""
+def test_messages_of_all_kinds_are_accepted(chat: ChatOpenAI) -> None:
+    """Messages of the system, the user, the model and a tool are accepted."""
     call = {"name": WEATHER, "args": {"city": "Paris", "days": 1}, "id": "call_1"}
     answer = chat.invoke(
         [
@@ -74,7 +74,7 @@ def test_messages_of_all_kinds_are_taken(chat: ChatOpenAI) -> None:
 
 
 def test_a_stream_is_the_answer_in_pieces(chat: ChatOpenAI) -> None:
-    """Added up, its chunks are the message as a whole."""
+    """The chunks of a stream add up to the whole message."""
     whole = chat.invoke(STORY)
     added: AIMessageChunk | None = None
     count = 0
@@ -89,13 +89,13 @@ def test_a_stream_is_the_answer_in_pieces(chat: ChatOpenAI) -> None:
     assert added.usage_metadata["output_tokens"] == whole.usage_metadata["output_tokens"]
 
 
-def test_a_stream_does_without_usage(chat: ChatOpenAI) -> None:
-    """What LangChain does not ask for is not there."""
+def test_a_stream_has_no_usage_without_a_request(chat: ChatOpenAI) -> None:
+    """A stream has no usage unless LangChain requests it."""
     assert all(chunk.usage_metadata is None for chunk in chat.stream(FRANCE, stream_usage=False))
 
 
 def test_a_batch_is_answered_in_its_order(chat: ChatOpenAI) -> None:
-    """Asked at the same time, each question gets its own answer."""
+    """Questions that are sent at the same time get their own answers."""
     questions = [FRANCE, STORY, QUESTION]
     together = chat.batch([*questions])
     for question, answer in zip(questions, together, strict=True):
@@ -107,7 +107,7 @@ def test_a_batch_is_answered_in_its_order(chat: ChatOpenAI) -> None:
 
 @pytest.mark.parametrize("choice", [LAMP, "any"])
 def test_tools_can_be_bound(chat: ChatOpenAI, choice: str) -> None:
-    """The call is read by LangChain itself, whole or as a stream."""
+    """LangChain parses the tool calls of a whole answer and of a stream."""
     bound = chat.bind_tools(
         [dict(tool) for tool in TOOLS], tool_choice=choice, parallel_tool_calls=False, max_tokens=64
     )
@@ -126,16 +126,16 @@ def test_tools_can_be_bound(chat: ChatOpenAI, choice: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_an_answer_can_have_a_form(
+def test_an_answer_can_fill_in_a_class(
     daemon: Daemon, method: Literal["json_schema", "function_calling"]
 ) -> None:
-    """A class is filled in, by the format of the answer or by a forced call."""
+    """A class is filled in by a response format or by a required tool call."""
     structured = _connect(daemon, max_tokens=64).with_structured_output(Visit, method=method)
     assert isinstance(structured.invoke(QUESTION), Visit)
 
 
-def test_the_newer_route_is_used_as_well(daemon: Daemon) -> None:
-    """LangChain can be told to use responses, and then continues the last by its id."""
+def test_the_responses_api_can_be_used(daemon: Daemon) -> None:
+    """LangChain can use the Responses API, and continues the last response by its id."""
     chat = _connect(daemon, use_responses_api=True, use_previous_response_id=True)
     first = chat.invoke(FRANCE)
     assert first.text
@@ -148,13 +148,13 @@ def test_the_newer_route_is_used_as_well(daemon: Daemon) -> None:
 
 
 def test_texts_are_embedded(daemon: Daemon) -> None:
-    """One or many, each of length one; LangChain leaves the counting of tokens to the server."""
+    """One text or many are embedded, with vectors of length 1."""
     embeddings = OpenAIEmbeddings(
         base_url=base_url(daemon),
         api_key=SecretStr(daemon.key),
         model=MODEL,
         max_retries=0,
-        # Else it would fetch another model's tokens from the network.
+        # LangChain would fetch a tokenizer from the network to count tokens itself.
         check_embedding_ctx_length=False,
     )
     many = embeddings.embed_documents([FRANCE, STORY])

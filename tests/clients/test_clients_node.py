@@ -1,4 +1,4 @@
-"""OpenAI's client for JavaScript, which is another program than the one for Python."""
+"""OpenAI's client for JavaScript, which is a program of its own."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SCRIPT = Path(__file__).with_name("node_openai.mjs")
 
 @pytest.fixture(scope="module")
 def package_folder() -> Path:
-    """Return the folder with the npm package, fetched once a machine."""
+    """Provide the folder with the npm package, which is fetched once per machine."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            pytest.skip(f"there is no {program} on this machine (on Debian: apt-get install npm)")
+            pytest.skip(f"{program} is not installed (on Debian: apt-get install npm)")
     named = os.environ.get("LLMD_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = (Path(named) if named else Path(base, "llmd")) / "node" / f"openai-{VERSION}"
@@ -36,7 +36,7 @@ def package_folder() -> Path:
 
 
 def _install(folder: Path) -> None:
-    """Fetch the package beside its place and put it there as a whole."""
+    """Fetch the package into a temporary folder, then rename it, so that it is whole or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as work:
         made = Path(work) / "made"
@@ -52,14 +52,12 @@ def _install(folder: Path) -> None:
         try:
             made.rename(folder)
         except OSError:
-            # Another process was quicker.
+            # Another process was faster.
             assert folder.is_dir()
 
 
-def test_the_client_for_javascript_does_all_it_is_used_for(
-    daemon: Daemon, package_folder: Path
-) -> None:
-    """Models, a chat whole and streamed, a forced call, a response, vectors and an error."""
+def test_the_client_for_javascript_works(daemon: Daemon, package_folder: Path) -> None:
+    """Models, chats, streams, a required call, a response, vectors and an error work."""
     done = subprocess.run(
         ["node", str(SCRIPT)],
         check=False,
@@ -75,16 +73,16 @@ def test_the_client_for_javascript_does_all_it_is_used_for(
         },
     )
     assert done.returncode == 0, done
-    told = json.loads(done.stdout)
-    assert {MODEL, "a.gguf"} <= set(told["models"])
-    assert told["chat"]["message"]["role"] == "assistant"
-    assert told["chat"]["message"]["content"] == told["streamed"] == told["response"] != ""
-    assert told["usage"]["completion_tokens"] == NUM_TOKENS
-    assert told["call"]["name"] == "switch_lamp"
-    assert isinstance(json.loads(told["call"]["arguments"])["on"], bool)
-    assert told["finish"] == "tool_calls"
-    one, other = told["vectors"]
+    printed = json.loads(done.stdout)
+    assert {MODEL, "a.gguf"} <= set(printed["models"])
+    assert printed["chat"]["message"]["role"] == "assistant"
+    assert printed["chat"]["message"]["content"] == printed["streamed"] == printed["response"] != ""
+    assert printed["usage"]["completion_tokens"] == NUM_TOKENS
+    assert printed["call"]["name"] == "switch_lamp"
+    assert isinstance(json.loads(printed["call"]["arguments"])["on"], bool)
+    assert printed["finish"] == "tool_calls"
+    one, other = printed["vectors"]
     assert one == other > 100
-    assert told["error"]["name"] == "NotFoundError"
-    assert told["error"]["code"] == "model_not_found"
-    assert told["error"]["requestID"]
+    assert printed["error"]["name"] == "NotFoundError"
+    assert printed["error"]["code"] == "model_not_found"
+    assert printed["error"]["requestID"]

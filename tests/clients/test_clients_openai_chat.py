@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_models_are_profiles_and_files(client: OpenAI) -> None:
-    """The list has both, each with what the client's type wants, and each can be had alone."""
+    """The list of models has profiles and files, and each of them can be retrieved."""
     models = {model.id: checked(model) for model in client.models.list()}
     assert {MODEL, "default", "a.gguf"} <= set(models)
     for name in (MODEL, "a.gguf"):
@@ -38,7 +38,7 @@ def test_models_are_profiles_and_files(client: OpenAI) -> None:
 
 
 def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
-    """Neither shown nor silently replaced by another."""
+    """An unknown model is a 404; no other model answers instead."""
     with pytest.raises(openai.NotFoundError) as shown:
         client.models.retrieve("gpt-5")
     with pytest.raises(openai.NotFoundError) as asked:
@@ -46,8 +46,8 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
     assert shown.value.code == asked.value.code == "model_not_found"
 
 
-def test_an_answer_has_all_that_clients_read(client: OpenAI) -> None:
-    """Text, reason of the end, tokens, id and fingerprint, in the forms that clients look for."""
+def test_an_answer_has_all_fields_that_clients_read(client: OpenAI) -> None:
+    """An answer has text, finish reason, usage, id and fingerprint as clients expect them."""
     answer = ask(client, FRANCE)
     (choice,) = answer.choices
     assert choice.index == 0
@@ -66,8 +66,8 @@ def test_an_answer_has_all_that_clients_read(client: OpenAI) -> None:
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 
-def test_a_file_is_asked_by_its_name(client: OpenAI) -> None:
-    """The loaded model answers under the name of its file as well as under a profile's."""
+def test_a_file_answers_by_its_name(client: OpenAI) -> None:
+    """The loaded model answers by its file's name as well as by a profile's."""
     answer = ask(client, FRANCE, model="a.gguf", temperature=0, max_tokens=4)
     assert answer.model == "a.gguf"
     assert content_of(answer)
@@ -75,7 +75,7 @@ def test_a_file_is_asked_by_its_name(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_both_names_of_max_tokens_cut_the_answer(client: OpenAI, field: str) -> None:
-    """After so many tokens the answer ends and says that it was cut."""
+    """The answer ends at the token limit with the finish reason `length`."""
     cut: dict[str, Any] = {field: 3}
     answer = ask(client, STORY, **cut)
     assert answer.choices[0].finish_reason == "length"
@@ -90,7 +90,7 @@ def _with_system(role: str, text: str) -> Said:
 
 
 def test_a_developer_is_a_system(client: OpenAI) -> None:
-    """Both roles make the same prompt, and it is not the one without them."""
+    """The roles `system` and `developer` make the same prompt."""
     system, developer = (
         ask(client, _with_system(role, "You are a pirate.")) for role in ("system", "developer")
     )
@@ -101,7 +101,7 @@ def test_a_developer_is_a_system(client: OpenAI) -> None:
 
 
 def test_content_may_be_a_list_of_texts(client: OpenAI) -> None:
-    """One part is as good as a string; several are read one after the other."""
+    """One text part equals a string, and several parts are joined."""
     whole = ask(client, FRANCE)
     one = ask(client, [{"role": "user", "content": [{"type": "text", "text": FRANCE}]}])
     assert content_of(one) == content_of(whole)
@@ -118,7 +118,7 @@ def test_content_may_be_a_list_of_texts(client: OpenAI) -> None:
 
 
 def test_stop_strings_end_the_answer_before_them(client: OpenAI) -> None:
-    """One, or a list of which the first that comes counts."""
+    """The answer ends before a stop string; of several, before the first that comes up."""
     whole = content_of(ask(client, STORY))
     words = whole.split()
     early, late = words[1], words[3]
@@ -129,7 +129,7 @@ def test_stop_strings_end_the_answer_before_them(client: OpenAI) -> None:
 
 
 def test_a_seed_repeats_its_answer(client: OpenAI) -> None:
-    """At a high temperature the same seed gives the same text, another another."""
+    """At a high temperature, the same seed gives the same text and another seed another text."""
     first, again, other = (
         content_of(ask(client, STORY, temperature=1, seed=seed)) for seed in (7, 7, 8)
     )
@@ -137,7 +137,7 @@ def test_a_seed_repeats_its_answer(client: OpenAI) -> None:
 
 
 def test_a_bias_forces_or_forbids_a_token(client: OpenAI, daemon: Daemon) -> None:
-    """Tokens are named by their ids, which `/tokenize` tells."""
+    """A bias of 100 forces a token and one of -100 forbids it, by the ids from `/tokenize`."""
     token = daemon.client.call("POST", "/tokenize", {"content": " sea"}).body["tokens"][0]
     text = daemon.client.call("POST", "/detokenize", {"tokens": [token]}).body["content"]
     forced = ask(client, STORY, max_tokens=4, logit_bias={str(token): 100})
@@ -155,22 +155,22 @@ def _check_logprobs(answer: ChatCompletion, text: str) -> None:
         likely = [top.logprob for top in entry.top_logprobs]
         assert len(likely) == 3
         assert likely == sorted(likely, reverse=True)
-        # The likeliest is taken at temperature 0.
+        # At temperature 0 the most likely token is chosen.
         assert entry.top_logprobs[0].token == entry.token
         assert entry.top_logprobs[0].logprob == entry.logprob
     spelled = b"".join(bytes(entry.bytes or []) for entry in found.content)
     assert spelled.decode() == text
 
 
-def test_log_probabilities_are_told_token_by_token(client: OpenAI) -> None:
-    """Each token of the text, with the likeliest in its place; only when asked for."""
+def test_log_probabilities_come_for_each_token(client: OpenAI) -> None:
+    """On request each token has its log probability and the most likely tokens at its position."""
     answer = ask(client, STORY, max_tokens=5, logprobs=True, top_logprobs=3)
     _check_logprobs(answer, content_of(answer))
     assert ask(client, STORY, max_tokens=5).choices[0].logprobs is None
 
 
-def test_a_stream_tells_log_probabilities_too(client: OpenAI) -> None:
-    """The same tokens, beside the text that they are of."""
+def test_a_stream_has_log_probabilities_too(client: OpenAI) -> None:
+    """A stream has the same log probabilities as a whole answer."""
     whole = ask(client, STORY, max_tokens=5, logprobs=True, top_logprobs=3)
     chunks = stream(client, STORY, max_tokens=5, logprobs=True, top_logprobs=3)
     logprobs = [choice.logprobs for chunk in chunks for choice in chunk.choices]
@@ -181,7 +181,7 @@ def test_a_stream_tells_log_probabilities_too(client: OpenAI) -> None:
 
 
 def test_a_stream_is_the_whole_answer_in_pieces(client: OpenAI) -> None:
-    """The role first, then text, then the reason; nothing about it changes from chunk to chunk."""
+    """A stream has the role, then the text, then the finish reason; its head never changes."""
     whole = ask(client, STORY)
     chunks = stream(client, STORY)
     assert joined(chunks) == content_of(whole)
@@ -196,8 +196,8 @@ def test_a_stream_is_the_whole_answer_in_pieces(client: OpenAI) -> None:
     assert all(chunk.usage is None for chunk in chunks)
 
 
-def test_usage_comes_last_and_only_when_asked_for(client: OpenAI) -> None:
-    """In one chunk without choices, with the numbers of the whole answer."""
+def test_usage_comes_last_and_only_on_request(client: OpenAI) -> None:
+    """On request the usage of the whole answer comes in a last chunk without choices."""
     whole = ask(client, STORY)
     *chunks, last = stream(client, STORY, stream_options={"include_usage": True})
     assert all(chunk.usage is None and len(chunk.choices) == 1 for chunk in chunks)
@@ -208,7 +208,7 @@ def test_usage_comes_last_and_only_when_asked_for(client: OpenAI) -> None:
 
 
 def test_the_clients_own_reader_of_streams_agrees(client: OpenAI) -> None:
-    """What it puts together of the chunks is the answer as a whole."""
+    """The client's own reader of streams builds the same text as a whole answer has."""
     with client.chat.completions.stream(
         model=MODEL, messages=[{"role": "user", "content": FRANCE}], max_tokens=64
     ) as events:
@@ -218,15 +218,15 @@ def test_the_clients_own_reader_of_streams_agrees(client: OpenAI) -> None:
 
 
 def test_several_answers_at_once_are_refused(client: OpenAI) -> None:
-    """Never one where two were asked for."""
+    """More than one choice is refused."""
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, FRANCE, n=2)
     assert refused.value.param == "n"
     assert content_of(ask(client, FRANCE, n=1))
 
 
-def test_fields_that_change_nothing_are_taken(client: OpenAI) -> None:
-    """What known clients send along makes no difference and no error."""
+def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
+    """Fields that known clients send and that have no effect are accepted."""
     plain = ask(client, FRANCE)
     adorned = ask(
         client,
@@ -244,8 +244,8 @@ def test_fields_that_change_nothing_are_taken(client: OpenAI) -> None:
     assert content_of(adorned) == content_of(plain)
 
 
-def test_a_bare_text_is_gone_on_with(client: OpenAI) -> None:
-    """The older way to ask, as a whole and as a stream."""
+def test_a_text_is_continued(client: OpenAI) -> None:
+    """The older completions API continues a text, whole and as a stream."""
     options = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 6}
     whole = client.completions.create(**options)  # type: ignore[call-overload]
     assert isinstance(whole, Completion)

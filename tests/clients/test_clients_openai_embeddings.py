@@ -35,7 +35,7 @@ def _dot(one: list[float], other: list[float]) -> float:
 
 
 def test_a_text_has_a_vector_of_length_one(client: OpenAI) -> None:
-    """Of many numbers, with the tokens that were read."""
+    """A text has a vector of length 1, and the usage counts its tokens."""
     answer = checked(_embed(client, SEA))
     assert answer.object == "list"
     (entry,) = answer.data
@@ -45,8 +45,8 @@ def test_a_text_has_a_vector_of_length_one(client: OpenAI) -> None:
     assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
 
 
-def test_numbers_are_the_same_as_text_or_as_bytes(client: OpenAI) -> None:
-    """The client asks for base64 unless told otherwise, and reads either."""
+def test_a_vector_is_the_same_in_base64_and_as_numbers(client: OpenAI) -> None:
+    """A vector is the same in base64, which the client requests by default, and as numbers."""
     (as_bytes,) = _vectors(_embed(client, SEA))
     (as_text,) = _vectors(_embed(client, SEA, encoding_format="float"))
     assert as_bytes == pytest.approx(as_text, abs=1e-6)
@@ -55,7 +55,7 @@ def test_numbers_are_the_same_as_text_or_as_bytes(client: OpenAI) -> None:
 
 
 def test_many_texts_keep_their_order(client: OpenAI) -> None:
-    """Each vector is its own text's: the one that this text has alone."""
+    """Each vector of a batch equals the vector that its text has alone."""
     texts = [SEA, TAX, SHIP]
     answer = _embed(client, texts)
     assert [entry.index for entry in answer.data] == [0, 1, 2]
@@ -67,8 +67,8 @@ def test_many_texts_keep_their_order(client: OpenAI) -> None:
         assert _dot(vector, alone) == pytest.approx(1, abs=1e-2)
 
 
-def test_fewer_numbers_can_be_asked_for(client: OpenAI) -> None:
-    """They are the first of all, at length one again."""
+def test_fewer_dimensions_can_be_requested(client: OpenAI) -> None:
+    """With `dimensions` a vector is its first numbers, scaled to length 1."""
     (whole,) = _vectors(_embed(client, SEA))
     (short,) = _vectors(_embed(client, SEA, dimensions=64))
     first = whole[:64]
@@ -79,8 +79,8 @@ def test_fewer_numbers_can_be_asked_for(client: OpenAI) -> None:
     assert refused.value.param == "dimensions"
 
 
-def test_tokens_are_as_good_as_text(client: OpenAI, daemon: Daemon) -> None:
-    """One list of ids is one input, several are several."""
+def test_inputs_may_be_token_ids(client: OpenAI, daemon: Daemon) -> None:
+    """A list of token ids is one input; a list of such lists is several."""
     tokens = daemon.client.call("POST", "/tokenize", {"content": SEA}).body["tokens"]
     (of_text,) = _vectors(_embed(client, SEA))
     (of_tokens,) = _vectors(_embed(client, tokens))
@@ -91,22 +91,22 @@ def test_tokens_are_as_good_as_text(client: OpenAI, daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("given", ["", [], ["", SEA], [[]]], ids=["text", "list", "one", "tokens"])
-def test_nothing_has_no_vector(client: OpenAI, given: Any) -> None:
+def test_an_empty_input_is_refused(client: OpenAI, given: Any) -> None:
     """An empty input is refused by its field."""
     with pytest.raises(openai.BadRequestError) as refused:
         _embed(client, given)
     assert refused.value.param == "input"
 
 
-def test_too_long_a_text_has_no_vector(client: OpenAI) -> None:
-    """It is refused, not silently cut."""
+def test_a_text_that_is_too_long_is_refused(client: OpenAI) -> None:
+    """A text that is too long is refused instead of cut."""
     with pytest.raises(openai.BadRequestError) as refused:
         _embed(client, "one two three four " * 4000)
     assert refused.value.code == "context_length_exceeded"
 
 
-def test_an_unknown_model_has_no_vectors(client: OpenAI) -> None:
-    """Not even another's."""
+def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
+    """An unknown model is a 404; no other model computes the vectors instead."""
     with pytest.raises(openai.NotFoundError) as refused:
         client.embeddings.create(model="text-embedding-3-small", input=SEA)
     assert refused.value.code == "model_not_found"

@@ -1,4 +1,4 @@
-"""What OpenAI's client raises when llmd refuses, or breaks."""
+"""The exceptions that OpenAI's client raises when llmd refuses a request or fails."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.e2e
 
 
 def _refused(client: OpenAI, **options: Any) -> openai.APIStatusError:
-    """Return the error that a question with these options ends in."""
+    """Return the error that a question with these options causes."""
     with pytest.raises(openai.APIStatusError) as raised:
         ask(client, options.pop("said", FRANCE), **options)
     return raised.value
 
 
 def test_every_answer_has_the_id_of_its_request(client: OpenAI) -> None:
-    """The client shows it for answers and for errors, each another."""
+    """The client shows the request's id for answers and errors."""
     answer = client.chat.completions.create(model=MODEL, messages=messages(FRANCE), max_tokens=1)
     error = _refused(client, model="gpt-5")
     assert answer._request_id
@@ -35,7 +35,7 @@ def test_every_answer_has_the_id_of_its_request(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("key", ["wrong", secret.make().text], ids=["no key", "unknown key"])
 def test_a_wrong_key_is_an_authentication_error(daemon: Daemon, key: str) -> None:
-    """With the code by which clients know it, on every route."""
+    """A wrong key is an authentication error with OpenAI's code, on every route."""
     stranger = connect(daemon, key)
     with pytest.raises(openai.AuthenticationError) as asked:
         ask(stranger, FRANCE)
@@ -47,7 +47,7 @@ def test_a_wrong_key_is_an_authentication_error(daemon: Daemon, key: str) -> Non
 
 
 def test_an_unknown_model_is_a_not_found_error(client: OpenAI) -> None:
-    """Named in the message."""
+    """An unknown model is a not-found error that names it."""
     error = _refused(client, model="gpt-5")
     assert isinstance(error, openai.NotFoundError)
     assert error.code == "model_not_found"
@@ -55,7 +55,7 @@ def test_an_unknown_model_is_a_not_found_error(client: OpenAI) -> None:
 
 
 def test_an_unknown_route_is_a_not_found_error(client: OpenAI) -> None:
-    """What is not offered says so in the same form."""
+    """An unknown route is a not-found error of the usual format."""
     with pytest.raises(openai.NotFoundError) as raised:
         client.images.generate(model=MODEL, prompt="A lighthouse.")
     assert raised.value.type
@@ -75,10 +75,10 @@ def test_an_unknown_route_is_a_not_found_error(client: OpenAI) -> None:
         ("tools", {"tools": [{"type": "function"}]}),
     ],
 )
-def test_a_wrong_field_is_a_bad_request_error(
+def test_an_invalid_field_is_a_bad_request_error(
     client: OpenAI, field: str, options: dict[str, Any]
 ) -> None:
-    """With the field's name, and in the message too."""
+    """An invalid field is a bad-request error that names the field, in the message too."""
     error = _refused(client, **options)
     assert isinstance(error, openai.BadRequestError)
     assert error.type == "invalid_request_error"
@@ -102,15 +102,15 @@ def test_a_wrong_field_is_a_bad_request_error(
     ids=["none", "unknown role", "no content", "an image"],
 )
 def test_messages_that_cannot_be_read_are_a_bad_request_error(client: OpenAI, said: Any) -> None:
-    """Instead of an answer to something else."""
+    """Messages that cannot be read are a bad-request error."""
     error = _refused(client, said=said)
     assert isinstance(error, openai.BadRequestError)
     assert (error.param or "").startswith("messages")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_too_long_a_prompt_is_a_bad_request_error(client: OpenAI, *, stream: bool) -> None:
-    """It tells by how much, in OpenAI's code and in llama.cpp's fields; nothing is streamed yet."""
+def test_a_prompt_that_is_too_long_is_a_bad_request_error(client: OpenAI, *, stream: bool) -> None:
+    """A prompt that is too long, streamed or not, is an error with the numbers of tokens."""
     error = _refused(client, said="one two three four " * 2000, stream=stream)
     assert isinstance(error, openai.BadRequestError)
     assert error.code == "context_length_exceeded"
@@ -120,14 +120,14 @@ def test_too_long_a_prompt_is_a_bad_request_error(client: OpenAI, *, stream: boo
 
 
 def test_an_error_before_a_stream_is_a_status(client: OpenAI) -> None:
-    """Not an event that some clients wait for in vain."""
+    """An error before a stream begins is a status, not an event."""
     error = _refused(client, model="gpt-5", stream=True)
     assert isinstance(error, openai.NotFoundError)
     assert error.response.headers["content-type"].startswith("application/json")
 
 
-def test_a_full_daemon_tells_when_to_come_again(start_daemon: Starter) -> None:
-    """By a status that the client would try again, and a header that it heeds."""
+def test_a_full_daemon_says_when_to_retry(start_daemon: Starter) -> None:
+    """A full daemon answers with a status that clients retry, and with Retry-After."""
     own = start_daemon(server={"max_streams": 1, "max_queue": 0})
     client = connect(own)
     with client.chat.completions.create(
@@ -142,7 +142,7 @@ def test_a_full_daemon_tells_when_to_come_again(start_daemon: Starter) -> None:
 
 
 def test_an_error_in_mid_stream_is_raised(start_daemon: Starter) -> None:
-    """When the worker dies, the client learns it instead of a text that just ends."""
+    """If the worker dies during a stream, the client raises an error."""
     own = start_daemon()
     client = connect(own)
     with client.chat.completions.create(

@@ -1,4 +1,4 @@
-"""What clients see on the wire, where each line and each missing field counts for some of them."""
+"""Requests as clients send them, and details of the responses on which some clients depend."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _deltas(chunks: list[Any]) -> list[Any]:
     return [chunk["choices"][0]["delta"] for chunk in chunks]
 
 
-def test_a_stream_is_lines_of_data_up_to_the_mark_of_its_end(daemon: Daemon) -> None:
-    """Each chunk is of the one kind; none has a field that only errors or other routes have."""
+def test_a_stream_is_lines_of_data_up_to_the_end_mark(daemon: Daemon) -> None:
+    """A stream is lines of data up to the end mark, and all chunks are of the same kind."""
     chunks = post(daemon, CHAT, _question(STORY, stream=True)).chunks
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert all(isinstance(chunk["created"], int) for chunk in chunks)
@@ -33,7 +33,7 @@ def test_a_stream_is_lines_of_data_up_to_the_mark_of_its_end(daemon: Daemon) -> 
 
 
 def test_no_delta_is_an_empty_text(daemon: Daemon) -> None:
-    """The role comes with a null, the end with nothing at all, and all between with text alone."""
+    """The first delta has a null content, the last has none, and the others have text."""
     first, *middle, last = _deltas(post(daemon, CHAT, _question(STORY, stream=True)).chunks)
     assert first == {"role": "assistant", "content": None}
     assert middle
@@ -41,8 +41,8 @@ def test_no_delta_is_an_empty_text(daemon: Daemon) -> None:
     assert last == {}
 
 
-def test_usage_is_nowhere_unless_asked_for(daemon: Daemon) -> None:
-    """Some clients hold back a chunk with usage, others break on one without choices."""
+def test_usage_comes_only_on_request(daemon: Daemon) -> None:
+    """Without a request no chunk has the usage, on which some clients fail."""
     chunks = post(daemon, CHAT, _question(STORY, stream=True)).chunks
     assert all(chunk.get("usage") is None and len(chunk["choices"]) == 1 for chunk in chunks)
     asked = _question(STORY, stream=True, stream_options={"include_usage": True})
@@ -53,8 +53,8 @@ def test_usage_is_nowhere_unless_asked_for(daemon: Daemon) -> None:
     assert "cached_tokens" in last["usage"]["prompt_tokens_details"]
 
 
-def test_pieces_of_calls_tell_only_what_is_new(daemon: Daemon) -> None:
-    """Who is called is in the first piece alone, and the key to all is the index."""
+def test_pieces_of_calls_have_only_what_is_new(daemon: Daemon) -> None:
+    """Only the first piece of a call has its id and name; the index is in every piece."""
     fields = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
     asked = _question(QUESTION, stream=True, max_tokens=64, **fields)
     first, *middle, last = _deltas(post(daemon, CHAT, asked).chunks)
@@ -71,7 +71,7 @@ def test_pieces_of_calls_tell_only_what_is_new(daemon: Daemon) -> None:
 
 
 def test_events_of_a_response_are_named(daemon: Daemon) -> None:
-    """Each has its name on a line of its own and in the data, as OpenAI sends it."""
+    """Each event of a response has its name on a line of its own and in its data."""
     asked = {"model": MODEL, "input": FRANCE, "stream": True}
     answer = send(daemon, "POST", "/v1/responses", asked)
     assert answer.status == 200
@@ -86,7 +86,7 @@ def test_events_of_a_response_are_named(daemon: Daemon) -> None:
 
 
 def test_home_assistant_can_be_set_up(daemon: Daemon) -> None:
-    """It lists models, then asks one with a dummy tool and three tokens, plain and streamed."""
+    """Home Assistant's set-up works: it lists models and sends a chat with a dummy tool."""
     headers = {
         **bearer(daemon.key),
         "accept": "application/json",
@@ -124,7 +124,7 @@ def test_home_assistant_can_be_set_up(daemon: Daemon) -> None:
 _NOTHING = {"type": "object", "properties": {}}
 
 
-def test_the_list_of_models_has_no_empty_names(daemon: Daemon) -> None:
+def test_the_list_of_models_has_no_nulls(daemon: Daemon) -> None:
     """Each model has the four fields of its kind, and no null that a client would show."""
     listed = send(daemon, "GET", "/v1/models").body
     assert listed["object"] == "list"
@@ -135,15 +135,15 @@ def test_the_list_of_models_has_no_empty_names(daemon: Daemon) -> None:
 
 
 def test_the_bare_list_of_models_serves_both_kinds_of_clients(daemon: Daemon) -> None:
-    """One body has the names of files, and OpenAI's objects."""
+    """`/models` has the names of files and OpenAI's objects in one body."""
     listed = send(daemon, "GET", "/models").body
     assert listed["models"] == ["a.gguf"]
     assert listed["object"] == "list"
     assert "a.gguf" in {model["id"] for model in listed["data"]}
 
 
-def test_routes_are_there_without_their_version(daemon: Daemon) -> None:
-    """Clients whose base URL lacks `/v1` are answered just the same; so is a trailing slash."""
+def test_routes_answer_without_their_version(daemon: Daemon) -> None:
+    """Routes also answer without `/v1`, and with a trailing slash."""
     asked = _question(FRANCE)
     bare = post(daemon, "/chat/completions", asked).body
     assert bare["choices"] == post(daemon, CHAT, asked).body["choices"]
@@ -155,7 +155,7 @@ def test_routes_are_there_without_their_version(daemon: Daemon) -> None:
 
 
 def test_a_key_may_come_in_any_of_its_headers(daemon: Daemon) -> None:
-    """As OpenAI's clients send it, as others do, and as it always could here."""
+    """A key is accepted as Bearer, bare, and in the headers x-api-key and api-key."""
     key = daemon.key
     for headers in (bearer(key), {"x-api-key": key}, {"api-key": key}, {"Authorization": key}):
         assert send(daemon, "GET", "/v1/models", headers=headers).status == 200
@@ -166,8 +166,8 @@ def test_a_key_may_come_in_any_of_its_headers(daemon: Daemon) -> None:
     assert refused.headers["x-request-id"]
 
 
-def test_what_curl_sends_by_default_is_read(daemon: Daemon) -> None:
-    """`curl -d` says that its JSON is a form."""
+def test_a_body_from_curl_is_read(daemon: Daemon) -> None:
+    """A body is read as JSON although `curl -d` declares it as a form."""
     headers = {
         **bearer(daemon.key),
         "content-type": "application/x-www-form-urlencoded",
@@ -177,7 +177,7 @@ def test_what_curl_sends_by_default_is_read(daemon: Daemon) -> None:
 
 
 def test_texts_become_tokens_and_texts_again(daemon: Daemon) -> None:
-    """By the routes of llama.cpp's server."""
+    """`/detokenize` restores the text that `/tokenize` split, and so do the pieces."""
     text = "The sea is wide – and blue."
     tokens = post(daemon, "/tokenize", {"content": text}).body["tokens"]
     assert all(isinstance(token, int) for token in tokens)
@@ -192,7 +192,7 @@ def test_texts_become_tokens_and_texts_again(daemon: Daemon) -> None:
 
 
 def test_the_prompt_of_a_chat_can_be_seen(daemon: Daemon) -> None:
-    """The model's own template has put the messages into it."""
+    """`/apply-template` renders all messages with the model's own template."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": FRANCE}]
     prompt = post(daemon, "/apply-template", {"messages": messages}).body["prompt"]
     assert prompt.index("Be brief.") < prompt.index(FRANCE)

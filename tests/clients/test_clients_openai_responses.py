@@ -1,4 +1,4 @@
-"""OpenAI's client uses the newer route, where the server keeps the conversation."""
+"""OpenAI's client uses the Responses API, where the server stores the conversation."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def _num_input(response: Response) -> int:
 
 
 def _events(client: OpenAI, said: str, **options: Any) -> list[ResponseStreamEvent]:
-    """Return all events of an answer, each checked by the client's own types."""
+    """Return all events of a streamed response, each checked by the client's own types."""
     with client.responses.create(model=MODEL, input=said, stream=True, **options) as events:
         return [checked(event) for event in events]
 
 
-def test_a_response_has_all_that_clients_read(client: OpenAI) -> None:
-    """One message with one text, its tokens, and what was asked for."""
+def test_a_response_has_all_fields_that_clients_read(client: OpenAI) -> None:
+    """A response has a message with one text, its usage, and the request's metadata."""
     response = _ask(client, FRANCE, metadata={"topic": "France"}, max_output_tokens=64)
     assert response.id.startswith("resp_")
     assert response.object == "response"
@@ -76,7 +76,7 @@ def test_a_response_has_all_that_clients_read(client: OpenAI) -> None:
 
 
 def test_an_answer_that_was_cut_is_incomplete(client: OpenAI) -> None:
-    """And says why, as a whole and at the end of a stream."""
+    """A response that was cut off is incomplete and says why, whole or as a stream."""
     response = _ask(client, STORY, max_output_tokens=3)
     assert response.status == "incomplete"
     assert response.incomplete_details
@@ -88,7 +88,7 @@ def test_an_answer_that_was_cut_is_incomplete(client: OpenAI) -> None:
 
 
 def test_input_may_be_messages(client: OpenAI) -> None:
-    """Instructions are what a system message is, and a list of one question is that question."""
+    """An input of one message equals a text, and instructions equal a system message."""
     plain = _ask(client, FRANCE)
     listed = _ask(client, [{"role": "user", "content": FRANCE}])
     parts = _ask(client, [{"role": "user", "content": [{"type": "input_text", "text": FRANCE}]}])
@@ -104,7 +104,7 @@ def test_input_may_be_messages(client: OpenAI) -> None:
 
 
 def test_events_come_in_their_order(client: OpenAI) -> None:
-    """Begun, a message with a text that grows, all closed again, and the whole at the end."""
+    """Events open a message, stream its text, close it, and end with the whole response."""
     events = _events(client, FRANCE, max_output_tokens=64)
     assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = [event.type for event in events if event.type != "response.output_text.delta"]
@@ -132,7 +132,7 @@ def test_events_come_in_their_order(client: OpenAI) -> None:
 
 
 def test_the_clients_own_reader_of_events_agrees(client: OpenAI) -> None:
-    """What it puts together of the events is the response that the server keeps."""
+    """The client's own reader of events builds the response that the server stores."""
     with client.responses.stream(model=MODEL, input=FRANCE, max_output_tokens=64) as events:
         final = events.until_done().get_final_response()
     kept = client.responses.retrieve(final.id)
@@ -141,7 +141,7 @@ def test_the_clients_own_reader_of_events_agrees(client: OpenAI) -> None:
 
 
 def test_a_response_is_continued_after_a_restart(start_daemon: Starter) -> None:
-    """What was said before is in the prompt, though the client sends only the new question."""
+    """After a restart, the prompt of a continued response has the turns before it."""
     daemon = start_daemon()
     daemon.put_profile(MODEL, temperature=0, max_tokens=NUM_TOKENS)
     client = connect(daemon)
@@ -162,7 +162,7 @@ def test_a_response_is_continued_after_a_restart(start_daemon: Starter) -> None:
 
 
 def test_a_response_is_kept_until_it_is_deleted(client: OpenAI) -> None:
-    """Then it is not there, neither to be shown nor to be continued."""
+    """A deleted response can be neither shown nor continued."""
     response = _ask(client, FRANCE)
     kept = checked(client.responses.retrieve(response.id))
     assert kept == response
@@ -172,15 +172,15 @@ def test_a_response_is_kept_until_it_is_deleted(client: OpenAI) -> None:
         client.responses.delete(response.id)
 
 
-def test_a_response_is_not_kept_unless_it_may_be(client: OpenAI) -> None:
-    """With `store` false nothing of it can be found again."""
+def test_a_response_can_be_left_unstored(client: OpenAI) -> None:
+    """With `store` false a response cannot be found again."""
     response = _ask(client, FRANCE, store=False)
     assert response.output_text
     _check_is_not_there(client, response.id)
 
 
-def test_a_response_is_its_keys_own(client: OpenAI, daemon: Daemon) -> None:
-    """Another key finds nothing, and cannot delete it; the owner finds it still."""
+def test_a_response_belongs_to_its_key(client: OpenAI, daemon: Daemon) -> None:
+    """Another key can neither find nor delete a response."""
     response = _ask(client, FRANCE)
     other = connect(daemon, new_key(daemon, "other"))
     _check_is_not_there(other, response.id)
@@ -198,7 +198,7 @@ def _check_is_not_there(client: OpenAI, response_id: str) -> None:
 
 
 def _call(response: Response) -> ResponseFunctionToolCall:
-    """Return the one call that a response is; its arguments must be right."""
+    """Return the response's only item, which must be a call with valid arguments."""
     (item,) = response.output
     assert item.type == "function_call"
     check_arguments(item.name, item.arguments)
@@ -207,7 +207,7 @@ def _call(response: Response) -> ResponseFunctionToolCall:
 
 
 def test_a_function_is_called_and_its_result_read(client: OpenAI) -> None:
-    """The result alone is sent: the call that it belongs to is remembered."""
+    """The result of a call can be sent alone, since the server has stored the call."""
     response = _ask(client, STORY, **FORCED)
     call = _call(response)
     named = _ask(client, STORY, **FORCED | {"tool_choice": {"type": "function", "name": LAMP}})
@@ -221,7 +221,7 @@ def test_a_function_is_called_and_its_result_read(client: OpenAI) -> None:
 
 
 def test_a_function_call_is_streamed(client: OpenAI) -> None:
-    """Its item first, then its arguments in pieces, which are those of the whole answer."""
+    """A streamed call has the name and arguments of the whole answer."""
     events = _events(client, STORY, **FORCED)
     (added,) = [event for event in events if event.type == "response.output_item.added"]
     assert added.item.type == "function_call"

@@ -1,4 +1,4 @@
-"""OpenAI's client asks for answers of a form."""
+"""OpenAI's client requests answers in a given format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Score = Annotated[int, Field(ge=1, le=9)]
 
 
 class Report(BaseModel):
-    """Something of each kind that clients describe: no field can be long."""
+    """A field of each kind that clients describe. No field can be long."""
 
     mood: Mood
     place: Place
@@ -46,7 +46,7 @@ class Report(BaseModel):
 
 
 class Answer(BaseModel):
-    """The least that can be asked."""
+    """The smallest class to fill in."""
 
     yes: bool
 
@@ -63,8 +63,8 @@ CITY = {
 }
 
 
-def test_any_object_can_be_asked_for(client: OpenAI) -> None:
-    """The answer is a JSON object, or the beginning of one that was cut."""
+def test_any_object_can_be_requested(client: OpenAI) -> None:
+    """The answer is a JSON object, or the beginning of one that was cut off."""
     question = 'Answer with this JSON and nothing else: {"capital": "Paris"}'
     answer = ask(client, question, response_format={"type": "json_object"}, max_tokens=64)
     assert content_of(answer).startswith("{")
@@ -73,7 +73,7 @@ def test_any_object_can_be_asked_for(client: OpenAI) -> None:
 
 
 def test_a_class_is_filled_in(client: OpenAI) -> None:
-    """Nested objects, choices, lists and what may be null: the answer is of the class."""
+    """A class with nested objects, enums, lists and an optional field is filled in."""
     completion = client.chat.completions.parse(
         model=MODEL,
         messages=[{"role": "user", "content": "Report about Paris."}],
@@ -86,7 +86,7 @@ def test_a_class_is_filled_in(client: OpenAI) -> None:
 
 
 def test_a_class_is_filled_in_by_a_response(client: OpenAI) -> None:
-    """The newer route understands the same schemas."""
+    """The Responses API accepts the same schemas."""
     response = client.responses.parse(
         model=MODEL, input="Report about Paris.", text_format=Report, max_output_tokens=256
     )
@@ -94,7 +94,7 @@ def test_a_class_is_filled_in_by_a_response(client: OpenAI) -> None:
 
 
 def test_a_class_is_filled_in_by_a_stream(client: OpenAI) -> None:
-    """The client's own reader of streams finds the object at the end."""
+    """The client's own reader of streams builds the object."""
     with client.chat.completions.stream(
         model=MODEL,
         messages=[{"role": "user", "content": FRANCE}],
@@ -106,8 +106,8 @@ def test_a_class_is_filled_in_by_a_stream(client: OpenAI) -> None:
     assert isinstance(final.choices[0].message.parsed, Answer)
 
 
-def test_a_schema_is_kept_streamed_or_not(client: OpenAI) -> None:
-    """The text is JSON by the schema, and the same in pieces."""
+def test_a_schema_is_followed_streamed_or_not(client: OpenAI) -> None:
+    """The answer follows the schema, and is the same as a stream."""
     answer = ask(client, FRANCE, response_format=_format(CITY), max_tokens=32)
     jsonschema_rs.validate(CITY, json.loads(content_of(answer)))
     assert answer.choices[0].finish_reason == "stop"
@@ -124,18 +124,18 @@ def test_a_schema_is_kept_streamed_or_not(client: OpenAI) -> None:
         {"type": "json_schema", "json_schema": {"name": "answer", "schema": "{}"}},
     ],
 )
-def test_what_is_no_format_is_refused(client: OpenAI, given: dict[str, Any]) -> None:
-    """Better than an answer of any form."""
+def test_an_invalid_format_is_refused(client: OpenAI, given: dict[str, Any]) -> None:
+    """An invalid response format is refused."""
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, FRANCE, response_format=given)
     assert (refused.value.param or "").startswith("response_format")
 
 
 @pytest.mark.parametrize(("keyword", "value"), [("not", {}), ("uniqueItems", True)])
-def test_a_keyword_that_cannot_be_kept_is_named(
+def test_a_keyword_that_cannot_be_enforced_is_named(
     client: OpenAI, keyword: str, value: object
 ) -> None:
-    """Nobody is told that a schema was kept of which a part was left out."""
+    """A schema with a keyword that cannot be enforced is refused, and the error names it."""
     schema = {"type": "array", "items": {"type": "integer"}, keyword: value}
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, FRANCE, response_format=_format(schema))
@@ -143,7 +143,7 @@ def test_a_keyword_that_cannot_be_kept_is_named(
 
 
 def test_text_is_a_format_too(client: OpenAI) -> None:
-    """It changes nothing."""
+    """The format `text` has no effect."""
     answer = ask(client, FRANCE, response_format={"type": "text"})
     assert content_of(answer) == content_of(ask(client, FRANCE))
 
@@ -156,15 +156,15 @@ LLAMA_CPP: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", LLAMA_CPP.values(), ids=LLAMA_CPP.keys())
-def test_the_forms_of_llama_cpp_are_kept(client: OpenAI, fields: dict[str, Any]) -> None:
-    """A grammar, a bare schema, and a schema in the place where its server reads one."""
+def test_the_fields_of_llama_cpp_work(client: OpenAI, fields: dict[str, Any]) -> None:
+    """The fields of llama.cpp's server work: a grammar, a bare schema, a schema in the format."""
     answer = ask(client, FRANCE, extra_body=fields, max_tokens=32)
     assert content_of(answer).strip('"') in {"Paris", "Rome"}
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_a_grammar_that_is_none_is_refused(client: OpenAI) -> None:
-    """With the field's name."""
+def test_an_invalid_grammar_is_refused(client: OpenAI) -> None:
+    """An invalid grammar is refused by its field."""
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, FRANCE, extra_body={"grammar": "root ::= ("})
     assert refused.value.param == "grammar"

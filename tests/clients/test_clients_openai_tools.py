@@ -30,7 +30,7 @@ def _named(name: str) -> dict[str, Any]:
 
 
 def _calls(answer: ChatCompletion) -> list[ChatCompletionMessageFunctionToolCall]:
-    """Return the calls of the only choice."""
+    """Return the tool calls of an answer's only choice."""
     (choice,) = answer.choices
     calls = choice.message.tool_calls or []
     for call in calls:
@@ -40,8 +40,8 @@ def _calls(answer: ChatCompletion) -> list[ChatCompletionMessageFunctionToolCall
     return [call for call in calls if call.type == "function"]
 
 
-def test_tools_are_taken_and_the_model_may_call_them(client: OpenAI) -> None:
-    """Left to itself it answers by text or by calls that are well-formed."""
+def test_tool_calls_can_be_optional(client: OpenAI) -> None:
+    """If tool calls are optional, the model answers with text or with well-formed calls."""
     for options in ({"tools": TOOLS}, {"tools": TOOLS, "tool_choice": "auto"}):
         answer = ask(client, QUESTION, max_tokens=48, **options)
         calls = _calls(answer)
@@ -52,8 +52,8 @@ def test_tools_are_taken_and_the_model_may_call_them(client: OpenAI) -> None:
                 check_arguments(call.function.name, call.function.arguments)
 
 
-def test_no_tool_is_called_where_none_may_be(client: OpenAI) -> None:
-    """With `none` the answer is text, whatever tools there are."""
+def test_tool_calls_can_be_forbidden(client: OpenAI) -> None:
+    """With the tool choice `none` the answer is text."""
     answer = ask(client, QUESTION, tools=TOOLS, tool_choice="none")
     assert not _calls(answer)
     assert content_of(answer)
@@ -61,7 +61,7 @@ def test_no_tool_is_called_where_none_may_be(client: OpenAI) -> None:
 
 
 def test_a_call_can_be_required(client: OpenAI) -> None:
-    """Of any function, with arguments that its schema allows."""
+    """A required call may be of any function, and its arguments follow the function's schema."""
     answer = ask(client, QUESTION, **FORCED)
     (call,) = _calls(answer)
     assert call.id
@@ -71,7 +71,7 @@ def test_a_call_can_be_required(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("name", [WEATHER, LAMP])
 def test_a_call_of_one_function_can_be_required(client: OpenAI, name: str) -> None:
-    """Of the one that is named, sensible or not."""
+    """A call of a named function can be required, even if it makes no sense."""
     answer = ask(client, QUESTION, **_named(name))
     (call,) = _calls(answer)
     assert call.function.name == name
@@ -80,7 +80,7 @@ def test_a_call_of_one_function_can_be_required(client: OpenAI, name: str) -> No
 
 
 def test_several_calls_are_all_well_formed(client: OpenAI) -> None:
-    """When more than one may come, each that was not cut off can be used."""
+    """Of several calls, each that was not cut off is well-formed."""
     question = "Tell the weather of Paris and of Rome, and switch on the lamp in the hall."
     answer = ask(client, question, tools=TOOLS, tool_choice="required", max_tokens=96)
     calls = _calls(answer)
@@ -90,8 +90,8 @@ def test_several_calls_are_all_well_formed(client: OpenAI) -> None:
         check_arguments(call.function.name, call.function.arguments)
 
 
-def test_a_function_that_is_not_there_cannot_be_required(client: OpenAI) -> None:
-    """Nor any, where there are none."""
+def test_an_unknown_function_cannot_be_required(client: OpenAI) -> None:
+    """An unknown function cannot be required, nor a call without any tools."""
     with pytest.raises(openai.BadRequestError) as unknown:
         ask(client, QUESTION, tools=TOOLS, tool_choice=_named("no_such")["tool_choice"])
     with pytest.raises(openai.BadRequestError) as none:
@@ -100,7 +100,7 @@ def test_a_function_that_is_not_there_cannot_be_required(client: OpenAI) -> None
 
 
 def _deltas(chunks: list[ChatCompletionChunk]) -> list[ChoiceDeltaToolCall]:
-    """Return the pieces of calls: never two in a chunk, since some clients read only the first."""
+    """Return the pieces of calls. A chunk has at most one: some clients read only the first."""
     found: list[ChoiceDeltaToolCall] = []
     for chunk in chunks:
         for choice in chunk.choices:
@@ -114,7 +114,7 @@ def _deltas(chunks: list[ChatCompletionChunk]) -> list[ChoiceDeltaToolCall]:
 def test_streamed_calls_are_those_of_the_whole_answer(
     client: OpenAI, options: dict[str, Any]
 ) -> None:
-    """Who is called comes first and once; then the arguments, in pieces of text."""
+    """A streamed call begins with its id and name and has the arguments of the whole answer."""
     (expected,) = _calls(ask(client, QUESTION, **options))
     chunks = stream(client, QUESTION, **options)
     first, *rest = _deltas(chunks)
@@ -135,8 +135,8 @@ def test_streamed_calls_are_those_of_the_whole_answer(
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
-def test_streamed_calls_are_told_apart_by_their_index(client: OpenAI) -> None:
-    """Each has one piece with its id and name, and all that follows belongs to it."""
+def test_streamed_calls_have_an_index(client: OpenAI) -> None:
+    """Several streamed calls have an index each, which all their pieces carry."""
     question = "Tell the weather of Paris and of Rome, and switch on the lamp in the hall."
     options: dict[str, Any] = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 96}
     expected = _calls(ask(client, question, **options))
@@ -154,7 +154,7 @@ def test_streamed_calls_are_told_apart_by_their_index(client: OpenAI) -> None:
 
 
 def test_the_clients_own_reader_puts_streamed_calls_together(client: OpenAI) -> None:
-    """What it makes of the chunks has the call, with arguments that it could read."""
+    """The client's own reader of streams builds the call and parses its arguments."""
     with client.chat.completions.stream(
         model=MODEL,
         messages=[{"role": "user", "content": QUESTION}],
@@ -173,7 +173,7 @@ def test_the_clients_own_reader_puts_streamed_calls_together(client: OpenAI) -> 
 
 
 def test_results_of_tools_are_answered(client: OpenAI) -> None:
-    """A call without content, its result, and then a text that ends the round."""
+    """A conversation with a call and its result is answered with text."""
     (call,) = _calls(ask(client, QUESTION, **_named(WEATHER)))
     conversation: Said = [
         {"role": "user", "content": QUESTION},
@@ -200,8 +200,8 @@ def test_results_of_tools_are_answered(client: OpenAI) -> None:
     assert answer.usage.prompt_tokens > alone.usage.prompt_tokens
 
 
-def test_a_function_may_take_nothing(client: OpenAI) -> None:
-    """One without parameters is called with an empty object."""
+def test_a_function_may_have_no_parameters(client: OpenAI) -> None:
+    """A function without parameters is called with an empty object."""
     ping = {
         "type": "function",
         "function": {

@@ -1,4 +1,4 @@
-"""Two functions for models to call, whose arguments cannot but be short."""
+"""Two functions for models to call. Their arguments are always short."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TOOLS: list[ChatCompletionFunctionToolParam] = [
 
 
 def check_arguments(name: str, arguments: str) -> Any:
-    """Return the arguments of a call; they must be JSON as the function wants it."""
+    """Return the arguments of a call, which must be JSON that follows the function's schema."""
     value = json.loads(arguments)
     jsonschema_rs.validate(SCHEMAS[name], value)
     return value

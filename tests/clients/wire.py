@@ -1,4 +1,4 @@
-"""Requests and answers as they are on the wire, for what a client's library hides."""
+"""Raw requests and responses, for details that a client's library hides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Headers = Mapping[str, str]
 
 
 class Raw(Struct, frozen=True, kw_only=True):
-    """An answer, its body not read yet into anything."""
+    """A response whose body has not been decoded."""
 
     status: int
     headers: Headers
@@ -25,12 +25,12 @@ class Raw(Struct, frozen=True, kw_only=True):
 
     @property
     def body(self) -> Any:
-        """The JSON of the body."""
+        """The body, decoded from JSON."""
         return json.loads(self.content)
 
     @property
     def lines(self) -> list[str]:
-        """The lines of a stream that say something: each is an event of its own."""
+        """The events of a stream without comments. Each event must be one line."""
         assert self.headers["content-type"].startswith("text/event-stream"), self
         assert self.content.endswith(b"\n\n"), self
         events = self.content.decode().removesuffix("\n\n").split("\n\n")
@@ -39,7 +39,7 @@ class Raw(Struct, frozen=True, kw_only=True):
 
     @property
     def chunks(self) -> list[Any]:
-        """What the events of a stream say, without the mark of its end."""
+        """The decoded data of a stream's events, without the end mark."""
         *lines, last = self.lines
         assert last == "data: [DONE]"
         assert all(line.startswith("data: ") for line in lines)
@@ -47,7 +47,7 @@ class Raw(Struct, frozen=True, kw_only=True):
 
 
 def bearer(key: str) -> Headers:
-    """Return the header by which most clients send a key."""
+    """Return the header in which most clients send a key."""
     return {"Authorization": f"Bearer {key}"}
 
 
@@ -72,7 +72,7 @@ def send(
 
 
 def post(daemon: Daemon, path: str, body: object, headers: Headers | None = None) -> Raw:
-    """Send a body that must be taken."""
+    """Send a body that must be accepted, and return the response."""
     answer = send(daemon, "POST", path, body, headers)
     assert answer.status == 200, answer
     return answer
