@@ -36,6 +36,7 @@ from llmd.engine.protocol import Reasoning, TokenLogprob
 from llmd.errors import InvalidField
 
 MAX_PROMPTS = 64
+"""The most prompts that one request may have."""
 
 
 class CompletionBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,7 +23,7 @@ Finish = Literal["stop", "length", "tool_calls"]
 """The finish reasons that OpenAI's clients know."""
 
 DONE = b"data: [DONE]\n\n"
-"""The event that marks the end of a stream that was not cut off."""
+"""The event that ends every stream that did not end with an error."""
 
 
 def outcome_of(run: AnyRun) -> Outcome:
