@@ -31,9 +31,9 @@ class EmbeddingBackend(Protocol):
     """Tokens that one run takes; one input alone may have more where inputs are not split."""
     max_sequences: int
     """Slots, two or more. Beside an input in chunks all have room for `max_batch_tokens`."""
-    splits: bool
+    can_split: bool
     """Whether an input may come in several chunks, by several runs, in one slot."""
-    sums: bool
+    sums_tokens: bool
     """Whether the vectors of an input's chunks are to be added up; else the last one counts."""
 
     def tokenize(self, text: str) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llmd.engine.protocol import LoadFailed, Start, receive_command, send_events
 from llmd.errors import LlmdError, ModelInvalid
-from llmd.worker.cpu.team import assemble
+from llmd.worker.cpu.team import set_up_threads
 from llmd.worker.cpu.variants import check_processor
 
 _PR_SET_PDEATHSIG = 1
@@ -42,7 +42,7 @@ def main() -> int:
         check_processor()
         from llmd.worker.loop import Worker
 
-        worker = Worker(sock, assemble(start))
+        worker = Worker(sock, set_up_threads(start))
     except LlmdError as error:
         send_events(sock, [LoadFailed(error.message, isinstance(error, ModelInvalid))])
         return 1

@@ -12,7 +12,7 @@ from llmd.errors import InvalidField
 from llmd.worker.backend import Matcher, StateBytes
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.kv.prefix import common_prefix
-from llmd.worker.syntax import choose
+from llmd.worker.syntax import detect_syntax
 
 END = 256
 """The token that ends an answer, spelled ``<end>``; all other tokens are bytes."""
@@ -107,7 +107,7 @@ class FakeBackend:
         """The owners of cached texts."""
         self.num_vocabulary = END + 1
         self.build = "fake"
-        self.syntax = choose(None, knows_tools=False)
+        self.syntax = detect_syntax(None, knows_tools=False)
         self._batch: list[tuple[int, bool, int]] = []
 
     # Text

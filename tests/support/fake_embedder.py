@@ -33,14 +33,14 @@ class FakeBackend:
     def __init__(
         self,
         *,
-        splits: bool = True,
-        sums: bool = True,
+        can_split: bool = True,
+        sums_tokens: bool = True,
         max_batch_tokens: int = 8,
         max_input_tokens: int = 64,
         max_sequences: int = 4,
     ) -> None:
-        self.splits = splits
-        self.sums = sums
+        self.can_split = can_split
+        self.sums_tokens = sums_tokens
         self.max_batch_tokens = max_batch_tokens
         self.max_input_tokens = max_input_tokens
         self.max_sequences = max_sequences
@@ -57,7 +57,7 @@ class FakeBackend:
         assert chunks, "a run of nothing"
         assert len({chunk.slot for chunk in chunks}) == len(chunks), "two inputs in one slot"
         num_tokens = sum(len(chunk.tokens) for chunk in chunks)
-        if self.splits or len(chunks) > 1:
+        if self.can_split or len(chunks) > 1:
             assert num_tokens <= self.max_batch_tokens, "more than a batch holds"
         self.runs.append(chunks)
         vectors = [self._run(chunk) for chunk in chunks]
@@ -76,15 +76,15 @@ class FakeBackend:
         assert chunk.begin == len(resident), "a gap or a token twice"
         resident += chunk.tokens
         assert len(resident) <= self.max_input_tokens
-        assert chunk.is_last or self.splits, "an input was cut"
+        assert chunk.is_last or self.can_split, "an input was cut"
         if self.spoils:
             return np.full(4, np.inf, np.float32)
-        if self.sums:
+        if self.sums_tokens:
             return sum(map(vector_of, chunk.tokens), np.zeros(4, np.float32))
         return vector_of(resident[-1])
 
 
-class House:
+class QueueHarness:
     """A queue over a fake model, and all that it told."""
 
     def __init__(self, backend: FakeBackend | None = None) -> None:
@@ -131,7 +131,7 @@ class House:
     def expected(self, raw: str | list[int]) -> Vector:
         """Work out an input's vector without queue and chunks."""
         tokens = [BEGIN, *raw.encode()] if isinstance(raw, str) else raw
-        if not self.backend.sums:
+        if not self.backend.sums_tokens:
             tokens = tokens[-1:]
         mean = np.mean([vector_of(token) for token in tokens], axis=0)
         length = np.linalg.norm(mean)

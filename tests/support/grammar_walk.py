@@ -10,7 +10,7 @@ import pytest
 
 from llmd.engine.protocol import Constraint, JsonSchema, Part
 from llmd.errors import InvalidField
-from llmd.worker.grammar.matcher import GrammarMatcher, Grammars
+from llmd.worker.grammar.matcher import GrammarCompiler, GrammarMatcher
 
 END, OTHER_END, SPECIAL = 256, 257, 258
 """The tokens that are no bytes: two end an answer."""
@@ -35,10 +35,10 @@ class Bytes:
         return list("".join(part.text for part in parts).encode())
 
 
-def grammars(vocabulary: Bytes) -> Grammars:
+def grammars(vocabulary: Bytes) -> GrammarCompiler:
     """Return what compiles for a vocabulary."""
     taken: Any = vocabulary
-    return Grammars(taken)
+    return GrammarCompiler(taken)
 
 
 GRAMMARS = grammars(Bytes())
@@ -75,7 +75,7 @@ class Walk:
 def bound(by: Constraint | dict[str, Any]) -> Walk:
     """Return an answer that is bound by a schema or grammar."""
     given = JsonSchema(json.dumps(by)) if isinstance(by, dict) else by
-    return Walk(GRAMMARS.of_constraint(given))
+    return Walk(GRAMMARS.compile_constraint(given))
 
 
 def refusal(call: Callable[[], object]) -> InvalidField:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 
 from llmd.engine.protocol import Delta, Reasoning, Tool, Tools
-from llmd.worker.answer.parser import OutputParser, Parsed
+from llmd.worker.answer.parser import AnswerEvent, AnswerParser
 from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
 
 SCHEMA = {
@@ -25,8 +25,8 @@ CODER_CALL = (
 WEATHER = ("weather", ARGUMENTS)
 CODER_ARGUMENTS = '{"city": "Köln", "days": 3}'
 
-THINKING = replace(HERMES, thought_open="<think>", thought_close="</think>")
-MAGISTRAL = replace(MISTRAL_NAMED, thought_open="[THINK]", thought_close="[/THINK]")
+THINKING = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
+MAGISTRAL = replace(MISTRAL_NAMED, thought_start_marker="[THINK]", thought_end_marker="[/THINK]")
 SYNTAXES = [HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER, THINKING, MAGISTRAL]
 
 
@@ -38,7 +38,7 @@ class Answer:
     thought: str = ""
     calls: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, event: Parsed) -> None:
+    def add(self, event: AnswerEvent) -> None:
         if isinstance(event, Delta):
             assert event.text
             self.text += event.text
@@ -58,12 +58,12 @@ class Answer:
 
 def parser_of(
     syntax: Syntax, *, tools: Tools | None = TOOLS, is_thinking: bool = False
-) -> OutputParser:
+) -> AnswerParser:
     """Return a parser of an answer to request 7."""
-    return OutputParser(syntax, request_id=7, tools=tools, is_thinking=is_thinking)
+    return AnswerParser(syntax, request_id=7, tools=tools, is_thinking=is_thinking)
 
 
-def parse(parser: OutputParser, *chunks: str) -> Answer:
+def parse(parser: AnswerParser, *chunks: str) -> Answer:
     """Return what comes of an answer in these chunks."""
     answer = Answer()
     events = [event for chunk in chunks for event in parser.push(chunk)]

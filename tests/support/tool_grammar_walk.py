@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmd.engine.protocol import CallDelta, Delta, Reasoning, Tool, Tools
-from llmd.worker.answer.parser import OutputParser
+from llmd.worker.answer.parser import AnswerParser
 from llmd.worker.grammar.tools import tool_grammar
 from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
 
@@ -23,7 +23,7 @@ MARKERS = [
 END = 256
 SPECIAL = {text: END + 1 + index for index, text in enumerate(MARKERS)}
 SYNTAXES = [HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER]
-THINKING = replace(HERMES, thought_open="<think>", thought_close="</think>")
+THINKING = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "weather": {
@@ -130,7 +130,7 @@ def parse(
     raw: bytes, tools: Tools, syntax: Syntax, *, is_thinking: bool = False
 ) -> tuple[str, str, list[tuple[str, str]]]:
     """Return text, thought and calls of an answer."""
-    parser = OutputParser(syntax, request_id=1, tools=tools, is_thinking=is_thinking)
+    parser = AnswerParser(syntax, request_id=1, tools=tools, is_thinking=is_thinking)
     text, thought = "", ""
     names: list[str] = []
     arguments: dict[int, str] = {}

@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from llmd.engine.protocol import Tools
-from llmd.worker.answer.reader import SPACE, Nesting, Reader, Waiting
-from llmd.worker.syntax import ARGUMENTS_MARKER, CALL_ID_MARKER, Form, Syntax
+from llmd.worker.answer.reader import SPACE, JsonScanner, Reader, Waiting
+from llmd.worker.syntax import ARGUMENTS_MARKER, CALL_ID_MARKER, CallFormat, Syntax
 from llmd.worker.tool_schema import parameters_of, properties_of, type_of, types_of
 
 FUNCTION_MARKER = "<function="
-"""What a call of the form `Form.XML` may begin with at once."""
+"""What a call of the form `CallFormat.XML` may begin with at once."""
 
 _PARAMETER_MARKER = "<parameter="
 _PARAMETER_END = "</parameter>"
@@ -34,7 +34,7 @@ class NotACall(Exception):
     """What was read is no call of the request's tools."""
 
 
-class CallReader:
+class CallParser:
     """Read calls: of each its index and name, then its arguments as they come, go to `found`.
 
     Only a call of one of the tools is one. It is begun as soon as its name is certain and its
@@ -47,15 +47,15 @@ class CallReader:
         syntax: Syntax,
         tools: Tools,
         *,
-        begin: Callable[[int, str], None],
-        go_on: Callable[[int, str], None],
+        on_call: Callable[[int, str], None],
+        on_arguments: Callable[[int, str], None],
     ) -> None:
         self._reader = reader
         self._syntax = syntax
         self._tools = tools
         self._names = {tool.name for tool in tools.tools}
-        self._begin_call = begin
-        self._go_on = go_on
+        self._on_call = on_call
+        self._on_arguments = on_arguments
         self.num_calls = 0
         self.is_begun = False
 
@@ -69,34 +69,36 @@ class CallReader:
         if marker == FUNCTION_MARKER:
             yield from self._function()
         else:
-            yield from reader.run(SPACE)
+            yield from reader.read_run(SPACE)
             first = yield from reader.peek()
             if first == "{":
                 yield from self._object()
             elif first == "[":
-                yield from self._array()
+                yield from self._json_list()
             elif first == "<":
                 yield from self._expect(FUNCTION_MARKER)
                 yield from self._function()
             else:
-                yield from self._named()
-        yield from reader.run(SPACE)
-        closing = self._syntax.call_close
-        if closing and not (yield from reader.word(closing)) and reader.is_cut(closing):
+                yield from self._name_and_json()
+        yield from reader.read_run(SPACE)
+        closing = self._syntax.call_end_marker
+        if closing and not (yield from reader.read_word(closing)) and reader.ends_within(closing):
             reader.take_all()
-        yield from reader.run(_SEPARATOR if self._syntax.form is Form.BARE else SPACE)
-        reader.forget()
+        yield from reader.read_run(
+            _SEPARATOR if self._syntax.call_format is CallFormat.BARE_JSON else SPACE
+        )
+        reader.discard()
 
-    def _array(self) -> Waiting[None]:
+    def _json_list(self) -> Waiting[None]:
         reader = self._reader
         yield from self._expect("[")
         while True:
-            yield from reader.run(SPACE)
+            yield from reader.read_run(SPACE)
             yield from self._object()
-            yield from reader.run(SPACE)
-            if not (yield from reader.word(",")):
+            yield from reader.read_run(SPACE)
+            if not (yield from reader.read_word(",")):
                 break
-        yield from reader.word("]")
+        yield from reader.read_word("]")
 
     def _object(self) -> Waiting[None]:
         """Read ``{"name": …, "arguments": …}``, in any order, perhaps with further members."""
@@ -110,7 +112,7 @@ class CallReader:
             if self.is_begun:
                 yield from self._value()
             elif key == "name":
-                name = self._known((yield from self._string()))
+                name = self._known_name((yield from self._string()))
             elif key in _ARGUMENTS_KEYS:
                 if (yield from reader.peek()) != "{":
                     raise NotACall
@@ -124,45 +126,45 @@ class CallReader:
                 raise NotACall
             if name is not None and arguments is not None and not self.is_begun:
                 self._begin(name)
-                self._put(arguments)
+                self._add_arguments(arguments)
             more = yield from self._close_member()
         if not self.is_begun:
-            self._begin(self._known(name))
-            self._put("{}")
-        reader.forget()
+            self._begin(self._known_name(name))
+            self._add_arguments("{}")
+        reader.discard()
 
     def _open_object(self) -> Waiting[bool]:
         """Read the beginning of an object; return whether it has members."""
         reader = self._reader
         yield from self._expect("{")
-        yield from reader.run(SPACE)
-        return not (yield from reader.word("}"))
+        yield from reader.read_run(SPACE)
+        return not (yield from reader.read_word("}"))
 
     def _key(self) -> Waiting[str]:
         reader = self._reader
-        yield from reader.run(SPACE)
+        yield from reader.read_run(SPACE)
         key = yield from self._string()
-        yield from reader.run(SPACE)
+        yield from reader.read_run(SPACE)
         yield from self._expect(":")
-        yield from reader.run(SPACE)
+        yield from reader.read_run(SPACE)
         return key
 
     def _close_member(self) -> Waiting[bool]:
         """Read what follows a member; return whether there is another."""
-        yield from self._reader.run(SPACE)
-        mark = yield from self._reader.word(",", "}")
+        yield from self._reader.read_run(SPACE)
+        mark = yield from self._reader.read_word(",", "}")
         if not mark and not self.is_begun:
             raise NotACall
         # Small models forget the bracket behind the arguments, which does no harm.
         return mark == ","
 
-    def _named(self) -> Waiting[None]:
+    def _name_and_json(self) -> Waiting[None]:
         reader = self._reader
-        name = self._known((yield from reader.run(_NAME)))
-        if (yield from reader.word(CALL_ID_MARKER)):
-            yield from reader.run(_ID)
+        name = self._known_name((yield from reader.read_run(_NAME)))
+        if (yield from reader.read_word(CALL_ID_MARKER)):
+            yield from reader.read_run(_ID)
         yield from self._expect(ARGUMENTS_MARKER)
-        yield from reader.run(SPACE)
+        yield from reader.read_run(SPACE)
         if (yield from reader.peek()) != "{":
             raise NotACall
         yield from self._stream(name)
@@ -170,33 +172,33 @@ class CallReader:
     def _function(self) -> Waiting[None]:
         """Read the rest of a ``<function=``; it is a call only when it is whole."""
         reader = self._reader
-        name = self._known((yield from self._tag()))
+        name = self._known_name((yield from self._tag()))
         properties = self._properties.get(name, {})
         arguments: dict[str, str] = {}
         while True:
-            yield from reader.run(SPACE)
-            mark = yield from reader.word(_PARAMETER_MARKER, _FUNCTION_END)
+            yield from reader.read_run(SPACE)
+            mark = yield from reader.read_word(_PARAMETER_MARKER, _FUNCTION_END)
             if mark == _FUNCTION_END:
                 break
             if not mark:
                 raise NotACall
             key = yield from self._tag()
-            text = yield from reader.until(_PARAMETER_END)
+            text = yield from reader.read_until(_PARAMETER_END)
             if text is None:
                 raise NotACall
             # One line end on either side belongs to the form.
             text = text.removeprefix("\n").removesuffix("\n")
-            arguments[key] = _json_of(text, properties.get(key))
+            arguments[key] = _to_json(text, properties.get(key))
         self._begin(name)
         members = [f"{_quoted(key)}: {value}" for key, value in arguments.items()]
-        self._put(f"{{{', '.join(members)}}}")
+        self._add_arguments(f"{{{', '.join(members)}}}")
 
     @cached_property
     def _properties(self) -> dict[str, dict[str, Any]]:
         return {tool.name: properties_of(parameters_of(tool)) for tool in self._tools.tools}
 
     def _tag(self) -> Waiting[str]:
-        text = yield from self._reader.run(_IN_TAG)
+        text = yield from self._reader.read_run(_IN_TAG)
         yield from self._expect(">")
         return text.strip()
 
@@ -213,44 +215,44 @@ class CallReader:
         """Read a JSON value and return its text."""
         first = yield from self._reader.peek()
         if not first or first not in '"{[':
-            text = yield from self._reader.run(_SCALAR)
+            text = yield from self._reader.read_run(_SCALAR)
             return text or _fail()
-        nesting = Nesting()
+        scanner = JsonScanner()
         pieces: list[str] = []
-        while not nesting.is_closed:
-            piece = yield from self._reader.nested(nesting)
+        while not scanner.is_closed:
+            piece = yield from self._reader.read_json(scanner)
             pieces.append(piece or _fail())
         return "".join(pieces)
 
     def _stream(self, name: str) -> Waiting[None]:
         """Begin a call and read its arguments, an object."""
         self._begin(name)
-        nesting = Nesting()
-        while not nesting.is_closed and (piece := (yield from self._reader.nested(nesting))):
-            self._put(piece)
+        scanner = JsonScanner()
+        while not scanner.is_closed and (piece := (yield from self._reader.read_json(scanner))):
+            self._add_arguments(piece)
 
     def _expect(self, word: str) -> Waiting[None]:
-        if not (yield from self._reader.word(word)):
+        if not (yield from self._reader.read_word(word)):
             raise NotACall
 
-    def _known(self, name: str | None) -> str:
+    def _known_name(self, name: str | None) -> str:
         return name if name in self._names and name is not None else _fail()
 
     def _begin(self, name: str) -> None:
-        self._begin_call(self.num_calls, name)
+        self._on_call(self.num_calls, name)
         self.num_calls += 1
         self.is_begun = True
 
-    def _put(self, arguments: str) -> None:
-        self._go_on(self.num_calls - 1, arguments)
-        self._reader.forget()
+    def _add_arguments(self, arguments: str) -> None:
+        self._on_arguments(self.num_calls - 1, arguments)
+        self._reader.discard()
 
 
 def _fail() -> NoReturn:
     raise NotACall
 
 
-def _json_of(text: str, schema: Any) -> str:
+def _to_json(text: str, schema: Any) -> str:
     """Return a value that was written as plain text as JSON, by what its schema declares."""
     types = types_of(schema)
     try:

@@ -7,18 +7,18 @@ from itertools import groupby
 from typing import Literal
 
 from llmd.engine.protocol import CallDelta, Delta, Reasoning, Tools
-from llmd.worker.answer.call_parser import FUNCTION_MARKER, CallReader, NotACall
+from llmd.worker.answer.call_parser import FUNCTION_MARKER, CallParser, NotACall
 from llmd.worker.answer.reader import SPACE, Reader, Waiting
-from llmd.worker.syntax import Form, Syntax
+from llmd.worker.syntax import CallFormat, Syntax
 
-Parsed = Delta | Reasoning | CallDelta
+AnswerEvent = Delta | Reasoning | CallDelta
 
 _Kind = Literal["text", "thought", "call", "arguments"]
 
 _NEWLINES = re.compile(r"\n+")
 
 
-class OutputParser:
+class AnswerParser:
     """Parse one answer, of which only what is certain is given away.
 
     What comes out, joined, does not depend on how the answer is cut. A thought is one only at the
@@ -36,36 +36,36 @@ class OutputParser:
         self._calls = (
             None
             if tools is None
-            else CallReader(
+            else CallParser(
                 self._reader,
                 syntax,
                 tools,
-                begin=lambda index, name: self._found.append(("call", index, name)),
-                go_on=lambda index, text: self._found.append(("arguments", index, text)),
+                on_call=lambda index, name: self._found.append(("call", index, name)),
+                on_arguments=lambda index, text: self._found.append(("arguments", index, text)),
             )
         )
-        self._work = self._answer(is_thinking=is_thinking)
+        self._parsing = self._answer(is_thinking=is_thinking)
 
     @property
     def has_calls(self) -> bool:
         """Whether the model called a tool."""
         return self._calls is not None and self._calls.num_calls > 0
 
-    def push(self, text: str) -> list[Parsed]:
+    def push(self, text: str) -> list[AnswerEvent]:
         """Take further text of the answer; return what is certain now."""
         self._reader.feed(text)
-        next(self._work, None)
+        next(self._parsing, None)
         return self._take()
 
-    def finish(self) -> list[Parsed]:
+    def finish(self) -> list[AnswerEvent]:
         """Return what was held back, when no further text comes."""
         self._reader.end()
-        next(self._work, None)
+        next(self._parsing, None)
         return self._take()
 
-    def _take(self) -> list[Parsed]:
+    def _take(self) -> list[AnswerEvent]:
         """Return what was found, pieces of the same thing as one."""
-        events: list[Parsed] = []
+        events: list[AnswerEvent] = []
         for (kind, index), pieces in groupby(self._found, key=lambda piece: piece[:2]):
             text = "".join(piece[2] for piece in pieces)
             if kind == "text":
@@ -81,16 +81,16 @@ class OutputParser:
 
     def _release(self, kind: _Kind = "text") -> None:
         """Let what was read, and not forgotten, be text or thought."""
-        text = self._reader.kept
-        self._reader.forget()
+        text = self._reader.consumed
+        self._reader.discard()
         if text:
             self._found.append((kind, 0, text))
 
     def _answer(self, *, is_thinking: bool) -> Waiting[None]:
         reader = self._reader
         if self._syntax.thinks and not is_thinking:
-            yield from reader.run(SPACE)
-            is_thinking = bool((yield from reader.word(self._syntax.thought_open)))
+            yield from reader.read_run(SPACE)
+            is_thinking = bool((yield from reader.read_word(self._syntax.thought_start_marker)))
         if is_thinking:
             yield from self._thought()
         if self._calls is not None:
@@ -102,47 +102,47 @@ class OutputParser:
 
     def _thought(self) -> Waiting[None]:
         """Read a thought, which has begun, and the white space behind its closing marker."""
-        reader, closing = self._reader, self._syntax.thought_close
+        reader, closing = self._reader, self._syntax.thought_end_marker
         inner = re.compile(f"[^\n{re.escape(closing[0])}]+")
-        yield from reader.run(_NEWLINES)
-        reader.forget()
+        yield from reader.read_run(_NEWLINES)
+        reader.discard()
         while (yield from reader.peek()):
             if reader.take(inner):
                 self._release("thought")
             elif not reader.take(_NEWLINES):
-                if (yield from reader.word(closing)):
-                    yield from reader.run(SPACE)
+                if (yield from reader.read_word(closing)):
+                    yield from reader.read_run(SPACE)
                     break
                 reader.take_one()
                 self._release("thought")
-        reader.forget()
+        reader.discard()
 
-    def _text_and_calls(self, calls: CallReader) -> Waiting[None]:
+    def _text_and_calls(self, calls: CallParser) -> Waiting[None]:
         """Read to the end; white space before a call is kept, until it is clear that it is one."""
         reader = self._reader
-        is_bare = may_be_bare = self._syntax.form is Form.BARE
+        is_bare_json = may_be_bare_json = self._syntax.call_format is CallFormat.BARE_JSON
         while True:
-            if may_be_bare:
-                yield from reader.run(SPACE)
-                may_be_bare = (yield from reader.peek()) == "{"
-            marker = "" if may_be_bare else (yield from self._text())
-            if not marker and not may_be_bare:
+            if may_be_bare_json:
+                yield from reader.read_run(SPACE)
+                may_be_bare_json = (yield from reader.peek()) == "{"
+            marker = "" if may_be_bare_json else (yield from self._text())
+            if not marker and not may_be_bare_json:
                 return
             try:
                 yield from calls.read(marker)
-                may_be_bare = is_bare
+                may_be_bare_json = is_bare_json
             except NotACall:
-                may_be_bare = False
+                may_be_bare_json = False
                 if calls.is_begun and reader.is_at_end:
                     # A call that was cut: what is behind its arguments says nothing.
-                    reader.forget()
+                    reader.discard()
                 self._release()
 
     def _text(self) -> Waiting[str]:
         """Read text up to a call's marker and return that; nothing at the end."""
         reader = self._reader
-        markers = [self._syntax.call_open]
-        if self._syntax.form is Form.XML:
+        markers = [self._syntax.call_start_marker]
+        if self._syntax.call_format is CallFormat.XML:
             markers.append(FUNCTION_MARKER)
         firsts = "".join(re.escape(marker[0]) for marker in markers)
         ordinary = re.compile(rf"[^\s{firsts}]+")
@@ -150,7 +150,7 @@ class OutputParser:
             if reader.take(ordinary):
                 self._release()
             elif not reader.take(SPACE):
-                marker = yield from reader.word(*markers)
+                marker = yield from reader.read_word(*markers)
                 if marker:
                     return marker
                 reader.take_one()

@@ -19,14 +19,14 @@ _IN_STRING = re.compile(r'["\\]')
 class Reader:
     """A text and how far it is read.
 
-    What was read is kept until `forget`, for when it turns out to have been ordinary text. No
+    What was read is kept until `discard`, for when it turns out to have been ordinary text. No
     character is looked at more than a few times, however the text is cut.
     """
 
     def __init__(self) -> None:
         self._text = ""
         self._at = 0
-        self._kept: list[str] = []
+        self._consumed: list[str] = []
         self._is_ended = False
 
     def feed(self, text: str) -> None:
@@ -43,18 +43,18 @@ class Reader:
         """Whether all is read."""
         return self._is_ended and self._at == len(self._text)
 
-    def is_cut(self, word: str) -> bool:
+    def ends_within(self, word: str) -> bool:
         """Tell whether the text ends, now and for good, in the midst of a word or before it."""
         return self._is_ended and word.startswith(self._text[self._at :])
 
     @property
-    def kept(self) -> str:
-        """What was read since the last `forget`."""
-        return "".join(self._kept)
+    def consumed(self) -> str:
+        """What was read since the last `discard`."""
+        return "".join(self._consumed)
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Keep no longer what was read."""
-        self._kept.clear()
+        self._consumed.clear()
 
     def peek(self) -> Waiting[str]:
         """Return the next character, unread; nothing at the end."""
@@ -77,14 +77,14 @@ class Reader:
         """Read the text at hand."""
         return self._advance(len(self._text))
 
-    def run(self, pattern: re.Pattern[str]) -> Waiting[str]:
+    def read_run(self, pattern: re.Pattern[str]) -> Waiting[str]:
         """Read as far as a pattern goes that is a repeated character class."""
         pieces: list[str] = []
         while (yield from self.peek()) and (piece := self.take(pattern)):
             pieces.append(piece)
         return "".join(pieces)
 
-    def word(self, *words: str) -> Waiting[str]:
+    def read_word(self, *words: str) -> Waiting[str]:
         """Read one of the words, none of which begins another; nothing when none is there."""
         while True:
             for word in words:
@@ -95,32 +95,32 @@ class Reader:
                 return ""
             yield
 
-    def until(self, word: str) -> Waiting[str | None]:
+    def read_until(self, word: str) -> Waiting[str | None]:
         """Read on to a word and over it; return what is before, or None when it does not come."""
         other = re.compile(f"[^{re.escape(word[0])}]+")
         pieces: list[str] = []
         while True:
-            pieces.append((yield from self.run(other)))
+            pieces.append((yield from self.read_run(other)))
             if not (yield from self.peek()):
                 return None
-            if (yield from self.word(word)):
+            if (yield from self.read_word(word)):
                 return "".join(pieces)
             pieces.append(self.take_one())
 
-    def nested(self, nesting: Nesting) -> Waiting[str]:
+    def read_json(self, scanner: JsonScanner) -> Waiting[str]:
         """Read a piece of a JSON value, at most to its end; nothing at the end of the text."""
         if not (yield from self.peek()):
             return ""
-        return self._advance(nesting.find_end(self._text, self._at))
+        return self._advance(scanner.find_end(self._text, self._at))
 
     def _advance(self, end: int) -> str:
         text = self._text[self._at : end]
         self._at = end
-        self._kept.append(text)
+        self._consumed.append(text)
         return text
 
 
-class Nesting:
+class JsonScanner:
     """Where a piece of JSON text is in a value: a string, an array or an object."""
 
     def __init__(self) -> None:

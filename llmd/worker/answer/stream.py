@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from llmd.engine.protocol import Delta, Progress, TokenLogprob
-from llmd.worker.answer.parser import OutputParser
+from llmd.worker.answer.parser import AnswerParser
 from llmd.worker.answer.text import TextStream
 
 
 class AnswerStream:
     """The events of one answer, of which only what is certain is given away."""
 
-    def __init__(self, request_id: int, stop: list[str], parser: OutputParser | None) -> None:
+    def __init__(self, request_id: int, stop: list[str], parser: AnswerParser | None) -> None:
         self._request_id = request_id
         self._text = TextStream(stop)
         self._parser = parser

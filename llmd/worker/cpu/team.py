@@ -32,7 +32,7 @@ LAST_PAUSE_S = 2.0
 _all_cpus = frozenset(os.sched_getaffinity(0))
 
 
-def assemble(start: Start) -> Start:
+def set_up_threads(start: Start) -> Start:
     """Count the threads, before llama.cpp is loaded: return `start` with their numbers.
 
     Where they have all cores, the OpenMP runtime will give each one of its own. Who sets its
@@ -41,7 +41,7 @@ def assemble(start: Start) -> Start:
     num_threads, num_threads_batch = num_threads_of(start)
     is_free = "OMP_PROC_BIND" not in os.environ and "OMP_PLACES" not in os.environ
     has_all = max(num_threads, num_threads_batch) == num_physical_cores()
-    if is_free and has_all and _move_to(_all_cpus):
+    if is_free and has_all and _bind_to(_all_cpus):
         os.environ["OMP_PROC_BIND"] = "close"
         os.environ["OMP_PLACES"] = "cores"
     return msgspec.structs.replace(
@@ -51,10 +51,10 @@ def assemble(start: Start) -> Start:
 
 def leave_core() -> None:
     """Let the calling thread run on any core: what it was started by may be bound to one."""
-    _move_to(_all_cpus)
+    _bind_to(_all_cpus)
 
 
-def _move_to(cpus: frozenset[int]) -> bool:
+def _bind_to(cpus: frozenset[int]) -> bool:
     """Bind the calling thread to these; False where a sandbox or a changed cpuset forbids it."""
     try:
         os.sched_setaffinity(0, cpus)
@@ -63,32 +63,32 @@ def _move_to(cpus: frozenset[int]) -> bool:
     return True
 
 
-class Headcount:
+class ThreadCount:
     """How many threads shall compute. Arithmetic alone."""
 
-    def __init__(self, most: int) -> None:
-        self.now = self._most = most
+    def __init__(self, max_threads: int) -> None:
+        self.num_threads = self._max_threads = max_threads
         self._pause_s = FIRST_PAUSE_S
         self._paused_s = 0.0
         self._is_trial = False
 
     @property
     def window_s(self) -> float:
-        """How long to compute before the next `note`."""
+        """How long to compute before the next `update`."""
         return TRIAL_S if self._is_trial else WINDOW_S
 
-    def note(self, busy_s: float, num_waiting: int) -> None:
+    def update(self, busy_s: float, num_waiting: int) -> None:
         """Take in how many threads waited too long for a core in a window of `busy_s`."""
-        if self.now > 1 and num_waiting:
+        if self.num_threads > 1 and num_waiting:
             self._pause_s = (
                 min(2 * self._pause_s, LAST_PAUSE_S) if self._is_trial else FIRST_PAUSE_S
             )
-            self.now = max(1, self.now - num_waiting)
+            self.num_threads = max(1, self.num_threads - num_waiting)
             self._paused_s, self._is_trial = 0.0, False
-        elif self.now < self._most:
+        elif self.num_threads < self._max_threads:
             self._paused_s += busy_s
             if self._paused_s >= self._pause_s:
-                self.now, self._is_trial = self._most, True
+                self.num_threads, self._is_trial = self._max_threads, True
         else:
             self._is_trial = False
 
@@ -96,33 +96,33 @@ class Headcount:
 class Team:
     """Watches the threads of the thread that decodes, and says how many there shall be."""
 
-    def __init__(self, most: int, resize: Callable[[int], None]) -> None:
+    def __init__(self, max_threads: int, resize: Callable[[int], None]) -> None:
         """`resize` sets how many threads compute from now on."""
-        self._headcount = Headcount(most)
+        self._thread_count = ThreadCount(max_threads)
         self._resize = resize
         self._core = frozenset(os.sched_getaffinity(0))
         self._busy_s = 0.0
         self._waited_ns = self._read()
 
-    def note(self, step_s: float) -> None:
+    def update(self, step_s: float) -> None:
         """Take in a step's duration; for the thread that decodes, after each step."""
         self._busy_s += step_s
-        if self._busy_s < self._headcount.window_s:
+        if self._busy_s < self._thread_count.window_s:
             return
         before, self._waited_ns = self._waited_ns, self._read()
         limit = MAX_WAITING_SHARE * self._busy_s * 1e9
         num_waiting = sum(now - before.get(of, 0) > limit for of, now in self._waited_ns.items())
-        was = self._headcount.now
-        self._headcount.note(self._busy_s, num_waiting)
+        was = self._thread_count.now
+        self._thread_count.update(self._busy_s, num_waiting)
         self._busy_s = 0.0
-        if self._headcount.now != was:
+        if self._thread_count.now != was:
             self._change()
 
     def _change(self) -> None:
-        num_threads = self._headcount.now
+        num_threads = self._thread_count.now
         self._resize(num_threads)
         # Alone it needs to wait for nobody, and goes where the neighbour is not.
-        _move_to(self._core if num_threads > 1 else _all_cpus)
+        _bind_to(self._core if num_threads > 1 else _all_cpus)
 
     def _read(self) -> dict[str, int]:
         """Return how many ns each native thread has waited for a core."""

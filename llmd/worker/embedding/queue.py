@@ -20,7 +20,7 @@ from llmd.worker.refusal import refusal
 MAX_VECTORS_BYTES = 32 * 1024 * 1024
 """Of the vectors that a step sends: half of what a frame to the daemon may have."""
 
-CHARS_A_STEP = 32_768
+MAX_CHARS_PER_STEP = 32_768
 """After so many characters, or tokens that a client made, a step reads no further input."""
 
 
@@ -60,7 +60,7 @@ class EmbedQueue:
         """Remember how to make the backend: that is done for the first job."""
         self._make_backend = make_backend
         self._emit = emit
-        self._made: EmbeddingBackend | None = None
+        self._made_backend: EmbeddingBackend | None = None
         self._reading: deque[_Job] = deque()
         self._jobs: deque[_Job] = deque()
         self._split: _Input | None = None
@@ -121,28 +121,28 @@ class EmbedQueue:
         if batch:
             vectors = self._backend().run([chunk for _, chunk in batch])
             for (item, chunk), vector in zip(batch, vectors, strict=True):
-                self._take(item, chunk, vector)
+                self._add_vector(item, chunk, vector)
         self._send()
         num_tokens = sum(len(chunk.tokens) for _, chunk in batch)
         self.num_tokens += num_tokens
         return num_tokens
 
     def _backend(self) -> EmbeddingBackend:
-        if self._made is None:
-            self._made = self._make_backend()
-        return self._made
+        if self._made_backend is None:
+            self._made_backend = self._make_backend()
+        return self._made_backend
 
     def _read(self) -> None:
         """Turn inputs into tokens, a job after another, so many that a step stays short."""
         num_chars = 0
-        while self._reading and num_chars < CHARS_A_STEP:
+        while self._reading and num_chars < MAX_CHARS_PER_STEP:
             job = self._reading.popleft()
             try:
-                while job.unread and num_chars < CHARS_A_STEP:
-                    raw = job.unread.popleft()
-                    num_chars += len(raw)
+                while job.unread and num_chars < MAX_CHARS_PER_STEP:
+                    text_or_tokens = job.unread.popleft()
+                    num_chars += len(text_or_tokens)
                     name = f"input[{len(job.waiting)}]" if job.num_inputs > 1 else "the input"
-                    tokens = _tokens(self._backend(), raw, name)
+                    tokens = _tokenize(self._backend(), text_or_tokens, name)
                     job.num_tokens += len(tokens)
                     job.waiting.append(_Input(job, tokens))
             except LlmdError as error:
@@ -170,16 +170,16 @@ class EmbedQueue:
             num_left = len(item.tokens) - item.num_done
             if item is self._split:
                 slot = 0
-            elif num_left <= room or not (backend.splits or batch):
+            elif num_left <= room or not (backend.can_split or batch):
                 slot = 1 + sum(chunk.slot > 0 for _, chunk in batch)
-            elif backend.splits and self._split is None:
+            elif backend.can_split and self._split is None:
                 self._split = item
                 slot = 0
             else:
                 return
             if slot >= backend.max_sequences:
                 return
-            num_taken = min(num_left, room) if backend.splits else num_left
+            num_taken = min(num_left, room) if backend.can_split else num_left
             begin = item.num_done
             item.num_done += num_taken
             room -= num_taken
@@ -188,12 +188,12 @@ class EmbedQueue:
                 job.waiting.popleft()
             batch.append((item, Chunk(slot, begin, item.tokens[begin : item.num_done], is_last)))
 
-    def _take(self, item: _Input, chunk: Chunk, vector: Vector) -> None:
+    def _add_vector(self, item: _Input, chunk: Chunk, vector: Vector) -> None:
         """Note what came of a chunk; at the end of an input, its vector."""
         job = item.job
         if job not in self._jobs:
             return
-        before = item.vector if self._backend().sums else None
+        before = item.vector if self._backend().sums_tokens else None
         item.vector = vector if before is None else before + vector
         if not chunk.is_last:
             return
@@ -230,24 +230,24 @@ class EmbedQueue:
         self._emit(refusal(job_id, error, param="input"))
 
 
-def _tokens(backend: EmbeddingBackend, raw: str | list[int], name: str) -> list[int]:
+def _tokenize(backend: EmbeddingBackend, text_or_tokens: str | list[int], name: str) -> list[int]:
     """Return the tokens of an input. Raise `InvalidField` or `PromptTooLong`, with its name."""
     num_max = backend.max_input_tokens
-    if isinstance(raw, list):
-        tokens = raw
+    if isinstance(text_or_tokens, list):
+        tokens = text_or_tokens
         for token in tokens:
             if not 0 <= token < backend.num_vocabulary:
                 last = backend.num_vocabulary - 1
                 raise InvalidField(f"{name}: the model has no token {token}: its last is {last}")
     else:
         num_chars = max(MIN_CHECKED_CHARS, CHARS_A_TOKEN * num_max)
-        if len(raw) > num_chars:
+        if len(text_or_tokens) > num_chars:
             # From its beginning alone: a megabyte would hold all others up.
-            num_tokens = len(backend.tokenize(raw[:num_chars]))
+            num_tokens = len(backend.tokenize(text_or_tokens[:num_chars]))
             if num_tokens > num_max:
                 raise _too_long(name, f"more than {num_tokens}", num_tokens, num_max)
-        tokens = backend.tokenize(raw)
-    if not raw or not tokens:
+        tokens = backend.tokenize(text_or_tokens)
+    if not text_or_tokens or not tokens:
         raise InvalidField(f"{name} is empty")
     if len(tokens) > num_max:
         raise _too_long(name, f"{len(tokens)}", len(tokens), num_max)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from llmd.engine.protocol import ChatPrompt, Constraint, JsonSchema, Part, Submit, Tools
 from llmd.errors import InvalidField
-from llmd.worker.grammar.tools import JSON_FORM, tool_grammar
+from llmd.worker.grammar.tools import JSON_OPTIONS, tool_grammar
 from llmd.worker.llama.vocabulary import Vocabulary
 from llmd.worker.syntax import Syntax
 
@@ -56,8 +56,8 @@ class GrammarMatcher:
         """Return for each token whether it may come next. Raise `InvalidField` when none may."""
         began = time.perf_counter()
         raw = self._matcher.compute_bitmask()
-        self._check()
-        self._charge(time.perf_counter() - began)
+        self._check_error()
+        self._check_time(time.perf_counter() - began)
         bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little")
         mask = bits[: self._num_vocab].astype(np.bool_)
         if not mask.any():
@@ -68,15 +68,15 @@ class GrammarMatcher:
         """Go on by a token. Raise `InvalidField` when the grammar becomes too complex."""
         began = time.perf_counter()
         if not self._matcher.consume_token(token):
-            self._check()
-        self._charge(time.perf_counter() - began)
+            self._check_error()
+        self._check_time(time.perf_counter() - began)
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing but the end can follow."""
         return self._matcher.is_stopped()
 
-    def _charge(self, took_s: float) -> None:
+    def _check_time(self, took_s: float) -> None:
         """Raise `InvalidField` when the grammar holds the others up again and again.
 
         One that is ambiguous takes longer with each token, in the thread that decodes for all.
@@ -87,7 +87,7 @@ class GrammarMatcher:
                 "the grammar takes too long to follow: make it unambiguous", param=self._param
             )
 
-    def _check(self) -> None:
+    def _check_error(self) -> None:
         if self._matcher.is_error():
             raise InvalidField(
                 f"the grammar cannot be followed further: {_first_line(self._matcher.get_error())}",
@@ -95,7 +95,7 @@ class GrammarMatcher:
             )
 
 
-class Grammars:
+class GrammarCompiler:
     """Compile grammars for one vocabulary. Any thread may call it."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -103,7 +103,7 @@ class Grammars:
         self._tokenizer: llguidance.LLTokenizer | None = None
         self._lock = threading.Lock()
 
-    def of_request(
+    def compile_request(
         self, request: Submit, syntax: Syntax, *, is_thinking: bool
     ) -> GrammarMatcher | None:
         """Return what bounds a request's answer: its constraint, or else its tools.
@@ -112,25 +112,25 @@ class Grammars:
         `InvalidField` with what is wrong.
         """
         if request.constraint is not None:
-            return self.of_constraint(request.constraint)
+            return self.compile_constraint(request.constraint)
         tools = request.prompt.tools if isinstance(request.prompt, ChatPrompt) else None
         if tools is None:
             return None
         check_tools(tools)
         try:
-            return self._of_tools(tools, syntax, is_thinking=is_thinking, strict=True)
+            return self._compile_tools(tools, syntax, is_thinking=is_thinking, strict=True)
         except InvalidField:
             if tools.required:
                 raise
-            return self._of_tools(tools, syntax, is_thinking=is_thinking, strict=False)
+            return self._compile_tools(tools, syntax, is_thinking=is_thinking, strict=False)
 
-    def of_constraint(self, constraint: Constraint) -> GrammarMatcher:
+    def compile_constraint(self, constraint: Constraint) -> GrammarMatcher:
         """Return a matcher for a client's constraint. Raise `InvalidField` with what is wrong."""
         if isinstance(constraint, JsonSchema):
-            return self._compile(_of_schema(constraint.schema), "response_format")
-        return self._compile(_of_gbnf(constraint.text), "grammar")
+            return self._compile(_schema_grammar(constraint.schema), "response_format")
+        return self._compile(_gbnf_grammar(constraint.text), "grammar")
 
-    def _of_tools(
+    def _compile_tools(
         self, tools: Tools, syntax: Syntax, *, is_thinking: bool, strict: bool
     ) -> GrammarMatcher:
         special = self._vocabulary.special_ids
@@ -150,14 +150,14 @@ class Grammars:
         """Return the vocabulary in the library's form: made once, since it takes a while."""
         with self._lock:
             if self._tokenizer is None:
-                wrapped: Any = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))
+                wrapped: Any = llguidance.TokenizerWrapper(_TokenizerAdapter(self._vocabulary))
                 self._tokenizer = llguidance.LLTokenizer(
                     wrapped, eos_token=self._vocabulary.end_tokens
                 )
             return self._tokenizer
 
 
-class _Tokens:
+class _TokenizerAdapter:
     """The vocabulary as llguidance asks for it."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -173,7 +173,7 @@ class _Tokens:
         return self._vocabulary.tokenize([Part(text=text.decode("utf-8", "replace"))], begin=False)
 
 
-def _of_schema(text: str) -> str:
+def _schema_grammar(text: str) -> str:
     if len(text) > MAX_GRAMMAR_CHARS:
         raise InvalidField(
             f"the schema has more than {MAX_GRAMMAR_CHARS} characters", param="response_format"
@@ -193,7 +193,7 @@ def _of_schema(text: str) -> str:
             "the schema has a number of more than 18 digits", param="response_format"
         )
     try:
-        return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=JSON_FORM)
+        return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)
     except ValueError as error:
         raise InvalidField(
             f"the schema cannot be used: {_first_line(str(error))}", param="response_format"
@@ -231,13 +231,13 @@ def _numbers(value: object) -> Iterator[int | float]:
             yield from _numbers(item)
 
 
-def _of_gbnf(text: str) -> str:
+def _gbnf_grammar(text: str) -> str:
     if len(text) > MAX_GRAMMAR_CHARS:
         raise InvalidField(
             f"the grammar has more than {MAX_GRAMMAR_CHARS} characters", param="grammar"
         )
     try:
-        return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(_ESCAPE.sub(_letter, text)))
+        return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(_ESCAPE.sub(_unescape, text)))
     except Exception as error:  # noqa: BLE001 - the translator raises whatever comes to hand
         raise InvalidField(
             f"the grammar is not GBNF: {_first_line(str(error))}", param="grammar"
@@ -247,7 +247,7 @@ def _of_gbnf(text: str) -> str:
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
 
 
-def _letter(match: re.Match[str]) -> str:
+def _unescape(match: re.Match[str]) -> str:
     """Write an escaped letter out: the translator loses the zeros at its beginning."""
     if len(match[1]) == 1:
         return match[0]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llmd.engine.protocol import Tool, Tools
-from llmd.worker.syntax import ARGUMENTS_MARKER, Form, Syntax
+from llmd.worker.syntax import ARGUMENTS_MARKER, CallFormat, Syntax
 from llmd.worker.tool_schema import parameters_of, properties_of, types_of
 
-JSON_FORM: Any = {
+JSON_OPTIONS: Any = {
     # One line: free white space is where a small model loses its way.
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -29,12 +29,12 @@ _TERMINALS = [r"TEXT: /(.|\n)+/", r"ANY: /(.|\n)*/", r"NAME: /[^<>\n]+/"]
 
 _NEWLINE = r'"\n"'
 
-_SEPARATORS = {Form.NAMED: "", Form.BARE: '"; "'}
+_SEPARATORS = {CallFormat.NAME_AND_JSON: "", CallFormat.BARE_JSON: '"; "'}
 """What stands between two calls, where it is no line end."""
 
-_LISTED = {"type", "properties", "required", "additionalProperties"}
-_REMARKS = {"title", "description", "default", "examples", "$schema", "$id", "$comment"}
-_DEFINITIONS = {"$defs", "definitions"}
+_SUPPORTED_KEYWORDS = {"type", "properties", "required", "additionalProperties"}
+_ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "$id", "$comment"}
+_DEFINITION_KEYWORDS = {"$defs", "definitions"}
 
 
 def tool_grammar(
@@ -52,10 +52,10 @@ def tool_grammar(
     first. Without `strict` arguments are any objects, for schemas that the library cannot keep.
     Raise `InvalidField` for a schema that is no JSON object.
     """
-    return _Grammar(tools, syntax, special, strict=strict).text(is_thinking=is_thinking)
+    return _GrammarBuilder(tools, syntax, special, strict=strict).text(is_thinking=is_thinking)
 
 
-class _Grammar:
+class _GrammarBuilder:
     """The rules that become one grammar, a line each."""
 
     def __init__(
@@ -83,74 +83,78 @@ class _Grammar:
     # The answer as a whole
 
     def _start(self, *, is_thinking: bool) -> str:
-        opening, closing = self._syntax.thought_open, self._syntax.thought_close
+        opening, closing = self._syntax.thought_start_marker, self._syntax.thought_end_marker
         if self._tools.required:
             calls = self._add("calls", self._calls())
             if not is_thinking:
                 return calls
             # No other special tokens: among them are those that end the answer.
-            end = self._up_to("end_of_thought", closing, but=None)
+            end = self._text_up_to("end_of_thought", closing, excluded=None)
             return f'{end} ("\\n" | "\\n\\n")? {calls}'
         answer = self._add("answer", self._answer())
         if not self._syntax.thinks:
             return answer
-        end = self._up_to("end_of_thought", closing, but=[closing])
-        thought = self._add("thought", f"{self._free([closing])} TEXT? | {end} {answer}")
+        end = self._text_up_to("end_of_thought", closing, excluded=[closing])
+        thought = self._add("thought", f"{self._free_text([closing])} TEXT? | {end} {answer}")
         return thought if is_thinking else f"{answer} | {self._marker(opening)} {thought}"
 
     def _answer(self) -> str:
         """Return text, or text and calls."""
         syntax = self._syntax
-        but = [syntax.call_open, syntax.thought_open]
-        marker = self._up_to("text_and_marker", syntax.call_open, but=but)
-        text = f"{self._free(but)} TEXT?"
-        if syntax.form is not Form.BARE:
+        excluded = [syntax.call_start_marker, syntax.thought_start_marker]
+        marker = self._text_up_to("text_and_marker", syntax.call_start_marker, excluded=excluded)
+        text = f"{self._free_text(excluded)} TEXT?"
+        if syntax.call_format is not CallFormat.BARE_JSON:
             return f"{text} | {marker} {self._calls(is_begun=True)}"
         # What begins so is a call; other objects are text.
         begin = self._add("begin[lazy]", r'/\s*\{\s*"name"\s*:\s*"/')
         calls = self._add("calls", self._calls())
         return f"{text} | {marker} {calls} | {begin} {self._calls(is_begun=True)}"
 
-    def _free(self, but: list[str] | None) -> str:
+    def _free_text(self, excluded: list[str] | None) -> str:
         """Return text that ends with a special token, none of `but`; or nothing."""
-        if but is None:
+        if excluded is None:
             return ""
-        ids = {token for spelling, token in self._special.items() if spelling not in but}
+        ids = {token for spelling, token in self._special.items() if spelling not in excluded}
         return f"(TEXT? <[{_ranges(ids)}]>)*" if ids else ""
 
-    def _up_to(self, name: str, marker: str, *, but: list[str] | None) -> str:
+    def _text_up_to(self, name: str, marker: str, *, excluded: list[str] | None) -> str:
         """Return text with a marker at its end."""
         if marker in self._special:
-            return f"{self._free(but)} TEXT? {self._marker(marker)}"
-        return f"{self._free(but)} {self._add(f'{name}[lazy]', f'ANY {_literal(marker)}')}"
+            return f"{self._free_text(excluded)} TEXT? {self._marker(marker)}"
+        return (
+            f"{self._free_text(excluded)} {self._add(f'{name}[lazy]', f'ANY {_literal(marker)}')}"
+        )
 
     # Calls
 
     def _calls(self, *, is_begun: bool = False) -> str:
         """Return one call, or some. With `is_begun` the first one's marker was there already."""
-        form = self._syntax.form
+        call_format = self._syntax.call_format
         call = f"{self._call_begin} body"
         calls = "body" if is_begun else call
-        if not self._tools.parallel or form is Form.ARRAY:
+        if not self._tools.parallel or call_format is CallFormat.JSON_LIST:
             return calls
-        return f"{calls} ({_SEPARATORS.get(form, _NEWLINE)} {call})*"
+        return f"{calls} ({_SEPARATORS.get(call_format, _NEWLINE)} {call})*"
 
     @property
     def _call_begin(self) -> str:
-        if self._syntax.form is Form.BARE:
+        if self._syntax.call_format is CallFormat.BARE_JSON:
             return _literal('{"name": "')
-        return self._marker(self._syntax.call_open)
+        return self._marker(self._syntax.call_start_marker)
 
     def _body(self) -> str:
         """Return a call behind its marker."""
-        form = self._syntax.form
-        inner = self._any_of("inner", self._function if form is Form.XML else self._object)
-        if form is Form.ARRAY:
+        call_format = self._syntax.call_format
+        inner = self._any_of(
+            "inner", self._function if call_format is CallFormat.XML else self._object
+        )
+        if call_format is CallFormat.JSON_LIST:
             more = f'(", " {inner})*' if self._tools.parallel else ""
             return f'" "? "[" {inner} {more} "]"'
-        if form in {Form.NAMED, Form.BARE}:
+        if call_format in {CallFormat.NAME_AND_JSON, CallFormat.BARE_JSON}:
             return inner
-        return f'"\\n" {inner} "\\n" {self._marker(self._syntax.call_close)}'
+        return f'"\\n" {inner} "\\n" {self._marker(self._syntax.call_end_marker)}'
 
     def _any_of(self, name: str, make: Callable[[str, Tool], str]) -> str:
         rules = [
@@ -163,24 +167,27 @@ class _Grammar:
         """Return a call as JSON, or what there is of it in the other forms."""
         schema = parameters_of(tool) if self._strict else {}
         arguments = self._json(f"arguments_{index}", {**schema, "type": "object"})
-        form = self._syntax.form
-        if form is Form.NAMED:
+        call_format = self._syntax.call_format
+        if call_format is CallFormat.NAME_AND_JSON:
             return f"{_literal(tool.name)} {self._marker(ARGUMENTS_MARKER)} {arguments}"
         name = json.dumps(tool.name, ensure_ascii=False)
-        begin = name[1:] if form is Form.BARE else f'{{"name": {name}'
-        head = f'{begin}, "{self._syntax.arguments}": '
+        begin = name[1:] if call_format is CallFormat.BARE_JSON else f'{{"name": {name}'
+        head = f'{begin}, "{self._syntax.arguments_key}": '
         return f'{_literal(head)} {arguments} "}}"'
 
     def _json(self, name: str, schema: dict[str, Any]) -> str:
-        form = {"x-guidance": JSON_FORM}
-        return self._add(name, f"%json {json.dumps({**schema, **form}, ensure_ascii=False)}")
+        options = {"x-guidance": JSON_OPTIONS}
+        return self._add(name, f"%json {json.dumps({**schema, **options}, ensure_ascii=False)}")
 
     # Calls of the form XML
 
     def _function(self, index: str, tool: Tool) -> str:
         schema = parameters_of(tool)
-        listed = self._strict and "properties" in schema
-        if listed and schema.keys() <= _LISTED | _REMARKS | _DEFINITIONS:
+        has_properties = self._strict and "properties" in schema
+        if (
+            has_properties
+            and schema.keys() <= _SUPPORTED_KEYWORDS | _ANNOTATIONS | _DEFINITION_KEYWORDS
+        ):
             parameters = self._parameters(index, schema)
         else:
             parameters = f'("<parameter=" NAME ">\\n" {self._raw_value()} "\\n")*'
@@ -191,7 +198,7 @@ class _Grammar:
         required = schema.get("required")
         required = required if isinstance(required, list) else []
         properties = properties_of(schema)
-        definitions = {word: schema[word] for word in _DEFINITIONS & schema.keys()}
+        definitions = {word: schema[word] for word in _DEFINITION_KEYWORDS & schema.keys()}
         parameters: list[str] = []
         for number, (name, given) in enumerate(properties.items()):
             inner = given if isinstance(given, dict) else {}

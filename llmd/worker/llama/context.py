@@ -15,7 +15,7 @@ from llmd.engine.protocol import ChatPrompt, ModelInfo, Part, Start, Submit
 from llmd.errors import EngineFailed, InvalidField
 from llmd.worker.backend import Matcher, StateBytes
 from llmd.worker.cpu.team import Team
-from llmd.worker.grammar.matcher import Grammars
+from llmd.worker.grammar.matcher import GrammarCompiler
 from llmd.worker.llama.batch import Batch
 from llmd.worker.llama.embedding_context import EmbeddingContext
 from llmd.worker.llama.model import LoadedModel
@@ -45,7 +45,7 @@ class LlamaBackend:
         self._template = loaded.template
         self.syntax = loaded.syntax
         self.num_vocabulary = loaded.vocabulary.num_tokens
-        self._grammars = Grammars(loaded.vocabulary)
+        self._grammars = GrammarCompiler(loaded.vocabulary)
         self.build = loaded.build
         self._ctx = self._make_context(start)
         self.tools = SamplerTools(self._lib, self._short, self._ctx, self._vocabulary)
@@ -144,7 +144,7 @@ class LlamaBackend:
 
     def compile(self, request: Submit, *, is_thinking: bool) -> Matcher | None:
         """Return what bounds the answer, if anything does. The one method for any thread."""
-        return self._grammars.of_request(request, self.syntax, is_thinking=is_thinking)
+        return self._grammars.compile_request(request, self.syntax, is_thinking=is_thinking)
 
     def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> LlamaSampler:
         """Return a new sampler whose repeat window begins with the `recent` tokens."""
@@ -175,7 +175,7 @@ class LlamaBackend:
         began = time.monotonic()
         code = self._lib.llama_decode(self._ctx, self._native_batch)
         took_s = time.monotonic() - began
-        self._team.note(took_s)
+        self._team.update(took_s)
         if code != 0:
             raise EngineFailed(f"llama_decode failed with code {code}")
         return took_s

@@ -46,10 +46,10 @@ class EmbeddingContext:
                 "a decoder"
             )
         self._pooling, is_causal = pooling, _ = self._read_kind()
-        self.splits = is_causal and pooling != lib.LLAMA_POOLING_TYPE_CLS
+        self.can_split = is_causal and pooling != lib.LLAMA_POOLING_TYPE_CLS
         # The mean of chunks cannot be had from llama.cpp, only that of one batch.
-        self.sums = pooling == lib.LLAMA_POOLING_TYPE_NONE or (
-            self.splits and pooling == lib.LLAMA_POOLING_TYPE_MEAN
+        self.sums_tokens = pooling == lib.LLAMA_POOLING_TYPE_NONE or (
+            self.can_split and pooling == lib.LLAMA_POOLING_TYPE_MEAN
         )
         self.num_vocabulary = loaded.vocabulary.num_tokens
         self.num_dimensions = int(lib.llama_model_n_embd_out(loaded.model))
@@ -63,7 +63,7 @@ class EmbeddingContext:
             start.max_batch_tokens,
             self._num_with_logits(_MAX_SPLIT_LOGITS_BYTES),
         )
-        if self.splits:
+        if self.can_split:
             # With the room beside it, a longest input stays within what llama.cpp warns of.
             num_beside = loaded.num_trained_tokens - self.max_batch_tokens
             if num_beside > 0:
@@ -85,7 +85,7 @@ class EmbeddingContext:
     @property
     def _num_batch_tokens(self) -> int:
         """The most that one run can have."""
-        return max(self.max_batch_tokens, 0 if self.splits else self.max_input_tokens)
+        return max(self.max_batch_tokens, 0 if self.can_split else self.max_input_tokens)
 
     def _num_with_logits(self, max_bytes: int) -> int:
         return max(_MIN_BATCH_TOKENS, max_bytes // (4 * self.num_vocabulary))
@@ -116,14 +116,14 @@ class EmbeddingContext:
         params = lib.llama_context_default_params()
         params.n_batch = params.n_ubatch = self._num_batch_tokens
         # Room for whole inputs beside the longest one in chunks.
-        params.n_ctx = self._num_batch_tokens + (self.max_input_tokens if self.splits else 0)
+        params.n_ctx = self._num_batch_tokens + (self.max_input_tokens if self.can_split else 0)
         params.n_seq_max = self.max_sequences
         # One KV memory for all: a slot of its own would have room for a part of an input only.
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = self._loaded.num_threads_batch
-        if self.splits and start.kv_type == "q8_0":
+        if self.can_split and start.kv_type == "q8_0":
             params.type_k = params.type_v = lib.GGML_TYPE_Q8_0
-        if self.sums and self._pooling == lib.LLAMA_POOLING_TYPE_MEAN:
+        if self.sums_tokens and self._pooling == lib.LLAMA_POOLING_TYPE_MEAN:
             params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
         params.embeddings = True
         params.no_perf = True
@@ -169,7 +169,7 @@ class EmbeddingContext:
             for position, token in enumerate(chunk.tokens, chunk.begin):
                 self._batch.add(token, position, chunk.slot, output=True)
         self._compute()
-        vectors = self._sums(chunks) if self.sums else self._pooled(chunks)
+        vectors = self._sums(chunks) if self.sums_tokens else self._pooled(chunks)
         for chunk in chunks:
             if chunk.is_last:
                 self._forget(chunk.slot)

@@ -43,7 +43,7 @@ class Logits:
         return view
 
 
-class Candidates:
+class CandidateArray:
     """Let a chain of samplers choose among the likeliest tokens alone.
 
     llama.cpp would copy and sort the whole vocabulary, for each token of each sequence.

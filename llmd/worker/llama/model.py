@@ -21,7 +21,7 @@ from llmd.worker.cpu.variants import load_best
 from llmd.worker.llama.native import ShortCalls
 from llmd.worker.llama.vocabulary import Vocabulary
 from llmd.worker.prompt.chat_template import ChatTemplate
-from llmd.worker.syntax import choose
+from llmd.worker.syntax import detect_syntax
 
 _LOG_WARN = 3
 _LOG_ERROR = 4
@@ -48,7 +48,7 @@ class LoadedModel:
         self.num_trained_tokens = int(self.lib.llama_model_n_ctx_train(self.model))
         source = self._template_source()
         self.template = self._read_template(source)
-        self.syntax = choose(
+        self.syntax = detect_syntax(
             source, knows_tools=self.template is not None and self.template.knows_tools
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from llmd.engine.protocol import Candidate, Sampling, TokenLogprob
 from llmd.worker.backend import Matcher
-from llmd.worker.llama.logits import Candidates, Logits, Row
+from llmd.worker.llama.logits import CandidateArray, Logits, Row
 from llmd.worker.llama.native import ShortCalls
 from llmd.worker.llama.vocabulary import Vocabulary
 
@@ -23,7 +23,7 @@ class SamplerTools:
         self.lib, self.short, self.context = lib, short, context
         self.vocabulary = vocabulary
         self.logits = Logits(short, context, vocabulary.num_tokens)
-        self.candidates = Candidates(lib, short, vocabulary.num_tokens)
+        self.candidates = CandidateArray(lib, short, vocabulary.num_tokens)
 
 
 class LlamaSampler:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 MAX_CHARS = 2_000_000
 """Of all texts together: of plain text some 5 MB with the tokens, and never more than 40 MB."""
 
-CHARS_BESIDE = 64
+CHARS_PER_ENTRY = 64
 """What a text counts beside its length: the shortest takes memory, too."""
 
 
@@ -54,4 +54,4 @@ class TokenCache:
 
 
 def _weight(text: str) -> int:
-    return CHARS_BESIDE + len(text)
+    return CHARS_PER_ENTRY + len(text)

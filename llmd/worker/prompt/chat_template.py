@@ -18,9 +18,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmd.engine.protocol import ChatPrompt, Message, Part, Tool, Tools
 from llmd.errors import InvalidField
-from llmd.worker.prompt.limits import TimeOut, limited
-from llmd.worker.prompt.tool_prompt import generic, template_messages, template_tools
-from llmd.worker.syntax import has_known_form
+from llmd.worker.prompt.limits import TimeLimitReached, limited
+from llmd.worker.prompt.tool_prompt import plain_messages, template_messages, template_tools
+from llmd.worker.syntax import has_known_call_format
 
 MAX_RENDER_S = 1.0
 MAX_RENDER_BYTES = 256 * 1024 * 1024
@@ -28,7 +28,7 @@ MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 MAX_REPEAT = 1_000_000
 
 
-class _Generation(Extension):
+class _GenerationTag(Extension):
     """Accept ``{% generation %}``, which marks text for training and means nothing here."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja2 declares it as an instance variable
@@ -59,16 +59,18 @@ class ChatTemplate:
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
         """Compile. Raise `InvalidField` when `source` is no template that can be used."""
-        env = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
+        env = _Sandbox(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
+        )
         env.globals.update(
             raise_exception=_raise, strftime_now=_strftime_now, bos_token=bos, eos_token=eos
         )
         env.filters["tojson"] = _to_json
         # Within limits too: Jinja2 works out constant expressions when it compiles.
-        with _refused("cannot be read"):
+        with _limited_run("cannot be read"):
             self._template = env.from_string(source)
         # Tools in a form that nobody here can read again are told in a general way instead.
-        self.knows_tools = has_known_form(source) and self._writes_tools()
+        self.knows_tools = has_known_call_format(source) and self._writes_tools()
 
     def render(self, prompt: ChatPrompt, special: list[str]) -> list[Part]:
         """Return the prompt in parts: the template's words literal, the messages' not.
@@ -79,12 +81,12 @@ class ChatTemplate:
         """
         messages = prompt.messages
         if not self.knows_tools:
-            messages = generic(messages, prompt.tools)
+            messages = plain_messages(messages, prompt.tools)
         # What is not marked could spell a special token.
-        messages = [_without_special(message, special) for message in messages]
-        values = _defused(_variables(prompt.variables), special)
+        messages = [_defuse_calls(message, special) for message in messages]
+        values = _defuse_all(_variables(prompt.variables), special)
         if prompt.tools is not None and self.knows_tools:
-            values["tools"] = _defused(template_tools(prompt.tools), special)
+            values["tools"] = _defuse_all(template_tools(prompt.tools), special)
         plain = self._text([message.content for message in messages], messages, values)
         for contents in (
             [message.content for message in messages],
@@ -110,7 +112,7 @@ class ChatTemplate:
         given = {**values, "messages": template_messages(filled), "add_generation_prompt": True}
         chunks: list[str] = []
         num_chars = 0
-        with _refused("refuses this"):
+        with _limited_run("refuses this"):
             for chunk in self._template.generate(given):
                 chunks.append(chunk)
                 num_chars += len(chunk)
@@ -120,28 +122,30 @@ class ChatTemplate:
 
     def _writes_tools(self) -> bool:
         """Try whether the template tells the model of tools."""
-        probe = Tools(tools=[Tool(name=_PROBE, parameters='{"type": "object", "properties": {}}')])
+        probe = Tools(
+            tools=[Tool(name=_PROBE_NAME, parameters='{"type": "object", "properties": {}}')]
+        )
         messages = [Message(role="user", content="?")]
         try:
             text = self._text(["?"], messages, {"tools": template_tools(probe)})
         except InvalidField:
             return False
-        return _PROBE in text
+        return _PROBE_NAME in text
 
 
-_PROBE = "probe_of_tools"
+_PROBE_NAME = "probe_of_tools"
 
 
 def _variables(text: str) -> dict[str, Any]:
     """Return the values that a request adds for the template, but none of its own names."""
     values = json.loads(text)
-    return {name: value for name, value in values.items() if name not in _OWN}
+    return {name: value for name, value in values.items() if name not in _RESERVED_NAMES}
 
 
-_OWN = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
+_RESERVED_NAMES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
 
 
-def _without_special(message: Message, special: list[str]) -> Message:
+def _defuse_calls(message: Message, special: list[str]) -> Message:
     """Return the message with special tokens broken where its text is not marked."""
     if not message.calls and not message.name and not message.call_id:
         return message
@@ -162,26 +166,26 @@ def _without_special(message: Message, special: list[str]) -> Message:
     )
 
 
-def _defused(value: Any, special: list[str]) -> Any:
+def _defuse_all(value: Any, special: list[str]) -> Any:
     """Return a JSON value with the special tokens in all its strings broken."""
     if isinstance(value, str):
         return _defuse(value, special)
     if isinstance(value, list):
-        return [_defused(item, special) for item in value]
+        return [_defuse_all(item, special) for item in value]
     if isinstance(value, dict):
-        return {_defuse(name, special): _defused(item, special) for name, item in value.items()}
+        return {_defuse(name, special): _defuse_all(item, special) for name, item in value.items()}
     return value
 
 
 @contextmanager
-def _refused(how: str) -> Iterator[None]:
+def _limited_run(how: str) -> Iterator[None]:
     """Run a template within limits; turn all that may come of it into `InvalidField`."""
     try:
         with limited(MAX_RENDER_S, MAX_RENDER_BYTES):
             yield
     except InvalidField:
         raise
-    except TimeOut:
+    except TimeLimitReached:
         raise InvalidField("the model's chat template runs too long") from None
     except (MemoryError, RecursionError):
         raise InvalidField("the model's chat template uses too much memory") from None

@@ -11,13 +11,13 @@ from types import FrameType
 from typing import NoReturn
 
 
-class TimeOut(Exception):
+class TimeLimitReached(Exception):
     """The work took too long."""
 
 
 @contextmanager
 def limited(max_s: float, max_bytes: int) -> Iterator[None]:
-    """Raise `TimeOut` when the block runs longer, MemoryError when it takes much more memory.
+    """Raise `TimeLimitReached` or MemoryError when the block runs longer or takes much more.
 
     For the main thread only: the time limit is a signal. The memory limit holds for the whole
     process meanwhile, and only while one C function runs can the time go by unseen.
@@ -42,4 +42,4 @@ def _lower(limit: int, max_bytes: int) -> int:
 
 
 def _expire(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise TimeOut
+    raise TimeLimitReached

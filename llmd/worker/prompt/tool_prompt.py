@@ -13,21 +13,21 @@ from llmd.worker.syntax import HERMES
 from llmd.worker.tool_schema import parameters_of
 
 # Nothing but the tools stands between the two, so that the KV of a prompt's beginning is reused.
-_BEFORE_TOOLS = """\
+_INTRODUCTION = """\
 You have tools. Each line between <tools> and </tools> describes one of them as JSON:
 
 <tools>
 """
 
-_AFTER_TOOLS = f"""
+_INSTRUCTION = f"""
 </tools>
 
 Use a tool when the answer needs what only the tool can tell or do; otherwise just answer. To use \
 it, write its name and its arguments, which must be valid by its parameters, in this form:
 
-{HERMES.call_open}
-{{"name": "the tool's name", "{HERMES.arguments}": {{"a parameter's name": "its value"}}}}
-{HERMES.call_close}
+{HERMES.call_start_marker}
+{{"name": "the tool's name", "{HERMES.arguments_key}": {{"a parameter's name": "its value"}}}}
+{HERMES.call_end_marker}
 
 To use several at once, write several of these. Then stop: what a tool returns is told to you \
 between <tool_response> and </tool_response>."""
@@ -35,7 +35,7 @@ between <tool_response> and </tool_response>."""
 _ID_CHARS = 9
 
 
-def generic(messages: list[Message], tools: Tools | None) -> list[Message]:
+def plain_messages(messages: list[Message], tools: Tools | None) -> list[Message]:
     """Return messages for a template that knows no tools: all that has to do with them is text.
 
     The tools are described in the first system message, calls are written as the syntax `HERMES`
@@ -45,7 +45,7 @@ def generic(messages: list[Message], tools: Tools | None) -> list[Message]:
     after_result = False
     for message in messages:
         is_result = message.role == "tool"
-        plain = _plain(message)
+        plain = _without_tools(message)
         if is_result and after_result and converted[-1].turn == plain.turn:
             # Many templates want users and assistants to take turns.
             content = f"{converted[-1].content}\n{plain.content}"
@@ -58,15 +58,15 @@ def generic(messages: list[Message], tools: Tools | None) -> list[Message]:
 
 def template_messages(messages: list[Message]) -> list[dict[str, object]]:
     """Return messages in the form that templates know from Hugging Face's library."""
-    return [_dict_of(message) for message in messages]
+    return [_message_dict(message) for message in messages]
 
 
 def template_tools(tools: Tools) -> list[dict[str, Any]]:
     """Return tools in OpenAI's form. Raise `InvalidField` when a schema is no JSON object."""
-    return [_described(tool) for tool in tools.tools]
+    return [_tool_dict(tool) for tool in tools.tools]
 
 
-def _described(tool: Tool) -> dict[str, Any]:
+def _tool_dict(tool: Tool) -> dict[str, Any]:
     return {
         "type": "function",
         "function": {
@@ -79,7 +79,7 @@ def _described(tool: Tool) -> dict[str, Any]:
 
 def _with_instruction(messages: list[Message], tools: Tools) -> list[Message]:
     lines = "\n".join(_json(tool) for tool in template_tools(tools))
-    text = f"{_BEFORE_TOOLS}{lines}{_AFTER_TOOLS}"
+    text = f"{_INTRODUCTION}{lines}{_INSTRUCTION}"
     for index, message in enumerate(messages):
         if message.role == "system":
             content = f"{message.content}\n\n{text}" if message.content else text
@@ -88,7 +88,7 @@ def _with_instruction(messages: list[Message], tools: Tools) -> list[Message]:
     return [Message(role="system", content=text), *messages]
 
 
-def _plain(message: Message) -> Message:
+def _without_tools(message: Message) -> Message:
     """Return a message without call or result, which its content has instead."""
     if message.role == "tool":
         content = f"<tool_response>\n{message.content}\n</tool_response>"
@@ -96,18 +96,18 @@ def _plain(message: Message) -> Message:
     if not message.calls:
         return message
     texts = [message.content] if message.content else []
-    texts += [_written(call) for call in message.calls]
+    texts += [_call_text(call) for call in message.calls]
     return msgspec.structs.replace(message, content="\n".join(texts), calls=[])
 
 
-def _written(call: Call) -> str:
+def _call_text(call: Call) -> str:
     """Write a call just as the model did, so that the KV of its answer is reused."""
     arguments = call.arguments.strip() or "{}"
-    head = f'{{"name": {_json(call.name)}, "{HERMES.arguments}": '
-    return f"{HERMES.call_open}\n{head}{arguments}}}\n{HERMES.call_close}"
+    head = f'{{"name": {_json(call.name)}, "{HERMES.arguments_key}": '
+    return f"{HERMES.call_start_marker}\n{head}{arguments}}}\n{HERMES.call_end_marker}"
 
 
-def _dict_of(message: Message) -> dict[str, object]:
+def _message_dict(message: Message) -> dict[str, object]:
     given: dict[str, object] = {"role": message.role, "content": message.content}
     # Templates ask whether these are there, not whether they are empty.
     if message.calls:

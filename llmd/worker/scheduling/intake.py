@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmd.engine.protocol import ChatPrompt, Submit
-from llmd.worker.answer.parser import OutputParser
+from llmd.worker.answer.parser import AnswerParser
 from llmd.worker.answer.stream import AnswerStream
 from llmd.worker.backend import Backend
 from llmd.worker.prompt.fit import fit
@@ -29,11 +29,11 @@ def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Seque
     )
 
 
-def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> OutputParser | None:
+def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> AnswerParser | None:
     """Return the parser of thoughts and tool calls, if the answer may have any."""
     prompt, syntax = request.prompt, backend.syntax
     if not isinstance(prompt, ChatPrompt):
         return None
     if prompt.tools is None and not syntax.thinks:
         return None
-    return OutputParser(syntax, request_id=request.id, tools=prompt.tools, is_thinking=is_thinking)
+    return AnswerParser(syntax, request_id=request.id, tools=prompt.tools, is_thinking=is_thinking)

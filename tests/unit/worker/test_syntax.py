@@ -9,7 +9,7 @@ from llmd.worker.syntax import (
     MISTRAL_NAMED,
     QWEN3_CODER,
     Syntax,
-    choose,
+    detect_syntax,
 )
 
 QWEN = '{{ \'<tool_call>\\n{"name": "\' + call.name + \'", "arguments": \' }}'
@@ -33,7 +33,7 @@ LLAMA = "{{ 'Environment: ipython' }}{{ '\"parameters\": ' }}{{ call.arguments |
 )
 def test_family_is_told_by_what_the_template_writes(template: str, syntax: Syntax) -> None:
     """The form in which a template repeats old calls is the one in which the model writes them."""
-    assert choose(template, knows_tools=True) == syntax
+    assert detect_syntax(template, knows_tools=True) == syntax
 
 
 @pytest.mark.parametrize("template", [None, "", CODER, LLAMA, "[TOOL_CALLS]"])
@@ -41,7 +41,7 @@ def test_model_whose_template_knows_no_tools_is_told_how_by_the_prompt(
     template: str | None,
 ) -> None:
     """Whatever the template mentions, such a model calls as the generic prompt says."""
-    assert choose(template, knows_tools=False) == HERMES
+    assert detect_syntax(template, knows_tools=False) == HERMES
 
 
 @pytest.mark.parametrize("knows_tools", [True, False])
@@ -58,8 +58,8 @@ def test_markers_of_thoughts_are_the_templates(
     template: str, markers: tuple[str, str], *, knows_tools: bool
 ) -> None:
     """A model thinks if its template knows of thoughts, even if only to take them out."""
-    syntax = choose(template, knows_tools=knows_tools)
-    assert (syntax.thought_open, syntax.thought_close) == markers
+    syntax = detect_syntax(template, knows_tools=knows_tools)
+    assert (syntax.thought_start_marker, syntax.thought_end_marker) == markers
     assert syntax.thinks == bool(markers[0])
 
 
@@ -75,5 +75,5 @@ def test_markers_of_thoughts_are_the_templates(
 )
 def test_prompt_that_ends_in_an_open_thought_is_seen(prompt: str, *, opens: bool) -> None:
     """Only the marker at the very end, but for white space, leaves a thought open."""
-    assert choose("<think>", knows_tools=False).opens_thought(prompt) == opens
+    assert detect_syntax("<think>", knows_tools=False).opens_thought(prompt) == opens
     assert not HERMES.opens_thought(prompt)

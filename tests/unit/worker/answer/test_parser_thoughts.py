@@ -58,6 +58,6 @@ def test_thought_is_given_away_as_it_comes() -> None:
 
 def test_thought_of_a_family_without_markers_for_calls_may_precede_one() -> None:
     """After the thought an object may be a call as at the beginning."""
-    syntax = replace(LLAMA3, thought_open="<think>", thought_close="</think>")
+    syntax = replace(LLAMA3, thought_start_marker="<think>", thought_end_marker="</think>")
     answer = parse(parser_of(syntax), f"<think>Hm</think>\n{LLAMA_CALL}")
     assert answer == Answer(thought="Hm", calls=[WEATHER])

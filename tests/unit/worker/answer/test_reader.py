@@ -6,7 +6,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.worker.answer.reader import SPACE, Nesting, Reader, Waiting
+from llmd.worker.answer.reader import SPACE, JsonScanner, Reader, Waiting
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text('a"\\{}[]é', max_size=6),
@@ -43,39 +43,39 @@ def test_end_of_a_json_value_is_found_in_any_pieces(
 ) -> None:
     """Brackets and quotes within strings do not count, and what is behind is not looked at."""
     text = json.dumps(value, ensure_ascii=False)
-    nesting = Nesting()
+    scanner = JsonScanner()
     at = 0
-    while not nesting.is_closed:
+    while not scanner.is_closed:
         size = sizes.pop() if sizes else 99
-        at = nesting.find_end((text + rest)[: at + size], at)
+        at = scanner.find_end((text + rest)[: at + size], at)
     assert at == len(text)
 
 
 def test_word_waits_only_as_long_as_it_can_still_come() -> None:
     """A word that comes in pieces is read; as soon as it cannot come nothing is."""
     reader = Reader()
-    assert _read(["<", "to", "ol>x"], reader.word("<tool>", "<b>"), reader) == "<tool>"
-    assert reader.kept == "<tool>"
+    assert _read(["<", "to", "ol>x"], reader.read_word("<tool>", "<b>"), reader) == "<tool>"
+    assert reader.consumed == "<tool>"
     reader = Reader()
-    assert _read(["<", "tx", "never"], reader.word("<tool>", "<b>"), reader) == ""
-    assert reader.kept == ""
+    assert _read(["<", "tx", "never"], reader.read_word("<tool>", "<b>"), reader) == ""
+    assert reader.consumed == ""
     reader = Reader()
-    assert _read(["<to"], reader.word("<tool>"), reader) == ""
+    assert _read(["<to"], reader.read_word("<tool>"), reader) == ""
 
 
 def test_run_goes_on_over_pieces() -> None:
     """All white space is read, and what follows is not."""
     reader = Reader()
-    assert _read([" ", "\n ", "  x"], reader.run(SPACE), reader) == " \n   "
+    assert _read([" ", "\n ", "  x"], reader.read_run(SPACE), reader) == " \n   "
     assert _read([], reader.peek(), reader) == "x"
 
 
 def test_text_is_read_up_to_a_word() -> None:
     """What only begins like the word belongs to the text; without the word there is nothing."""
     reader = Reader()
-    assert _read(["a<", "/b<</", "p>c"], reader.until("</p>"), reader) == "a</b<"
+    assert _read(["a<", "/b<</", "p>c"], reader.read_until("</p>"), reader) == "a</b<"
     reader = Reader()
-    assert _read(["a</", "p"], reader.until("</p>"), reader) is None
+    assert _read(["a</", "p"], reader.read_until("</p>"), reader) is None
     assert reader.is_at_end
 
 
@@ -85,11 +85,11 @@ def test_what_was_read_is_kept_until_it_is_forgotten() -> None:
     reader.feed("abc def")
     reader.take(re.compile("[a-c]+"))
     reader.take_one()
-    assert reader.kept == "abc "
-    reader.forget()
+    assert reader.consumed == "abc "
+    reader.discard()
     reader.take_one()
     reader.take_all()
-    assert reader.kept == "def"
+    assert reader.consumed == "def"
     assert not reader.is_at_end
     reader.end()
     assert reader.is_at_end

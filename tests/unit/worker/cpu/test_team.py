@@ -18,10 +18,10 @@ from llmd.worker.cpu.team import (
     LAST_PAUSE_S,
     TRIAL_S,
     WINDOW_S,
-    Headcount,
     Team,
-    assemble,
+    ThreadCount,
     leave_core,
+    set_up_threads,
 )
 
 START = Start(
@@ -39,66 +39,66 @@ START = Start(
 
 def test_no_thread_waits_and_all_go_on() -> None:
     """A quiet machine changes nothing."""
-    headcount = Headcount(4)
+    thread_count = ThreadCount(4)
     for _ in range(100):
-        headcount.note(WINDOW_S, 0)
-    assert headcount.now == 4
+        thread_count.update(WINDOW_S, 0)
+    assert thread_count.num_threads == 4
 
 
 def test_as_many_fewer_compute_as_waited() -> None:
     """Two of four cores are taken: two threads are left."""
-    headcount = Headcount(4)
-    headcount.note(WINDOW_S, 2)
-    assert headcount.now == 2
+    thread_count = ThreadCount(4)
+    thread_count.update(WINDOW_S, 2)
+    assert thread_count.num_threads == 2
 
 
 def test_one_thread_always_computes() -> None:
     """When all wait there is still one."""
-    headcount = Headcount(2)
-    headcount.note(WINDOW_S, 2)
-    headcount.note(WINDOW_S, 1)
-    assert headcount.now == 1
+    thread_count = ThreadCount(2)
+    thread_count.update(WINDOW_S, 2)
+    thread_count.update(WINDOW_S, 1)
+    assert thread_count.num_threads == 1
 
 
 def test_all_are_tried_again_after_a_pause_and_stay_when_nobody_waits() -> None:
     """The neighbour has gone."""
-    headcount = Headcount(2)
-    headcount.note(WINDOW_S, 1)
-    headcount.note(FIRST_PAUSE_S, 0)
-    assert (headcount.now, headcount.window_s) == (2, TRIAL_S)
-    headcount.note(TRIAL_S, 0)
-    assert (headcount.now, headcount.window_s) == (2, WINDOW_S)
+    thread_count = ThreadCount(2)
+    thread_count.update(WINDOW_S, 1)
+    thread_count.update(FIRST_PAUSE_S, 0)
+    assert (thread_count.num_threads, thread_count.window_s) == (2, TRIAL_S)
+    thread_count.update(TRIAL_S, 0)
+    assert (thread_count.num_threads, thread_count.window_s) == (2, WINDOW_S)
 
 
 def test_failed_trials_come_less_often_up_to_a_limit() -> None:
     """The neighbour stays: what is lost by trying is little."""
-    headcount = Headcount(2)
-    headcount.note(WINDOW_S, 1)
+    thread_count = ThreadCount(2)
+    thread_count.update(WINDOW_S, 1)
     pauses = []
     for _ in range(6):
         num_steps = 0
-        while headcount.now == 1:
-            headcount.note(0.125, 0)
+        while thread_count.num_threads == 1:
+            thread_count.update(0.125, 0)
             num_steps += 1
         pauses.append(num_steps * 0.125)
-        headcount.note(TRIAL_S, 1)
+        thread_count.update(TRIAL_S, 1)
     assert pauses == [0.5, 1.0, 2.0, LAST_PAUSE_S, LAST_PAUSE_S, LAST_PAUSE_S]
 
 
 @given(
-    most=st.integers(1, 64),
+    max_threads=st.integers(1, 64),
     notes=st.lists(st.tuples(st.floats(0.01, 3.0), st.integers(0, 64)), max_size=60),
 )
 def test_there_is_always_one_and_never_more_than_all(
-    most: int, notes: list[tuple[float, int]]
+    max_threads: int, notes: list[tuple[float, int]]
 ) -> None:
     """Whatever the neighbours do; and soon after they stop, all compute again."""
-    headcount = Headcount(most)
+    thread_count = ThreadCount(max_threads)
     for busy_s, num_waiting in notes:
-        headcount.note(busy_s, num_waiting)
-        assert 1 <= headcount.now <= most
-    headcount.note(LAST_PAUSE_S, 0)
-    assert headcount.now == most
+        thread_count.update(busy_s, num_waiting)
+        assert 1 <= thread_count.num_threads <= max_threads
+    thread_count.update(LAST_PAUSE_S, 0)
+    assert thread_count.num_threads == max_threads
 
 
 def test_the_kernels_count_of_waiting_decides(
@@ -117,14 +117,14 @@ def test_the_kernels_count_of_waiting_decides(
 
     sizes: list[int] = []
     wait(first=3.0, second=3.0)
-    watched = Team(2, sizes.append)
+    thread_team = Team(2, sizes.append)
     wait(first=0.0, second=0.1 * WINDOW_S)
-    watched.note(WINDOW_S)
+    thread_team.update(WINDOW_S)
     assert sizes == []
     wait(first=0.0, second=0.34 * WINDOW_S)
-    watched.note(WINDOW_S / 2)
+    thread_team.update(WINDOW_S / 2)
     assert sizes == []
-    watched.note(WINDOW_S / 2)
+    thread_team.update(WINDOW_S / 2)
     assert sizes == [1]
 
 
@@ -135,8 +135,8 @@ def test_a_kernel_that_does_not_count_changes_nothing(
     monkeypatch.setattr(team, "_TASKS", tmp_path)
     (tmp_path / "1").mkdir()
     sizes: list[int] = []
-    watched = Team(2, sizes.append)
-    watched.note(2 * WINDOW_S)
+    thread_team = Team(2, sizes.append)
+    thread_team.update(2 * WINDOW_S)
     assert sizes == []
 
 
@@ -157,7 +157,7 @@ def test_as_many_threads_as_cores_are_bound_to_them(
     variables: Callable[[], dict[str, str]],
 ) -> None:
     """The default; and what was 0 is counted now, as long as it can be."""
-    start = assemble(START)
+    start = set_up_threads(START)
     assert (start.num_threads, start.num_threads_batch) == (4, 4)
     assert variables() == {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
 
@@ -166,7 +166,7 @@ def test_fewer_threads_than_cores_may_go_where_there_is_room(
     variables: Callable[[], dict[str, str]],
 ) -> None:
     """Bound ones could not leave a core that a neighbour takes."""
-    start = assemble(msgspec.structs.replace(START, num_threads=2, num_threads_batch=3))
+    start = set_up_threads(msgspec.structs.replace(START, num_threads=2, num_threads_batch=3))
     assert (start.num_threads, start.num_threads_batch) == (2, 3)
     assert variables() == {}
 
@@ -180,7 +180,7 @@ def test_where_binding_is_forbidden_nothing_is_bound(
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    assemble(START)
+    set_up_threads(START)
     assert variables() == {}
     leave_core()
 
@@ -191,5 +191,5 @@ def test_who_sets_where_threads_run_means_it(
 ) -> None:
     """What the environment says of the OpenMP runtime is left alone."""
     monkeypatch.setenv(name, "false")
-    assemble(START)
+    set_up_threads(START)
     assert variables() == {name: "false"}

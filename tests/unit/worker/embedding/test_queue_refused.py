@@ -11,9 +11,9 @@ import pytest
 from llmd.engine.protocol import Embedded, Event, Part, Refused
 from llmd.errors import EngineFailed, InvalidField
 from llmd.worker.embedding import queue
-from llmd.worker.embedding.queue import CHARS_A_STEP, EmbedQueue
+from llmd.worker.embedding.queue import MAX_CHARS_PER_STEP, EmbedQueue
 from llmd.worker.llama.vocabulary import Vocabulary
-from tests.support.fake_embedder import FakeBackend, House
+from tests.support.fake_embedder import FakeBackend, QueueHarness
 
 
 @pytest.mark.parametrize(
@@ -28,57 +28,57 @@ from tests.support.fake_embedder import FakeBackend, House
 )
 def test_what_cannot_be_embedded_is_refused(inputs: list[str | list[int]], message: str) -> None:
     """With the place of the fault, and the other jobs go on."""
-    house = House()
-    house.queue.submit(1, ["before"])
-    house.queue.submit(2, inputs)
-    house.queue.submit(3, ["after"])
-    house.run()
-    assert house.refused(2).message == message
-    house.check(1, ["before"])
-    house.check(3, ["after"])
+    harness = QueueHarness()
+    harness.queue.submit(1, ["before"])
+    harness.queue.submit(2, inputs)
+    harness.queue.submit(3, ["after"])
+    harness.run()
+    assert harness.refused(2).message == message
+    harness.check(1, ["before"])
+    harness.check(3, ["after"])
 
 
 @pytest.mark.parametrize("raw", ["x" * 64, [4] * 65])
 def test_too_long_an_input_is_refused_with_both_numbers(raw: str | list[int]) -> None:
     """How many tokens it has, and how many the model takes; one fewer is taken."""
-    house = House()
-    house.queue.submit(1, ["a", raw])
-    house.queue.submit(2, [raw[1:]])
-    house.run()
-    refused = house.refused(1)
+    harness = QueueHarness()
+    harness.queue.submit(1, ["a", raw])
+    harness.queue.submit(2, [raw[1:]])
+    harness.run()
+    refused = harness.refused(1)
     assert refused.message == "input[1] has 65 tokens, but the model takes 64: shorten it"
     assert (refused.num_prompt_tokens, refused.num_context_tokens) == (65, 64)
-    house.check(2, [raw[1:]])
+    harness.check(2, [raw[1:]])
 
 
 def test_a_far_too_long_text_is_refused_by_its_beginning() -> None:
     """To read all of it would hold up all others."""
-    house = House()
-    house.queue.submit(1, ["x" * 10_000_000])
-    house.run()
-    assert house.refused(1).message.startswith("the input has more than ")
-    assert house.backend.num_read < 10_000
+    harness = QueueHarness()
+    harness.queue.submit(1, ["x" * 10_000_000])
+    harness.run()
+    assert harness.refused(1).message.startswith("the input has more than ")
+    assert harness.backend.num_read < 10_000
 
 
 def test_a_step_reads_no_more_than_a_little() -> None:
     """A large job is read over many steps, and a small one that comes later before its end."""
-    house = House(FakeBackend(max_input_tokens=CHARS_A_STEP))
-    house.queue.submit(1, ["x" * (CHARS_A_STEP // 4)] * 40)
-    house.queue.step()
-    house.queue.submit(2, ["small"])
-    house.steps_until(lambda: house.end(2))
-    assert house.backend.num_read < 4 * CHARS_A_STEP
-    assert house.queue.num_jobs == 1
+    harness = QueueHarness(FakeBackend(max_input_tokens=MAX_CHARS_PER_STEP))
+    harness.queue.submit(1, ["x" * (MAX_CHARS_PER_STEP // 4)] * 40)
+    harness.queue.step()
+    harness.queue.submit(2, ["small"])
+    harness.steps_until(lambda: harness.end(2))
+    assert harness.backend.num_read < 4 * MAX_CHARS_PER_STEP
+    assert harness.queue.num_jobs == 1
 
 
 def test_the_backend_is_made_for_the_first_job_and_once() -> None:
     """A model that nobody embeds with takes no memory for it."""
-    house = House()
-    assert house.num_made == 0
-    house.queue.submit(1, ["a"])
-    house.queue.submit(2, ["b"])
-    house.run()
-    assert house.num_made == 1
+    harness = QueueHarness()
+    assert harness.num_made == 0
+    harness.queue.submit(1, ["a"])
+    harness.queue.submit(2, ["b"])
+    harness.run()
+    assert harness.num_made == 1
 
 
 def test_a_model_that_cannot_embed_refuses() -> None:
@@ -105,31 +105,31 @@ def test_a_model_that_cannot_embed_refuses() -> None:
 
 def test_no_vector_of_infinities_is_sent() -> None:
     """JSON has no way to write it. The other inputs of the job in that run do no harm."""
-    house = House()
-    house.backend.spoils = True
-    house.queue.submit(1, ["a", "b", "c"])
-    house.run()
-    assert "no usable vector" in house.refused(1).message
-    house.backend.spoils = False
-    house.queue.submit(2, ["a"])
-    house.run()
-    house.check(2, ["a"])
+    harness = QueueHarness()
+    harness.backend.spoils = True
+    harness.queue.submit(1, ["a", "b", "c"])
+    harness.run()
+    assert "no usable vector" in harness.refused(1).message
+    harness.backend.spoils = False
+    harness.queue.submit(2, ["a"])
+    harness.run()
+    harness.check(2, ["a"])
 
 
 def test_vectors_fit_into_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job of too many is refused, and of many jobs no more end in a step than fit."""
     monkeypatch.setattr(queue, "MAX_VECTORS_BYTES", 3 * 16)
-    house = House()
-    house.queue.submit(1, ["a"] * 4)
-    assert house.refused(1).message == "there are 4 inputs, but one request may have 3"
+    harness = QueueHarness()
+    harness.queue.submit(1, ["a"] * 4)
+    assert harness.refused(1).message == "there are 4 inputs, but one request may have 3"
     for job_id, num_inputs in ((2, 1), (3, 1), (4, 1), (5, 3)):
-        house.queue.submit(job_id, [[7]] * num_inputs)
+        harness.queue.submit(job_id, [[7]] * num_inputs)
     ended: list[list[int]] = []
-    while house.queue.has_work:
-        num_before = len(house.events)
-        house.queue.step()
+    while harness.queue.has_work:
+        num_before = len(harness.events)
+        harness.queue.step()
         ended.append(
-            [event.id for event in house.events[num_before:] if isinstance(event, Embedded)]
+            [event.id for event in harness.events[num_before:] if isinstance(event, Embedded)]
         )
     assert ended == [[2, 3, 4], [5]]
 

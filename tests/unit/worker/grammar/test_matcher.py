@@ -129,7 +129,9 @@ def test_no_special_token_is_text() -> None:
 
 def test_no_token_that_ends_an_answer_is_text() -> None:
     """Though some files do not say that it is special: the JSON would be cut off."""
-    matcher = grammars(Bytes(ends_are_special=False)).of_constraint(JsonSchema('{"type":"string"}'))
+    matcher = grammars(Bytes(ends_are_special=False)).compile_constraint(
+        JsonSchema('{"type":"string"}')
+    )
     walk = Walk(matcher)
     assert walk.say('"a')
     assert not walk.allowed() & {SPECIAL, END, OTHER_END}
@@ -167,7 +169,7 @@ def test_the_vocabulary_is_read_once_and_only_when_it_is_needed() -> None:
     compiler = grammars(vocabulary)
     assert vocabulary.num_read == 0
     for _ in range(2):
-        compiler.of_constraint(JsonSchema("{}"))
+        compiler.compile_constraint(JsonSchema("{}"))
     assert vocabulary.num_read == 1
 
 

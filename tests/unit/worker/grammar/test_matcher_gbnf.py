@@ -143,7 +143,7 @@ def test_a_grammar_of_letters_that_the_model_has_not_is_refused() -> None:
         def all_spellings(self) -> list[bytes]:
             return [b"" if raw in {b"x", b"z"} else raw for raw in super().all_spellings()]
 
-    walk = Walk(grammars(Poor()).of_constraint(Grammar('root ::= "a" [xz]')))
+    walk = Walk(grammars(Poor()).compile_constraint(Grammar('root ::= "a" [xz]')))
     assert walk.say("a")
     assert refusal(walk.matcher.mask).param == "grammar"
 
@@ -190,7 +190,7 @@ def _walk(
         max_tokens=9,
         constraint=constraint,
     )
-    matcher = GRAMMARS.of_request(request, syntax, is_thinking=is_thinking)
+    matcher = GRAMMARS.compile_request(request, syntax, is_thinking=is_thinking)
     return None if matcher is None else Walk(matcher)
 
 
@@ -277,7 +277,7 @@ def test_a_constraint_counts_before_tools() -> None:
 
 def test_a_thought_that_was_begun_comes_to_its_end_before_a_call() -> None:
     """The prompt has opened it."""
-    syntax = replace(HERMES, thought_open="<think>", thought_close="</think>")
+    syntax = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
     walk = _walk(_tools(INTEGER), syntax=syntax, is_thinking=True)
     assert walk is not None
     assert walk.say("Hm.</think>\n\n" + CALL)

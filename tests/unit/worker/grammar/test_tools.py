@@ -73,13 +73,13 @@ def test_every_answer_that_a_grammar_allows_is_calls_of_the_tools(
 ) -> None:
     """Whatever the model chooses: it calls a tool where it must, with arguments that are valid."""
     if is_thinking:
-        syntax = replace(syntax, thought_open="<think>", thought_close="</think>")
+        syntax = replace(syntax, thought_start_marker="<think>", thought_end_marker="</think>")
     tools = tools_of(*names, required=required, parallel=parallel)
     walk = walk_of(tools, syntax, has_special=has_special, is_thinking=is_thinking)
     begins_call = required
     if not required and random.random() < 0.8:
         thought = "Hm </thi</think>" if is_thinking else ""
-        begins_call = walk.add(f"{thought}Let me [TOOL see. {syntax.call_open}")
+        begins_call = walk.add(f"{thought}Let me [TOOL see. {syntax.call_start_marker}")
         assert begins_call
     if not _wander(walk, random, 100):
         return

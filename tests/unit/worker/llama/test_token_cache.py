@@ -5,7 +5,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.worker.llama.token_cache import CHARS_BESIDE, TokenCache
+from llmd.worker.llama.token_cache import CHARS_PER_ENTRY, TokenCache
 
 
 class Tokeniser:
@@ -45,7 +45,7 @@ def test_forgotten_owner_leaves_no_text() -> None:
     cache.tokens("ann", "mine")
     cache.tokens("bob", "his")
     cache.forget("ann")
-    assert cache.num_chars == CHARS_BESIDE + len("his")
+    assert cache.num_chars == CHARS_PER_ENTRY + len("his")
     cache.tokens("ann", "mine")
     cache.tokens("bob", "his")
     assert tokenise.asked == ["mine", "his", "mine"]
@@ -54,7 +54,7 @@ def test_forgotten_owner_leaves_no_text() -> None:
 def test_text_longest_unused_goes_first() -> None:
     """One that is asked for again is young again; one too long for all of them is not kept."""
     tokenise = Tokeniser()
-    cache = TokenCache(tokenise, max_chars=2 * (CHARS_BESIDE + 3))
+    cache = TokenCache(tokenise, max_chars=2 * (CHARS_PER_ENTRY + 3))
     for text in ("abc", "def", "abc", "ghi", "x" * 90, "abc"):
         cache.tokens("ann", text)
     assert tokenise.asked == ["abc", "def", "ghi", "x" * 90]

@@ -6,8 +6,8 @@ import pytest
 
 from llmd.engine.protocol import Call, CallDelta, Message, Tool, Tools
 from llmd.errors import InvalidField
-from llmd.worker.answer.parser import OutputParser
-from llmd.worker.prompt.tool_prompt import generic, template_messages, template_tools
+from llmd.worker.answer.parser import AnswerParser
+from llmd.worker.prompt.tool_prompt import plain_messages, template_messages, template_tools
 from llmd.worker.syntax import HERMES
 
 SCHEMA = '{"type": "object", "properties": {"city": {"type": "string"}}}'
@@ -31,7 +31,7 @@ def _result(content: str, turn: int = -1) -> Message:
 def test_tools_are_described_at_the_end_of_the_system_message() -> None:
     """The system message that is there goes on with a line of JSON for each tool."""
     system = Message(role="system", content="Be brief.")
-    first, *others = generic([system, USER], TOOLS)
+    first, *others = plain_messages([system, USER], TOOLS)
     assert others == [USER]
     assert first.role == "system"
     assert first.content.startswith("Be brief.\n\n")
@@ -42,24 +42,24 @@ def test_tools_are_described_at_the_end_of_the_system_message() -> None:
 
 def test_system_message_is_made_where_there_is_none() -> None:
     """It comes first, belongs to no turn, and says the same as one that was there and empty."""
-    made, *others = generic([USER], TOOLS)
+    made, *others = plain_messages([USER], TOOLS)
     assert others == [USER]
     assert (made.role, made.turn) == ("system", -1)
-    assert generic([Message(role="system", content=""), USER], TOOLS) == [made, USER]
+    assert plain_messages([Message(role="system", content=""), USER], TOOLS) == [made, USER]
 
 
 @pytest.mark.parametrize("required", [False, True])
 def test_description_depends_on_nothing_but_the_tools(*, required: bool) -> None:
     """Whatever a request asks for, its prompt begins the same, so that its KV is reused."""
     other = Tools(tools=TOOLS.tools, required=required, parallel=not required)
-    assert generic([USER], other)[0] == generic([USER], TOOLS)[0]
+    assert plain_messages([USER], other)[0] == plain_messages([USER], TOOLS)[0]
 
 
 def test_example_in_the_description_is_in_the_form_that_is_parsed() -> None:
     """The prompt shows a call as the parser of answers reads it."""
-    text = generic([USER], TOOLS)[0].content
-    example = text[text.index(HERMES.call_open) : text.index(HERMES.call_close)]
-    parser = OutputParser(
+    text = plain_messages([USER], TOOLS)[0].content
+    example = text[text.index(HERMES.call_start_marker) : text.index(HERMES.call_end_marker)]
+    parser = AnswerParser(
         HERMES, request_id=1, tools=Tools(tools=[Tool(name="the tool's name")]), is_thinking=False
     )
     assert CallDelta(id=1, index=0, name="the tool's name") in parser.push(example)
@@ -68,7 +68,7 @@ def test_example_in_the_description_is_in_the_form_that_is_parsed() -> None:
 def test_old_calls_are_text_as_the_model_wrote_it() -> None:
     """A call's arguments stand in the text letter by letter, after what was said before it."""
     message = Message(role="assistant", content="Let me see.", turn=1, calls=[_call(), _call("")])
-    (plain,) = generic([message], None)
+    (plain,) = plain_messages([message], None)
     assert plain == Message(
         role="assistant",
         content=(
@@ -78,14 +78,14 @@ def test_old_calls_are_text_as_the_model_wrote_it() -> None:
         ),
         turn=1,
     )
-    (plain,) = generic([Message(role="assistant", content="", calls=[_call()])], None)
+    (plain,) = plain_messages([Message(role="assistant", content="", calls=[_call()])], None)
     assert plain.content.startswith("<tool_call>\n")
 
 
 def test_results_are_messages_of_the_user_one_for_all_that_follow_each_other() -> None:
     """Templates want users and assistants to take turns: results of one turn are one message."""
     messages = [_result("20°", 1), _result("21°", 1), USER, _result("22°", 3), _result("23°", 4)]
-    assert generic(messages, None) == [
+    assert plain_messages(messages, None) == [
         Message(
             role="user",
             content=(
@@ -102,7 +102,7 @@ def test_results_are_messages_of_the_user_one_for_all_that_follow_each_other() -
 def test_messages_without_tools_stay_as_they_are() -> None:
     """Without tools, calls and results nothing is changed."""
     messages = [Message(role="system", content="Be brief."), USER]
-    assert generic(messages, None) == messages
+    assert plain_messages(messages, None) == messages
 
 
 # For templates that know tools
@@ -185,4 +185,4 @@ def test_tools_have_the_form_of_openai() -> None:
 def test_tool_whose_parameters_are_no_schema_is_refused() -> None:
     """The error names the tool."""
     with pytest.raises(InvalidField, match="the tool f "):
-        generic([USER], Tools(tools=[Tool(name="f", parameters="5")]))
+        plain_messages([USER], Tools(tools=[Tool(name="f", parameters="5")]))
