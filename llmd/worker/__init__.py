@@ -1,1 +1,1 @@
-"""The child process that runs one model: scheduler, slots and llama.cpp."""
+"""The child process that runs one model with llama.cpp."""

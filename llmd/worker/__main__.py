@@ -1,4 +1,4 @@
-"""Run a worker: ``python -m llmd.worker DESCRIPTOR``, started by `llmd.engine.supervisor`."""
+"""Run a worker as ``python -m llmd.worker DESCRIPTOR``. `llmd.engine.supervisor` starts it."""
 
 import sys
 

@@ -1,6 +1,7 @@
-"""The worker process: one model, no database, no keys, no network.
+"""The worker process, which runs one model without database, keys or network.
 
-It talks to the daemon over a socket pair whose descriptor is its argument, and ends with it.
+The worker talks to the daemon over a socket pair. Its only argument is the descriptor of its own
+end. It exits when the daemon closes the other end.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from llmd.worker.cpu.variants import check_processor
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 500
-"""When memory runs out the kernel shall take the worker, never the daemon with its store."""
+"""Added to the worker's OOM score, so that the kernel kills the worker and not the daemon."""
 
 
 def main() -> int:
-    """Run a worker on the descriptor named by the first argument."""
-    # A signal to the whole process group is the daemon's to handle: it drains first.
+    """Run a worker on the descriptor in the first argument, and return its exit status."""
+    # On a signal to the whole process group the daemon drains first, and needs the worker for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
-    # A short call must not wait 5 ms for the GIL because the reader thread holds it.
+    # By default a call of 0.1 ms may wait 5 ms for the GIL while the reader thread holds it.
     sys.setswitchinterval(0.0005)
     sock = socket.socket(fileno=int(sys.argv[1]))
     start = receive_command(sock)
     if not isinstance(start, Start):
         return 1
     try:
-        # First of all: what is imported next has native code that an older one cannot run.
+        # Check before the next import: it loads native code that crashes an older processor.
         check_processor()
         from llmd.worker.loop import Worker
 
@@ -48,11 +49,11 @@ def main() -> int:
         return 1
     except OSError:
         return 1
-    # All that is loaded stays to the end: to look through it again and again would be for nothing.
+    # What is loaded now stays until exit, so the garbage collector need not scan it again.
     gc.freeze()
     try:
         worker.run()
     except OSError:
-        # The daemon is gone in the middle of a step.
+        # The daemon exited during a step.
         return 1
     return 0

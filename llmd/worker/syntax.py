@@ -1,4 +1,4 @@
-"""How families of models write tool calls and thoughts in their answers."""
+"""The syntax in which each family of models writes tool calls and thoughts."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from dataclasses import dataclass, replace
 
 
 class CallFormat(enum.Enum):
-    """What a tool call consists of. ``f`` is the tool's name."""
+    """How a tool call is written. In the descriptions, ``f`` is the tool's name."""
 
     TAGGED_JSON = "tagged_json"
-    """Between two markers ``{"name": "f", "arguments": {…}}``."""
+    """``{"name": "f", "arguments": {…}}`` between two markers."""
 
     JSON_LIST = "json_list"
-    """After one marker a list of such objects: all the calls of an answer."""
+    """One marker, then a list of such objects with all calls of the answer."""
 
     NAME_AND_JSON = "name_and_json"
-    """After the marker ``f[ARGS]{…}``."""
+    """A marker, then ``f[ARGS]{…}``."""
 
     BARE_JSON = "bare_json"
-    """Such an object as the whole answer: its marker may be missing."""
+    """``{"name": "f", "parameters": {…}}`` as the whole answer, with or without a marker."""
 
     XML = "xml"
-    """Between two markers ``<function=f>``, with a ``<parameter=…>`` for each argument."""
+    """``<function=f>`` with a ``<parameter=…>`` for each argument, between two markers."""
 
 
 @dataclass(frozen=True)
 class Syntax:
-    """How one family of models writes.
+    """The syntax of one family of models.
 
-    `arguments` is the key of a call's arguments. The markers of thoughts are empty where there
-    are none; those of calls may be, as any marker, a special token of the model.
+    Any marker may be a special token of the model or plain text. An end marker is empty if calls
+    have none; both markers of thoughts are empty if the model does not think.
     """
 
     call_format: CallFormat
     call_start_marker: str
     call_end_marker: str = ""
     arguments_key: str = "arguments"
+    """Key of the arguments in the JSON object of a call."""
     thought_start_marker: str = ""
     thought_end_marker: str = ""
 
@@ -46,27 +47,27 @@ class Syntax:
         return bool(self.thought_start_marker)
 
     def opens_thought(self, prompt: str) -> bool:
-        """Tell from the end of a prompt whether the answer to it begins within a thought."""
+        """Return whether a prompt ends with an open thought, so that the answer continues it."""
         return self.thinks and prompt.rstrip().endswith(self.thought_start_marker)
 
 
 ARGUMENTS_MARKER = "[ARGS]"
-"""What stands between name and arguments in the form `NAMED`."""
+"""Marker between name and arguments in the format `NAME_AND_JSON`."""
 
 CALL_ID_MARKER = "[CALL_ID]"
-"""What some models of that form write between the two, followed by an id of their own."""
+"""Marker that some models write after the name, followed by an id that they make up."""
 
 HERMES = Syntax(CallFormat.TAGGED_JSON, "<tool_call>", "</tool_call>")
-"""Hermes, Qwen, SmolLM3; and every model whose template knows no tools: the prompt says how."""
+"""Hermes, Qwen, SmolLM3, and each model whose template has no tools: the prompt explains it."""
 
 MISTRAL = Syntax(CallFormat.JSON_LIST, "[TOOL_CALLS]")
-"""Mistral's models with tools, at first."""
+"""Mistral's earlier models with tools."""
 
 MISTRAL_NAMED = Syntax(CallFormat.NAME_AND_JSON, "[TOOL_CALLS]")
-"""Mistral's models later."""
+"""Mistral's later models."""
 
 LLAMA3 = Syntax(CallFormat.BARE_JSON, "<|python_tag|>", arguments_key="parameters")
-"""Llama from 3.1."""
+"""Llama from version 3.1 on."""
 
 QWEN3_CODER = Syntax(CallFormat.XML, "<tool_call>", "</tool_call>")
 """Qwen3-Coder."""
@@ -75,10 +76,7 @@ _THOUGHT_MARKERS = (("[THINK]", "[/THINK]"), ("<think>", "</think>"))
 
 
 def has_known_call_format(template: str) -> bool:
-    """Tell whether a template that knows tools has calls written in one of these forms.
-
-    GLM's have Hermes' markers with something else between them.
-    """
+    """Return whether a template with tools writes calls in one of the formats above."""
     markers = (
         HERMES.call_start_marker,
         MISTRAL.call_start_marker,
@@ -86,20 +84,22 @@ def has_known_call_format(template: str) -> bool:
         "<function=",
     )
     is_llama = "ipython" in template and '"parameters"' in template
+    # GLM's templates write something else between the markers of Hermes.
     return (any(marker in template for marker in markers) or is_llama) and (
         "<arg_key>" not in template
     )
 
 
 def detect_syntax(template: str | None, *, knows_tools: bool) -> Syntax:
-    """Return how a model writes, by the source of its chat template.
+    """Return the syntax of a model, detected from the source of its chat template.
 
-    A model whose template `knows_tools` in a form that is none of these is bound to `HERMES`.
+    The result is `HERMES` for a model whose template does not know tools, and for one whose
+    format of calls is unknown.
     """
     source = template or ""
     syntax = _call_syntax(source) if knows_tools else HERMES
     for opening, closing in _THOUGHT_MARKERS:
-        # Some templates only take thoughts out of old answers: they name the end alone.
+        # Some templates only remove thoughts from old answers, and contain the end marker alone.
         if opening in source or closing in source:
             return replace(syntax, thought_start_marker=opening, thought_end_marker=closing)
     return syntax

@@ -1,4 +1,4 @@
-"""What the JSON schema of a tool's parameters says."""
+"""Read the JSON schema of a tool's parameters."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from llmd.errors import InvalidField
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:
-    """Return a tool's schema. Raise `InvalidField` when it is no JSON object."""
+    """Return the schema of a tool's parameters. Raise `InvalidField` if it is no JSON object."""
     try:
         schema = json.loads(tool.parameters)
     except (ValueError, RecursionError):
         schema = None
     if not isinstance(schema, dict):
         raise InvalidField(
-            f"the parameters of the tool {tool.name} are no JSON object", param="tools"
+            f"the parameters of the tool {tool.name} are not a JSON object: give a JSON schema",
+            param="tools",
         )
     return schema
 
 
 def properties_of(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schemas of an object's properties by name: none where the schema names none."""
+    """Return the schemas of an object's properties by name, or {} if the schema has none."""
     properties = schema.get("properties")
     return properties if isinstance(properties, dict) else {}
 
 
 def types_of(schema: Any) -> set[str]:
-    """Return the JSON types that a schema admits, as far as it says so; none if it does not."""
+    """Return the JSON types that a schema declares, or an empty set if it declares none."""
     if not isinstance(schema, dict):
         return set()
     declared = schema.get("type")

@@ -1,1 +1,1 @@
-"""From tokens to text, thoughts and tool calls."""
+"""Turn the tokens of an answer into text, thoughts and tool calls."""

@@ -1,4 +1,4 @@
-"""Read the tool calls of an answer, in whichever of the known forms the model writes them."""
+"""Parse the tool calls of an answer, in any of the known formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmd.worker.syntax import ARGUMENTS_MARKER, CALL_ID_MARKER, CallFormat, Syn
 from llmd.worker.tool_schema import parameters_of, properties_of, type_of, types_of
 
 FUNCTION_MARKER = "<function="
-"""What a call of the form `CallFormat.XML` may begin with at once."""
+"""A call in the format `CallFormat.XML` may begin with this text, without its start marker."""
 
 _PARAMETER_MARKER = "<parameter="
 _PARAMETER_END = "</parameter>"
@@ -31,14 +31,14 @@ _OTHER_KEYS = {"id", "type"}
 
 
 class NotACall(Exception):
-    """What was read is no call of the request's tools."""
+    """The text read is not a call of one of the request's tools."""
 
 
 class CallParser:
-    """Read calls: of each its index and name, then its arguments as they come, go to `found`.
+    """Parse calls, and report each one's name to `on_call` and its arguments to `on_arguments`.
 
-    Only a call of one of the tools is one. It is begun as soon as its name is certain and its
-    arguments have begun, and from then on nothing undoes it.
+    Both callbacks get the index of the call first. Only calls of the given tools are reported. A
+    call begins when its name is certain and its arguments have begun. It is never taken back.
     """
 
     def __init__(
@@ -60,9 +60,10 @@ class CallParser:
         self.is_begun = False
 
     def read(self, marker: str) -> Waiting[None]:
-        """Read what comes after a marker, white space behind it too.
+        """Read the call or calls behind a marker, and the white space behind them.
 
-        Raise `NotACall` as soon as it is none; the reader keeps what is not part of a call.
+        Raise `NotACall` as soon as the text is not a call. The reader's consumed text is then the
+        text that belongs to no call.
         """
         reader = self._reader
         self.is_begun = False
@@ -101,7 +102,7 @@ class CallParser:
         yield from reader.read_word("]")
 
     def _object(self) -> Waiting[None]:
-        """Read ``{"name": …, "arguments": …}``, in any order, perhaps with further members."""
+        """Read ``{"name": …, "arguments": …}``, in any order and with further members."""
         reader = self._reader
         self.is_begun = False
         name: str | None = None
@@ -134,7 +135,7 @@ class CallParser:
         reader.discard()
 
     def _open_object(self) -> Waiting[bool]:
-        """Read the beginning of an object; return whether it has members."""
+        """Read the opening brace of an object; return whether the object has members."""
         reader = self._reader
         yield from self._expect("{")
         yield from reader.read_run(SPACE)
@@ -150,12 +151,12 @@ class CallParser:
         return key
 
     def _close_member(self) -> Waiting[bool]:
-        """Read what follows a member; return whether there is another."""
+        """Read the comma or brace behind a member; return whether another member follows."""
         yield from self._reader.read_run(SPACE)
         mark = yield from self._reader.read_word(",", "}")
         if not mark and not self.is_begun:
             raise NotACall
-        # Small models forget the bracket behind the arguments, which does no harm.
+        # Small models sometimes forget the closing brace. Accept the call without it.
         return mark == ","
 
     def _name_and_json(self) -> Waiting[None]:
@@ -170,7 +171,7 @@ class CallParser:
         yield from self._stream(name)
 
     def _function(self) -> Waiting[None]:
-        """Read the rest of a ``<function=``; it is a call only when it is whole."""
+        """Read the rest of a ``<function=``, which is a call only if it is complete."""
         reader = self._reader
         name = self._known_name((yield from self._tag()))
         properties = self._properties.get(name, {})
@@ -186,7 +187,7 @@ class CallParser:
             text = yield from reader.read_until(_PARAMETER_END)
             if text is None:
                 raise NotACall
-            # One line end on either side belongs to the form.
+            # One line end on either side belongs to the format, not to the value.
             text = text.removeprefix("\n").removesuffix("\n")
             arguments[key] = _to_json(text, properties.get(key))
         self._begin(name)
@@ -236,6 +237,7 @@ class CallParser:
             raise NotACall
 
     def _known_name(self, name: str | None) -> str:
+        """Return the name of a tool. Raise `NotACall` if no tool has this name."""
         return name if name in self._names and name is not None else _fail()
 
     def _begin(self, name: str) -> None:
@@ -253,7 +255,7 @@ def _fail() -> NoReturn:
 
 
 def _to_json(text: str, schema: Any) -> str:
-    """Return a value that was written as plain text as JSON, by what its schema declares."""
+    """Return a value that was written as plain text as JSON, as its schema declares it."""
     types = types_of(schema)
     try:
         value = json.loads(text, parse_constant=lambda _: _fail())

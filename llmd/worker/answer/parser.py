@@ -1,4 +1,4 @@
-"""Tell thoughts, text and tool calls in an answer from each other, as the answer comes."""
+"""Separate thoughts, text and tool calls of an answer while it is generated."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NEWLINES = re.compile(r"\n+")
 
 
 class AnswerParser:
-    """Parse one answer, of which only what is certain is given away.
+    """Parse one answer, and return each piece as soon as it is certain what it is.
 
-    What comes out, joined, does not depend on how the answer is cut. A thought is one only at the
-    beginning. With `tools` their calls are told from text; what looks like one and is none stays
-    text. `is_thinking`: the prompt ends within a thought.
+    The result does not depend on how the answer is split into pieces. Thoughts are recognised only
+    at the beginning of the answer. With `tools`, calls of these tools are recognised; anything that
+    only looks like a call stays text. If `is_thinking`, the prompt ends with an open thought.
     """
 
     def __init__(
@@ -48,23 +48,23 @@ class AnswerParser:
 
     @property
     def has_calls(self) -> bool:
-        """Whether the model called a tool."""
+        """Whether the answer contains a tool call."""
         return self._calls is not None and self._calls.num_calls > 0
 
     def push(self, text: str) -> list[AnswerEvent]:
-        """Take further text of the answer; return what is certain now."""
+        """Add text of the answer; return the events that are certain now."""
         self._reader.feed(text)
         next(self._parsing, None)
         return self._take()
 
     def finish(self) -> list[AnswerEvent]:
-        """Return what was held back, when no further text comes."""
+        """Return the events that were held back, at the end of the answer."""
         self._reader.end()
         next(self._parsing, None)
         return self._take()
 
     def _take(self) -> list[AnswerEvent]:
-        """Return what was found, pieces of the same thing as one."""
+        """Return the events found so far, adjacent pieces of the same kind as one event."""
         events: list[AnswerEvent] = []
         for (kind, index), pieces in groupby(self._found, key=lambda piece: piece[:2]):
             text = "".join(piece[2] for piece in pieces)
@@ -80,7 +80,7 @@ class AnswerParser:
         return events
 
     def _release(self, kind: _Kind = "text") -> None:
-        """Let what was read, and not forgotten, be text or thought."""
+        """Turn the reader's consumed text into text of the answer, or into a thought."""
         text = self._reader.consumed
         self._reader.discard()
         if text:
@@ -101,7 +101,7 @@ class AnswerParser:
         self._release()
 
     def _thought(self) -> Waiting[None]:
-        """Read a thought, which has begun, and the white space behind its closing marker."""
+        """Read a thought behind its start marker, its end marker and the white space behind it."""
         reader, closing = self._reader, self._syntax.thought_end_marker
         inner = re.compile(f"[^\n{re.escape(closing[0])}]+")
         yield from reader.read_run(_NEWLINES)
@@ -118,7 +118,10 @@ class AnswerParser:
         reader.discard()
 
     def _text_and_calls(self, calls: CallParser) -> Waiting[None]:
-        """Read to the end; white space before a call is kept, until it is clear that it is one."""
+        """Read text and calls to the end of the answer.
+
+        White space is held back until it is clear whether a call follows, and dropped if one does.
+        """
         reader = self._reader
         is_bare_json = may_be_bare_json = self._syntax.call_format is CallFormat.BARE_JSON
         while True:
@@ -134,12 +137,12 @@ class AnswerParser:
             except NotACall:
                 may_be_bare_json = False
                 if calls.is_begun and reader.is_at_end:
-                    # A call that was cut: what is behind its arguments says nothing.
+                    # The answer was cut off behind the arguments of a call: drop the rest.
                     reader.discard()
                 self._release()
 
     def _text(self) -> Waiting[str]:
-        """Read text up to a call's marker and return that; nothing at the end."""
+        """Read text up to and including a marker of a call; return the marker, or "" at the end."""
         reader = self._reader
         markers = [self._syntax.call_start_marker]
         if self._syntax.call_format is CallFormat.XML:

@@ -1,4 +1,4 @@
-"""Read a text that comes in pieces, by generators that wait for more of it by a ``yield``."""
+"""Read a text that arrives in pieces, by generators that ``yield`` to wait for more text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 Waiting = Generator[None, None, _T]
-"""What yields as often as it needs more text, and then returns a value."""
+"""A generator that yields whenever it needs more text, and then returns a value."""
 
 SPACE = re.compile(r"\s+")
 
@@ -17,10 +17,10 @@ _IN_STRING = re.compile(r'["\\]')
 
 
 class Reader:
-    """A text and how far it is read.
+    """A text that is read from beginning to end while pieces are added to it.
 
-    What was read is kept until `discard`, for when it turns out to have been ordinary text. No
-    character is looked at more than a few times, however the text is cut.
+    The text read is remembered until `discard`, in case it turns out to be ordinary text. Each
+    character is examined only a few times, however the text is split into pieces.
     """
 
     def __init__(self) -> None:
@@ -35,29 +35,29 @@ class Reader:
         self._at = 0
 
     def end(self) -> None:
-        """Let no further piece come."""
+        """Mark the text as complete: no further piece follows."""
         self._is_ended = True
 
     @property
     def is_at_end(self) -> bool:
-        """Whether all is read."""
+        """Whether the text is complete and has been read to its end."""
         return self._is_ended and self._at == len(self._text)
 
     def ends_within(self, word: str) -> bool:
-        """Tell whether the text ends, now and for good, in the midst of a word or before it."""
+        """Return whether the complete text ends here, before or inside the given word."""
         return self._is_ended and word.startswith(self._text[self._at :])
 
     @property
     def consumed(self) -> str:
-        """What was read since the last `discard`."""
+        """The text read since the last `discard`."""
         return "".join(self._consumed)
 
     def discard(self) -> None:
-        """Keep no longer what was read."""
+        """Drop the text in `consumed`."""
         self._consumed.clear()
 
     def peek(self) -> Waiting[str]:
-        """Return the next character, unread; nothing at the end."""
+        """Return the next character without reading it, or "" at the end."""
         while self._at == len(self._text):
             if self._is_ended:
                 return ""
@@ -65,27 +65,30 @@ class Reader:
         return self._text[self._at]
 
     def take(self, pattern: re.Pattern[str]) -> str:
-        """Read what the pattern matches of the text at hand, which may go on with more of it."""
+        """Read what the pattern matches in the text received so far, without waiting for more."""
         match = pattern.match(self._text, self._at)
         return self._advance(match.end()) if match else ""
 
     def take_one(self) -> str:
-        """Read a character of the text at hand."""
+        """Read one character of the text received so far."""
         return self._advance(self._at + 1)
 
     def take_all(self) -> str:
-        """Read the text at hand."""
+        """Read all the text received so far."""
         return self._advance(len(self._text))
 
     def read_run(self, pattern: re.Pattern[str]) -> Waiting[str]:
-        """Read as far as a pattern goes that is a repeated character class."""
+        """Read as far as a pattern matches, which must be a repeated character class."""
         pieces: list[str] = []
         while (yield from self.peek()) and (piece := self.take(pattern)):
             pieces.append(piece)
         return "".join(pieces)
 
     def read_word(self, *words: str) -> Waiting[str]:
-        """Read one of the words, none of which begins another; nothing when none is there."""
+        """Read and return one of the words, or return "" if none follows.
+
+        No word may be a prefix of another.
+        """
         while True:
             for word in words:
                 if self._text.startswith(word, self._at):
@@ -96,7 +99,7 @@ class Reader:
             yield
 
     def read_until(self, word: str) -> Waiting[str | None]:
-        """Read on to a word and over it; return what is before, or None when it does not come."""
+        """Read up to and including a word; return the text before it, or None without the word."""
         other = re.compile(f"[^{re.escape(word[0])}]+")
         pieces: list[str] = []
         while True:
@@ -108,7 +111,7 @@ class Reader:
             pieces.append(self.take_one())
 
     def read_json(self, scanner: JsonScanner) -> Waiting[str]:
-        """Read a piece of a JSON value, at most to its end; nothing at the end of the text."""
+        """Read a piece of a JSON value, at most to the value's end; return "" at the text's end."""
         if not (yield from self.peek()):
             return ""
         return self._advance(scanner.find_end(self._text, self._at))
@@ -121,7 +124,7 @@ class Reader:
 
 
 class JsonScanner:
-    """Where a piece of JSON text is in a value: a string, an array or an object."""
+    """Find the end of a JSON string, array or object that arrives in pieces."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -130,7 +133,7 @@ class JsonScanner:
         self.is_closed = False
 
     def find_end(self, text: str, at: int) -> int:
-        """Return where the value ends that goes on at `at`: at the end of the text, if later."""
+        """Return the index behind the value that continues at `at`, at most the text's length."""
         while at < len(text):
             if self._is_escaped:
                 self._is_escaped = False

@@ -1,4 +1,4 @@
-"""What the tokens of an answer become: text, thoughts and tool calls, piece by piece."""
+"""Turn the tokens of an answer into events of text, thoughts and tool calls, piece by piece."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llmd.worker.answer.text import TextStream
 
 
 class AnswerStream:
-    """The events of one answer, of which only what is certain is given away."""
+    """The events of one answer. A piece is held back while it could still become something else."""
 
     def __init__(self, request_id: int, stop: list[str], parser: AnswerParser | None) -> None:
         self._request_id = request_id
@@ -16,26 +16,26 @@ class AnswerStream:
         self._parser = parser
         self._logprobs: list[TokenLogprob] = []
         self.shows_special = parser is not None
-        """Whether special tokens count as text: some models mark tool calls by them."""
+        """Whether special tokens are text for the parser. Some models mark tool calls by them."""
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string came."""
+        """Whether the text has reached a stop string."""
         return self._text.stopped
 
     @property
     def has_calls(self) -> bool:
-        """Whether the model called a tool."""
+        """Whether the answer contains a tool call."""
         return self._parser is not None and self._parser.has_calls
 
     def push(self, piece: bytes, logprob: TokenLogprob | None) -> list[Progress]:
-        """Take the bytes of a token and, if it was asked for, its log probability."""
+        """Add the bytes of a token, with its log probability if requested; return new events."""
         if logprob is not None:
             self._logprobs.append(logprob)
         return self._events(self._text.push(piece))
 
     def finish(self) -> list[Progress]:
-        """Return what was held back, when no further token comes."""
+        """Return the events that were held back, at the end of the answer."""
         events = self._events(self._text.finish())
         if self._parser is not None:
             events += [self._with_logprobs(event) for event in self._parser.finish()]
@@ -51,7 +51,7 @@ class AnswerStream:
         return [self._with_logprobs(event) for event in self._parser.push(text)]
 
     def _with_logprobs(self, event: Progress) -> Progress:
-        """Send the log probabilities along with the next text."""
+        """Return the event, with the pending log probabilities if it is text."""
         if not self._logprobs or not isinstance(event, Delta):
             return event
         logprobs, self._logprobs = self._logprobs, []

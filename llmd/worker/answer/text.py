@@ -1,4 +1,4 @@
-"""Turn the bytes of tokens into text that can be shown, whole characters and no stop strings."""
+"""Turn the bytes of tokens into text of whole characters, up to the first stop string."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import codecs
 
 
 class TextStream:
-    """Decode UTF-8 across tokens and end at the first stop string, also across tokens.
+    """Decode UTF-8 and end at the first stop string, both across tokens.
 
-    The first is the one that is complete first: so the end does not depend on how the text is
-    cut into tokens. Text that could still become a stop string is held back until it is decided.
+    The first stop string is the one that is complete first, so the end does not depend on how the
+    text is split into tokens. Text that could still become a stop string is held back.
     """
 
     def __init__(self, stop: list[str]) -> None:
         self._stop = [text for text in stop if text]
         self._rest = b""
-        """The beginning of a character, whose end is still to come."""
+        """First bytes of a character that is not complete yet."""
         self._held = ""
         self.stopped = False
 
     def push(self, piece: bytes) -> str:
-        """Take the bytes of a token; return the text that is certain now."""
+        """Add the bytes of a token; return the text that is certain now."""
         return self._release(self._decode(piece, final=False), final=False)
 
     def finish(self) -> str:
-        """Return what was held back, when no further token comes."""
+        """Return the text that was held back, at the end of the answer."""
         return self._release(self._decode(b"", final=True), final=True)
 
     def _decode(self, piece: bytes, *, final: bool) -> str:
@@ -51,7 +51,7 @@ class TextStream:
         return certain
 
     def _num_undecided(self) -> int:
-        """Return the length of the longest end of the held text that begins a stop string."""
+        """Return the length of the longest suffix of the held text that begins a stop string."""
         return max(
             (
                 size

@@ -1,1 +1,1 @@
-"""Threads, cores and the CPU code of llama.cpp that this processor runs."""
+"""Threads, cores, and the variant of llama.cpp's CPU code for this processor."""

@@ -1,7 +1,8 @@
-"""The threads that compute together: each on a core of its own, fewer where a neighbour is busy.
+"""Bind the computing threads to cores, and reduce their number while other processes are busy.
 
-They wait for each other hundreds of times a step. Two of them on one core, or one that waits for
-a neighbour's time slice, hold up all: by ten and more, as bench/'s scenario `busy` shows.
+These threads wait for each other hundreds of times in a step. If two of them share a core, or one
+waits for another process's time slice, a step takes ten times as long and more. The scenario
+`busy` of bench/ shows this.
 """
 
 from __future__ import annotations
@@ -19,24 +20,32 @@ from llmd.worker.cpu.threads import num_physical_cores, num_threads_of
 _TASKS = Path("/proc/self/task")
 
 WINDOW_S = 0.25
+"""Computing time between two checks of how long the threads waited."""
+
 TRIAL_S = 0.06
-"""Of computing. The kernel tells of a wait when it is over: some time slices of 4 ms."""
+"""The same while a larger number of threads is tried out.
+
+The kernel counts a wait only when it is over, which takes some time slices of 4 ms.
+"""
 
 MAX_WAITING_SHARE = 0.3
-"""A thread that waits longer for its core costs more than it brings: measured on two cores."""
+"""A thread that waits for its core longer than this share slows the step down (on two cores)."""
 
 FIRST_PAUSE_S = 0.5
+"""Computing time with fewer threads until all are tried again, the first time."""
+
 LAST_PAUSE_S = 2.0
-"""Of computing with fewer threads, until all are tried again."""
+"""The longest such time. It doubles with each failed trial."""
 
 _all_cpus = frozenset(os.sched_getaffinity(0))
 
 
 def set_up_threads(start: Start) -> Start:
-    """Count the threads, before llama.cpp is loaded: return `start` with their numbers.
+    """Return `start` with the numbers of threads filled in. Call this before llama.cpp is loaded.
 
-    Where they have all cores, the OpenMP runtime will give each one of its own. Who sets its
-    variables for the process means them. It would abort the process where it must not bind.
+    If there are as many threads as cores, let the OpenMP runtime bind each thread to a core.
+    Respect its variables if they are set already. Do not bind threads where that is forbidden:
+    the runtime would abort the process.
     """
     num_threads, num_threads_batch = num_threads_of(start)
     is_free = "OMP_PROC_BIND" not in os.environ and "OMP_PLACES" not in os.environ
@@ -50,12 +59,15 @@ def set_up_threads(start: Start) -> Start:
 
 
 def leave_core() -> None:
-    """Let the calling thread run on any core: what it was started by may be bound to one."""
+    """Let the calling thread run on any core, although its parent may be bound to one."""
     _bind_to(_all_cpus)
 
 
 def _bind_to(cpus: frozenset[int]) -> bool:
-    """Bind the calling thread to these; False where a sandbox or a changed cpuset forbids it."""
+    """Bind the calling thread to these CPUs; return whether that is allowed.
+
+    A sandbox or a changed cpuset may forbid it.
+    """
     try:
         os.sched_setaffinity(0, cpus)
     except OSError:
@@ -64,7 +76,7 @@ def _bind_to(cpus: frozenset[int]) -> bool:
 
 
 class ThreadCount:
-    """How many threads shall compute. Arithmetic alone."""
+    """Decide how many threads compute, from how many had to wait for a core."""
 
     def __init__(self, max_threads: int) -> None:
         self.num_threads = self._max_threads = max_threads
@@ -74,11 +86,11 @@ class ThreadCount:
 
     @property
     def window_s(self) -> float:
-        """How long to compute before the next `update`."""
+        """Computing time until the next `update`."""
         return TRIAL_S if self._is_trial else WINDOW_S
 
     def update(self, busy_s: float, num_waiting: int) -> None:
-        """Take in how many threads waited too long for a core in a window of `busy_s`."""
+        """Add the number of threads that waited too long for a core in `busy_s` of computing."""
         if self.num_threads > 1 and num_waiting:
             self._pause_s = (
                 min(2 * self._pause_s, LAST_PAUSE_S) if self._is_trial else FIRST_PAUSE_S
@@ -94,10 +106,10 @@ class ThreadCount:
 
 
 class Team:
-    """Watches the threads of the thread that decodes, and says how many there shall be."""
+    """Monitor the OpenMP threads of the decoding thread, and adapt their number."""
 
     def __init__(self, max_threads: int, resize: Callable[[int], None]) -> None:
-        """`resize` sets how many threads compute from now on."""
+        """Start with `max_threads` threads. `resize` is called with each new number."""
         self._thread_count = ThreadCount(max_threads)
         self._resize = resize
         self._core = frozenset(os.sched_getaffinity(0))
@@ -105,27 +117,29 @@ class Team:
         self._waited_ns = self._read()
 
     def update(self, step_s: float) -> None:
-        """Take in a step's duration; for the thread that decodes, after each step."""
+        """Add the duration of a step. The decoding thread calls this after each step."""
         self._busy_s += step_s
         if self._busy_s < self._thread_count.window_s:
             return
         before, self._waited_ns = self._waited_ns, self._read()
         limit = MAX_WAITING_SHARE * self._busy_s * 1e9
-        num_waiting = sum(now - before.get(of, 0) > limit for of, now in self._waited_ns.items())
-        was = self._thread_count.now
+        num_waiting = sum(
+            now - before.get(task, 0) > limit for task, now in self._waited_ns.items()
+        )
+        num_before = self._thread_count.num_threads
         self._thread_count.update(self._busy_s, num_waiting)
         self._busy_s = 0.0
-        if self._thread_count.now != was:
+        if self._thread_count.num_threads != num_before:
             self._change()
 
     def _change(self) -> None:
-        num_threads = self._thread_count.now
+        num_threads = self._thread_count.num_threads
         self._resize(num_threads)
-        # Alone it needs to wait for nobody, and goes where the neighbour is not.
+        # A single thread waits for no other, and may move to whichever core is free.
         _bind_to(self._core if num_threads > 1 else _all_cpus)
 
     def _read(self) -> dict[str, int]:
-        """Return how many ns each native thread has waited for a core."""
+        """Return for each native thread the nanoseconds that it has waited for a core."""
         others = {
             str(thread.native_id)
             for thread in threading.enumerate()
@@ -135,7 +149,7 @@ class Team:
 
 
 def _waited_ns(task: Path) -> int:
-    """Return 0 for a thread that has ended, or where the kernel does not count."""
+    """Return how long a thread has waited, 0 if it has ended or the kernel does not count."""
     try:
         return int((task / "schedstat").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""How many threads this process may really use."""
+"""Count the cores that this process may use, and the threads to run on them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def num_usable_cores() -> int:
-    """Return the physical cores that affinity allows, at most the cgroup's whole quota.
+    """Return the number of physical cores within the CPU affinity and the cgroup's quota.
 
-    The quota is rounded down: threads that wait for their share hold up all the others.
+    The quota is rounded down, because a thread that waits for its share stalls all others.
     """
     num_cores = num_physical_cores()
     quota = cgroup_quota(_OWN_CGROUP, _CGROUPS)
@@ -24,18 +24,18 @@ def num_usable_cores() -> int:
 
 
 def num_threads_of(start: Start) -> tuple[int, int]:
-    """Return how many threads generate, and how many read: the usable cores where it says 0."""
+    """Return (threads that generate, threads that read prompts). 0 means all usable cores."""
     num_cores = num_usable_cores()
     return start.num_threads or num_cores, start.num_threads_batch or num_cores
 
 
 def num_physical_cores() -> int:
-    """Return the physical cores that affinity allows."""
+    """Return the number of physical cores within the CPU affinity."""
     return len({_core_of(cpu) for cpu in os.sched_getaffinity(0)})
 
 
 def cgroup_quota(own: Path, root: Path) -> float | None:
-    """Return the smallest CPU quota from this cgroup up to the root, in CPUs; None: no limit."""
+    """Return the smallest quota from this cgroup up to the root in CPUs, or None without any."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -44,14 +44,14 @@ def cgroup_quota(own: Path, root: Path) -> float | None:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            quotas += _walk(root, path, _read_v2)
+            quotas += _quotas(root, path, _read_v2)
         elif "cpu" in controllers.split(","):
-            quotas += _walk(root / "cpu", path, _read_v1)
+            quotas += _quotas(root / "cpu", path, _read_v1)
     return min(quotas, default=None)
 
 
-def _walk(root: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
-    """Return the quotas of a cgroup and of all above it."""
+def _quotas(root: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
+    """Return the quotas of a cgroup and of its ancestors."""
     folder = root / path.lstrip("/")
     found: list[float] = []
     while folder.is_relative_to(root):
@@ -80,7 +80,7 @@ def _read_v1(folder: Path) -> float | None:
 
 
 def _core_of(cpu: int) -> str:
-    """Name the physical core of a logical CPU: two with one name are hyper-threads of it."""
+    """Return a name for the physical core of a logical CPU. Hyper-threads share a core's name."""
     try:
         return (_SYS_CPU / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
     except OSError:

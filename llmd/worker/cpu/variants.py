@@ -1,4 +1,4 @@
-"""Which variant of llama.cpp's CPU code suits this processor, of those in a folder."""
+"""Choose the variant of llama.cpp's CPU code that suits this processor best."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmd.errors import EngineFailed
 _PREFIX = "libggml-cpu-"
 
 _NEEDED = {
-    # (leaf by glibc's count, register 0 to 3, bit): x86-64-v2 of the x86-64 psABI, 3.1.1.
+    # (glibc's index of the leaf, register 0 to 3, bit): x86-64-v2 of the x86-64 psABI, 3.1.1.
     "SSE3": (0, 2, 0),
     "SSSE3": (0, 2, 9),
     "CMPXCHG16B": (0, 2, 13),
@@ -23,14 +23,14 @@ _NEEDED = {
 
 
 def check_processor(libc: Any = None) -> None:
-    """Raise EngineFailed on a processor older than x86-64-v2.
+    """Raise `EngineFailed` on a processor older than x86-64-v2.
 
-    numpy, which the bindings import, would end the process without a word there.
+    numpy, which the bindings of llama.cpp import, would crash there without an error message.
     """
     try:
         leaf_of = (libc or ctypes.CDLL(None)).__x86_get_cpuid_feature_leaf
     except AttributeError:
-        # Another processor or C library, and so another build than ours.
+        # This is another kind of processor or C library, for which the packages are not built.
         return
     leaf_of.restype = ctypes.POINTER(ctypes.c_uint32 * 8)
     missing = [
@@ -41,21 +41,23 @@ def check_processor(libc: Any = None) -> None:
     if missing:
         raise EngineFailed(
             f"this processor is too old: it has no {', '.join(missing)}; llmd needs x86-64-v2 "
-            "(Intel since 2008, AMD since 2011), and a virtual machine must show it to its guest"
+            "(Intel since 2008, AMD since 2011), and a virtual machine must expose it to its guest"
         )
 
 
 def load_best(ggml: Any, folder: Path, avoid: list[str]) -> str:
-    """Load the best variant that is not one to `avoid` into `ggml`, and return its name.
+    """Load the best variant into `ggml`, except those to `avoid`, and return its name.
 
-    Raise EngineFailed when none runs here. A library without variants has its one code built in.
+    The name is "built-in" for libraries built without variants. Raise `EngineFailed` if no variant
+    runs here.
     """
     files = [
         file
         for file in sorted(folder.glob(f"{_PREFIX}*.so"))
         if file.stem.removeprefix(_PREFIX) not in avoid
     ]
-    # The score is 0 where an instruction is missing. It is not asked whether the system allows it.
+    # The score is 0 if the processor lacks an instruction. It does not tell whether the operating
+    # system allows them all.
     scores = {file: int(ctypes.CDLL(str(file)).ggml_backend_score()) for file in files}
     best = max(scores, key=scores.__getitem__, default=None)
     if best is not None and scores[best]:

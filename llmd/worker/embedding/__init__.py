@@ -1,1 +1,1 @@
-"""Vectors: the queue of texts to embed."""
+"""The queue of texts to embed."""

@@ -1,6 +1,7 @@
-"""Vectors for texts: a queue of jobs, and what goes into each step.
+"""Compute vectors for texts: queue jobs, and choose the inputs of each step.
 
-Arithmetic alone: the model is behind `EmbeddingBackend`, and events go to a callable.
+This module does not depend on llama.cpp. The model is an `EmbeddingBackend`, and events go to a
+callable.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from llmd.worker.prompt.fit import CHARS_A_TOKEN, MIN_CHECKED_CHARS
 from llmd.worker.refusal import refusal
 
 MAX_VECTORS_BYTES = 32 * 1024 * 1024
-"""Of the vectors that a step sends: half of what a frame to the daemon may have."""
+"""Size limit of the vectors that a step sends, half the size limit of a frame to the daemon."""
 
 MAX_CHARS_PER_STEP = 32_768
-"""After so many characters, or tokens that a client made, a step reads no further input."""
+"""After this many characters, or tokens from a client, a step reads no further input."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """One request: its inputs as they came, as tokens, and as vectors."""
+    """One request, with its inputs as received, as tokens and as vectors."""
 
     id: int
     unread: deque[str | list[int]]
@@ -38,7 +39,7 @@ class _Job:
 
 @dataclass(eq=False)
 class _Input:
-    """One input of a job, of which `num_done` tokens are computed."""
+    """One input of a job. `num_done` of its tokens are computed or in the current batch."""
 
     job: _Job
     tokens: list[int]
@@ -47,17 +48,17 @@ class _Input:
 
 
 class EmbedQueue:
-    """All jobs of one model. Not thread-safe: the thread that decodes owns it.
+    """All embedding jobs of one model. Not thread-safe: the decoding thread owns it.
 
-    Jobs take turns: each step begins with another one. It takes as many whole inputs as fit, and
-    what it leaves of the batch goes to the next. One input at a time is in chunks, so that memory
-    for the longest one is enough.
+    Jobs take turns at being first in a step. The first job puts as many whole inputs into the
+    batch as fit, and the next jobs fill the rest. Only one input at a time is split into chunks,
+    so that the memory suffices for the longest input.
     """
 
     def __init__(
         self, make_backend: Callable[[], EmbeddingBackend], emit: Callable[[Event], None]
     ) -> None:
-        """Remember how to make the backend: that is done for the first job."""
+        """Create an empty queue. The backend is made for the first job."""
         self._make_backend = make_backend
         self._emit = emit
         self._made_backend: EmbeddingBackend | None = None
@@ -66,20 +67,20 @@ class EmbedQueue:
         self._split: _Input | None = None
         self._finished: deque[Embedded] = deque()
         self.num_tokens = 0
-        """That were computed since the start."""
+        """Number of tokens computed since the start."""
 
     @property
     def has_work(self) -> bool:
-        """Whether a further step would do something."""
+        """Whether a further step would read, compute or send anything."""
         return bool(self._reading or self._jobs or self._finished)
 
     @property
     def num_jobs(self) -> int:
-        """Jobs that are not at their end."""
+        """Number of jobs that have not ended."""
         return len(self._reading) + len(self._jobs) + len(self._finished)
 
     def submit(self, job_id: int, inputs: list[str | list[int]]) -> None:
-        """Queue a job. It ends by `Embedded`, or by `Refused` when there is anything wrong."""
+        """Queue a job. It ends with an event `Embedded`, or `Refused` if an input is invalid."""
         try:
             backend = self._backend()
         except LlmdError as error:
@@ -87,7 +88,9 @@ class EmbedQueue:
             return
         max_inputs = MAX_VECTORS_BYTES // (4 * backend.num_dimensions)
         if len(inputs) > max_inputs:
-            message = f"there are {len(inputs)} inputs, but one request may have {max_inputs}"
+            message = (
+                f"there are {len(inputs)} inputs, but one request may have at most {max_inputs}"
+            )
             self._refuse(job_id, InvalidField(message))
         elif not inputs:
             self._refuse(job_id, InvalidField("there is nothing to embed: give at least one text"))
@@ -95,7 +98,7 @@ class EmbedQueue:
             self._reading.append(_Job(job_id, deque(inputs), len(inputs)))
 
     def cancel(self, job_id: int) -> None:
-        """End a job wherever it is. One that has ended already is left alone."""
+        """End a job with the event `Done`. Do nothing if there is no such job or it has ended."""
         for job in (*self._reading, *self._jobs):
             if job.id == job_id:
                 self._drop(job)
@@ -112,9 +115,9 @@ class EmbedQueue:
                 return
 
     def step(self) -> int:
-        """Read inputs for a while, run one batch, and end the jobs that are complete.
+        """Tokenise some inputs, run one batch, and end the jobs that are complete.
 
-        Return how many tokens the batch had.
+        Return the number of tokens in the batch.
         """
         self._read()
         batch = self._fill()
@@ -133,7 +136,7 @@ class EmbedQueue:
         return self._made_backend
 
     def _read(self) -> None:
-        """Turn inputs into tokens, a job after another, so many that a step stays short."""
+        """Tokenise inputs of one job after another, up to `MAX_CHARS_PER_STEP`."""
         num_chars = 0
         while self._reading and num_chars < MAX_CHARS_PER_STEP:
             job = self._reading.popleft()
@@ -151,7 +154,7 @@ class EmbedQueue:
                 (self._reading if job.unread else self._jobs).append(job)
 
     def _fill(self) -> list[tuple[_Input, Chunk]]:
-        """Return what goes into the batch; the job that was served first is the last hereafter."""
+        """Return the chunks of the next batch, and move the first job in it to the end."""
         batch: list[tuple[_Input, Chunk]] = []
         for job in list(self._jobs):
             is_first = not batch
@@ -162,15 +165,15 @@ class EmbedQueue:
         return batch
 
     def _fill_from(self, job: _Job, batch: list[tuple[_Input, Chunk]]) -> None:
-        """Put as much of one job into the batch as there is room for."""
+        """Add as much of one job to the batch as fits."""
         backend = self._backend()
-        room = backend.max_batch_tokens - sum(len(chunk.tokens) for _, chunk in batch)
-        while job.waiting and room > 0:
+        num_free = backend.max_batch_tokens - sum(len(chunk.tokens) for _, chunk in batch)
+        while job.waiting and num_free > 0:
             item = job.waiting[0]
             num_left = len(item.tokens) - item.num_done
             if item is self._split:
                 slot = 0
-            elif num_left <= room or not (backend.can_split or batch):
+            elif num_left <= num_free or not (backend.can_split or batch):
                 slot = 1 + sum(chunk.slot > 0 for _, chunk in batch)
             elif backend.can_split and self._split is None:
                 self._split = item
@@ -179,17 +182,17 @@ class EmbedQueue:
                 return
             if slot >= backend.max_sequences:
                 return
-            num_taken = min(num_left, room) if backend.can_split else num_left
+            num_taken = min(num_left, num_free) if backend.can_split else num_left
             begin = item.num_done
             item.num_done += num_taken
-            room -= num_taken
+            num_free -= num_taken
             is_last = num_taken == num_left
             if is_last:
                 job.waiting.popleft()
             batch.append((item, Chunk(slot, begin, item.tokens[begin : item.num_done], is_last)))
 
     def _add_vector(self, item: _Input, chunk: Chunk, vector: Vector) -> None:
-        """Note what came of a chunk; at the end of an input, its vector."""
+        """Add a chunk's vector to its input, and a complete input's vector to its job."""
         job = item.job
         if job not in self._jobs:
             return
@@ -201,7 +204,8 @@ class EmbedQueue:
             self._split = None
         if not np.isfinite(item.vector).all():
             self._drop(job)
-            self._refuse(job.id, InvalidField("the model makes no usable vector of the input"))
+            message = "the model computes no usable vector for the input: it is not finite"
+            self._refuse(job.id, InvalidField(message))
             return
         job.vectors.append(_normalised(item.vector).tobytes())
         if len(job.vectors) == job.num_inputs:
@@ -211,7 +215,7 @@ class EmbedQueue:
             )
 
     def _send(self) -> None:
-        """Tell of jobs that are complete, of no more than go into one frame."""
+        """Emit the vectors of complete jobs, of no more jobs than fit into one frame."""
         num_bytes = 0
         while self._finished:
             num_bytes += sum(map(len, self._finished[0].vectors))
@@ -231,7 +235,7 @@ class EmbedQueue:
 
 
 def _tokenize(backend: EmbeddingBackend, text_or_tokens: str | list[int], name: str) -> list[int]:
-    """Return the tokens of an input. Raise `InvalidField` or `PromptTooLong`, with its name."""
+    """Return the tokens of an input. Raise `InvalidField` or `PromptTooLong` that names it."""
     num_max = backend.max_input_tokens
     if isinstance(text_or_tokens, list):
         tokens = text_or_tokens
@@ -242,7 +246,7 @@ def _tokenize(backend: EmbeddingBackend, text_or_tokens: str | list[int], name: 
     else:
         num_chars = max(MIN_CHECKED_CHARS, CHARS_A_TOKEN * num_max)
         if len(text_or_tokens) > num_chars:
-            # From its beginning alone: a megabyte would hold all others up.
+            # Check the beginning first, because tokenising a megabyte would stall all other jobs.
             num_tokens = len(backend.tokenize(text_or_tokens[:num_chars]))
             if num_tokens > num_max:
                 raise _too_long(name, f"more than {num_tokens}", num_tokens, num_max)
@@ -261,6 +265,6 @@ def _too_long(name: str, number: str, num_tokens: int, num_max: int) -> PromptTo
 
 
 def _normalised(vector: Vector) -> Vector:
-    """Return the vector with length 1; one of zeros as it is."""
+    """Return the vector scaled to length 1. A vector of zeros is returned as it is."""
     length = float(np.linalg.norm(vector.astype(np.float64)))
     return (vector / (length or 1.0)).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Grammars that bound an answer."""
+"""Grammars that constrain an answer."""

@@ -1,4 +1,4 @@
-"""Bind an answer to a grammar: which tokens may come next, by the library llguidance."""
+"""Constrain an answer to a grammar: compute which tokens may come next, with llguidance."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ from llmd.worker.llama.vocabulary import Vocabulary
 from llmd.worker.syntax import Syntax
 
 MAX_GRAMMAR_CHARS = 65_536
+"""Length limit of a schema, of a grammar, and of the schemas of all tools together."""
+
 MAX_GRAMMAR_DEPTH = 64
+"""How deep the JSON of a schema may be nested."""
 
 SLOW_S = 0.03
+"""A step of the matcher that takes this long is slow."""
+
 MAX_SLOW = 10
-"""Steps that take so long, beyond those that do not, until a grammar is given up."""
+"""Give up a grammar after more slow steps than this. A step that is not slow offsets one."""
 
 Mask = NDArray[np.bool_]
 
 _MAX_NUMBER = 10**18
-"""The library takes larger bounds for its own largest number."""
+"""llguidance replaces larger bounds in a schema by its own largest number."""
 
 _LIMITS = llguidance.LLParserLimits(
-    # The library's own limits, but for the first: a grammar of this size compiles within a second.
+    # A grammar of this size compiles within a second. The other limits are llguidance's defaults.
     max_grammar_size=100_000,
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
@@ -44,7 +49,7 @@ _LIMITS = llguidance.LLParserLimits(
 
 
 class GrammarMatcher:
-    """Where one answer is in its grammar."""
+    """The position of one answer in its grammar."""
 
     def __init__(self, matcher: llguidance.LLMatcher, num_vocab: int, param: str) -> None:
         self._matcher = matcher
@@ -53,7 +58,7 @@ class GrammarMatcher:
         self._num_slow = 0
 
     def mask(self) -> Mask:
-        """Return for each token whether it may come next. Raise `InvalidField` when none may."""
+        """Return for each token whether it may come next. Raise `InvalidField` if none may."""
         began = time.perf_counter()
         raw = self._matcher.compute_bitmask()
         self._check_error()
@@ -61,11 +66,15 @@ class GrammarMatcher:
         bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little")
         mask = bits[: self._num_vocab].astype(np.bool_)
         if not mask.any():
-            raise InvalidField("the grammar leaves no way to go on", param=self._param)
+            raise InvalidField(
+                "the grammar allows no token here: every rule must be able to end, with characters "
+                "that the model has tokens for",
+                param=self._param,
+            )
         return mask
 
     def accept(self, token: int) -> None:
-        """Go on by a token. Raise `InvalidField` when the grammar becomes too complex."""
+        """Advance by a token. Raise `InvalidField` if the grammar becomes too complex."""
         began = time.perf_counter()
         if not self._matcher.consume_token(token):
             self._check_error()
@@ -73,30 +82,31 @@ class GrammarMatcher:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing but the end can follow."""
+        """Whether the answer is complete, so that no further token is allowed."""
         return self._matcher.is_stopped()
 
     def _check_time(self, took_s: float) -> None:
-        """Raise `InvalidField` when the grammar holds the others up again and again.
+        """Raise `InvalidField` if the grammar is slow again and again.
 
-        One that is ambiguous takes longer with each token, in the thread that decodes for all.
+        An ambiguous grammar takes longer with each token. This runs in the decoding thread, where
+        it would stall all other requests.
         """
         self._num_slow = max(0, self._num_slow - 1) if took_s < SLOW_S else self._num_slow + 1
         if self._num_slow > MAX_SLOW:
             raise InvalidField(
-                "the grammar takes too long to follow: make it unambiguous", param=self._param
+                "the grammar is too slow to match: make it unambiguous", param=self._param
             )
 
     def _check_error(self) -> None:
         if self._matcher.is_error():
             raise InvalidField(
-                f"the grammar cannot be followed further: {_first_line(self._matcher.get_error())}",
+                f"the grammar cannot be matched further: {_first_line(self._matcher.get_error())}",
                 param=self._param,
             )
 
 
 class GrammarCompiler:
-    """Compile grammars for one vocabulary. Any thread may call it."""
+    """Compile grammars for one vocabulary. Thread-safe."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -106,10 +116,11 @@ class GrammarCompiler:
     def compile_request(
         self, request: Submit, syntax: Syntax, *, is_thinking: bool
     ) -> GrammarMatcher | None:
-        """Return what bounds a request's answer: its constraint, or else its tools.
+        """Return a matcher for a request's constraint or else its tools; None without either.
 
-        Tools that the model may call, but need not, bound it as far as they can be kept. Raise
-        `InvalidField` with what is wrong.
+        If llguidance does not support the schemas of tools that need not be called, allow any
+        object as arguments. Raise `InvalidField` if a grammar, schema or tool is invalid or not
+        supported.
         """
         if request.constraint is not None:
             return self.compile_constraint(request.constraint)
@@ -125,7 +136,7 @@ class GrammarCompiler:
             return self._compile_tools(tools, syntax, is_thinking=is_thinking, strict=False)
 
     def compile_constraint(self, constraint: Constraint) -> GrammarMatcher:
-        """Return a matcher for a client's constraint. Raise `InvalidField` with what is wrong."""
+        """Return a matcher for a constraint. Raise `InvalidField` if it is not valid."""
         if isinstance(constraint, JsonSchema):
             return self._compile(_schema_grammar(constraint.schema), "response_format")
         return self._compile(_gbnf_grammar(constraint.text), "grammar")
@@ -138,16 +149,16 @@ class GrammarCompiler:
         return self._compile(llguidance.LLMatcher.grammar_from_lark(text), "tools")
 
     def _compile(self, grammar: str, param: str) -> GrammarMatcher:
-        """Return a matcher for a grammar in the library's own language, or raise `InvalidField`."""
+        """Return a matcher for a grammar in llguidance's language, or raise `InvalidField`."""
         matcher = llguidance.LLMatcher(self._get_tokenizer(), grammar, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise InvalidField(
-                f"{param} cannot be kept: {_first_line(matcher.get_error())}", param=param
+                f"{param} cannot be enforced: {_first_line(matcher.get_error())}", param=param
             )
         return GrammarMatcher(matcher, self._vocabulary.num_tokens, param)
 
     def _get_tokenizer(self) -> llguidance.LLTokenizer:
-        """Return the vocabulary in the library's form: made once, since it takes a while."""
+        """Return the vocabulary for llguidance. It is built once, because that takes a while."""
         with self._lock:
             if self._tokenizer is None:
                 wrapped: Any = llguidance.TokenizerWrapper(_TokenizerAdapter(self._vocabulary))
@@ -158,12 +169,12 @@ class GrammarCompiler:
 
 
 class _TokenizerAdapter:
-    """The vocabulary as llguidance asks for it."""
+    """The vocabulary with the interface that llguidance expects."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self.tokens: Sequence[bytes] = vocabulary.all_spellings()
-        # None that ends an answer may be text: it would end it in the midst.
+        # Some model files do not mark end tokens as special. As text they would cut the answer off.
         special = {*vocabulary.special_ids.values(), *vocabulary.end_tokens}
         self.special_token_ids = sorted(special)
         self.eos_token_id = vocabulary.end_tokens[0]
@@ -176,41 +187,42 @@ class _TokenizerAdapter:
 def _schema_grammar(text: str) -> str:
     if len(text) > MAX_GRAMMAR_CHARS:
         raise InvalidField(
-            f"the schema has more than {MAX_GRAMMAR_CHARS} characters", param="response_format"
+            f"the schema is longer than {MAX_GRAMMAR_CHARS} characters", param="response_format"
         )
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidField("the schema is not JSON", param="response_format") from None
+        raise InvalidField("the schema is not valid JSON", param="response_format") from None
     if not isinstance(schema, dict | bool):
-        raise InvalidField("the schema must be an object", param="response_format")
+        raise InvalidField("the schema must be a JSON object", param="response_format")
     if depth_of(schema) > MAX_GRAMMAR_DEPTH:
         raise InvalidField(
             f"the schema is nested deeper than {MAX_GRAMMAR_DEPTH} levels", param="response_format"
         )
     if any(abs(number) > _MAX_NUMBER for number in _numbers(schema)):
         raise InvalidField(
-            "the schema has a number of more than 18 digits", param="response_format"
+            "the schema contains a number of more than 18 digits", param="response_format"
         )
     try:
         return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)
     except ValueError as error:
         raise InvalidField(
-            f"the schema cannot be used: {_first_line(str(error))}", param="response_format"
+            f"the schema cannot be enforced: {_first_line(str(error))}", param="response_format"
         ) from None
 
 
 def check_tools(tools: Tools) -> None:
-    """Raise `InvalidField` for tools whose schemas are larger than what is compiled."""
+    """Raise `InvalidField` if the schemas of the tools are too long to be compiled."""
     num_chars = sum(len(tool.parameters) for tool in tools.tools)
     if num_chars > MAX_GRAMMAR_CHARS:
         raise InvalidField(
-            f"the tools' parameters have more than {MAX_GRAMMAR_CHARS} characters", param="tools"
+            f"the parameters of all tools together are longer than {MAX_GRAMMAR_CHARS} characters",
+            param="tools",
         )
 
 
 def depth_of(value: object) -> int:
-    """Return how deep a JSON value is nested: 0 for one that holds no others."""
+    """Return how deep a JSON value is nested, 0 for one that contains no others."""
     depth, level = 0, [value]
     while level := [
         item
@@ -234,13 +246,13 @@ def _numbers(value: object) -> Iterator[int | float]:
 def _gbnf_grammar(text: str) -> str:
     if len(text) > MAX_GRAMMAR_CHARS:
         raise InvalidField(
-            f"the grammar has more than {MAX_GRAMMAR_CHARS} characters", param="grammar"
+            f"the grammar is longer than {MAX_GRAMMAR_CHARS} characters", param="grammar"
         )
     try:
         return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(_ESCAPE.sub(_unescape, text)))
-    except Exception as error:  # noqa: BLE001 - the translator raises whatever comes to hand
+    except Exception as error:  # noqa: BLE001 - the translator raises exceptions of many types
         raise InvalidField(
-            f"the grammar is not GBNF: {_first_line(str(error))}", param="grammar"
+            f"the grammar is not valid GBNF: {_first_line(str(error))}", param="grammar"
         ) from None
 
 
@@ -248,7 +260,7 @@ _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
 
 
 def _unescape(match: re.Match[str]) -> str:
-    """Write an escaped letter out: the translator loses the zeros at its beginning."""
+    """Return the character of an escape by its code. The translator drops leading zeros of it."""
     if len(match[1]) == 1:
         return match[0]
     code = int(match[1][1:], 16)

@@ -1,7 +1,8 @@
-"""Bound an answer to text and well-formed tool calls, by a grammar for the library llguidance.
+"""Write grammars that constrain an answer to text and well-formed tool calls, for llguidance.
 
-Its language is Lark with additions: ``%json {…}`` is a value by a schema, ``<[1,4-6]>`` one of
-these tokens, and a rule with ``[lazy]`` ends as early as it can. No text matches a special token.
+Its language is Lark with additions: ``%json {…}`` is a value that a schema describes,
+``<[1,4-6]>`` is one token of these ids, and a rule with ``[lazy]`` ends as early as it can. Text
+never matches a special token.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ from llmd.worker.syntax import ARGUMENTS_MARKER, CallFormat, Syntax
 from llmd.worker.tool_schema import parameters_of, properties_of, types_of
 
 JSON_OPTIONS: Any = {
-    # One line: free white space is where a small model loses its way.
+    # One line, because small models lose track when white space is free.
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
-    # What cannot be kept is refused, not left out.
+    # Refuse a keyword that cannot be enforced instead of ignoring it.
     "lenient": False,
     "coerce_one_of": False,
 }
-"""How the library shall write JSON, whatever a client's schema says of it."""
+"""How llguidance writes JSON. These options replace those in a client's schema."""
 
 _TERMINALS = [r"TEXT: /(.|\n)+/", r"ANY: /(.|\n)*/", r"NAME: /[^<>\n]+/"]
 
 _NEWLINE = r'"\n"'
 
 _SEPARATORS = {CallFormat.NAME_AND_JSON: "", CallFormat.BARE_JSON: '"; "'}
-"""What stands between two calls, where it is no line end."""
+"""Separators between two calls, by format. In the other formats it is a line end."""
 
 _SUPPORTED_KEYWORDS = {"type", "properties", "required", "additionalProperties"}
+"""Keywords of an object's schema that can be enforced in the format `XML`."""
+
 _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "$id", "$comment"}
+"""Keywords that do not restrict a value."""
+
 _DEFINITION_KEYWORDS = {"$defs", "definitions"}
+"""Keywords whose schemas are referred to by ``$ref``."""
 
 
 def tool_grammar(
@@ -45,18 +51,19 @@ def tool_grammar(
     is_thinking: bool = False,
     strict: bool = True,
 ) -> str:
-    """Return a grammar for an answer that may call tools, or must (`Tools.required`).
+    """Return a grammar for an answer that may call tools, or must if `Tools.required`.
 
-    Text may come before the calls, nothing after them. `special` are the model's special tokens
-    by their spelling. `is_thinking`: the prompt ends within a thought, which comes to its end
-    first. Without `strict` arguments are any objects, for schemas that the library cannot keep.
-    Raise `InvalidField` for a schema that is no JSON object.
+    If no call is required, text may precede the calls. Nothing may follow them. `special` are the
+    ids of the model's special tokens by spelling. If `is_thinking`, the prompt ends with an open
+    thought, which has to end before the calls. Without `strict`, any JSON object is allowed as
+    arguments, for schemas that llguidance cannot enforce. Raise `InvalidField` for a schema that
+    is not a JSON object.
     """
     return _GrammarBuilder(tools, syntax, special, strict=strict).text(is_thinking=is_thinking)
 
 
 class _GrammarBuilder:
-    """The rules that become one grammar, a line each."""
+    """Collects the rules of one grammar, one line each."""
 
     def __init__(
         self, tools: Tools, syntax: Syntax, special: Mapping[str, int], *, strict: bool
@@ -88,7 +95,7 @@ class _GrammarBuilder:
             calls = self._add("calls", self._calls())
             if not is_thinking:
                 return calls
-            # No other special tokens: among them are those that end the answer.
+            # Allow no other special tokens, because some of them end the answer.
             end = self._text_up_to("end_of_thought", closing, excluded=None)
             return f'{end} ("\\n" | "\\n\\n")? {calls}'
         answer = self._add("answer", self._answer())
@@ -99,27 +106,31 @@ class _GrammarBuilder:
         return thought if is_thinking else f"{answer} | {self._marker(opening)} {thought}"
 
     def _answer(self) -> str:
-        """Return text, or text and calls."""
+        """Return an expression for text, with or without calls behind it."""
         syntax = self._syntax
         excluded = [syntax.call_start_marker, syntax.thought_start_marker]
         marker = self._text_up_to("text_and_marker", syntax.call_start_marker, excluded=excluded)
         text = f"{self._free_text(excluded)} TEXT?"
         if syntax.call_format is not CallFormat.BARE_JSON:
             return f"{text} | {marker} {self._calls(is_begun=True)}"
-        # What begins so is a call; other objects are text.
+        # An answer that begins like this is a call. Any other object is text.
         begin = self._add("begin[lazy]", r'/\s*\{\s*"name"\s*:\s*"/')
         calls = self._add("calls", self._calls())
         return f"{text} | {marker} {calls} | {begin} {self._calls(is_begun=True)}"
 
     def _free_text(self, excluded: list[str] | None) -> str:
-        """Return text that ends with a special token, none of `but`; or nothing."""
+        """Return an expression for pieces of text that each end with a special token.
+
+        The special tokens in `excluded` do not match. With None, none matches and the expression
+        is empty.
+        """
         if excluded is None:
             return ""
         ids = {token for spelling, token in self._special.items() if spelling not in excluded}
         return f"(TEXT? <[{_ranges(ids)}]>)*" if ids else ""
 
     def _text_up_to(self, name: str, marker: str, *, excluded: list[str] | None) -> str:
-        """Return text with a marker at its end."""
+        """Return an expression for text up to and including a marker."""
         if marker in self._special:
             return f"{self._free_text(excluded)} TEXT? {self._marker(marker)}"
         return (
@@ -129,7 +140,7 @@ class _GrammarBuilder:
     # Calls
 
     def _calls(self, *, is_begun: bool = False) -> str:
-        """Return one call, or some. With `is_begun` the first one's marker was there already."""
+        """Return an expression for calls. With `is_begun`, the first one's marker precedes it."""
         call_format = self._syntax.call_format
         call = f"{self._call_begin} body"
         calls = "body" if is_begun else call
@@ -144,7 +155,7 @@ class _GrammarBuilder:
         return self._marker(self._syntax.call_start_marker)
 
     def _body(self) -> str:
-        """Return a call behind its marker."""
+        """Return an expression for a call, or a list of calls, behind its marker."""
         call_format = self._syntax.call_format
         inner = self._any_of(
             "inner", self._function if call_format is CallFormat.XML else self._object
@@ -164,7 +175,7 @@ class _GrammarBuilder:
         return self._add(name, " | ".join(rules))
 
     def _object(self, index: str, tool: Tool) -> str:
-        """Return a call as JSON, or what there is of it in the other forms."""
+        """Return an expression for a call in any format but `XML`."""
         schema = parameters_of(tool) if self._strict else {}
         arguments = self._json(f"arguments_{index}", {**schema, "type": "object"})
         call_format = self._syntax.call_format
@@ -179,7 +190,7 @@ class _GrammarBuilder:
         options = {"x-guidance": JSON_OPTIONS}
         return self._add(name, f"%json {json.dumps({**schema, **options}, ensure_ascii=False)}")
 
-    # Calls of the form XML
+    # Calls in the format XML
 
     def _function(self, index: str, tool: Tool) -> str:
         schema = parameters_of(tool)
@@ -194,7 +205,7 @@ class _GrammarBuilder:
         return f'{_literal(f"<function={tool.name}>")} "\\n" {parameters} "</function>"'
 
     def _parameters(self, index: str, schema: dict[str, Any]) -> str:
-        """Return all parameters in the order of the schema, those that are not required or not."""
+        """Return an expression for the parameters in the schema's order, the others optional."""
         required = schema.get("required")
         required = required if isinstance(required, list) else []
         properties = properties_of(schema)
@@ -208,10 +219,10 @@ class _GrammarBuilder:
         return " ".join(parameters)
 
     def _value(self, name: str, schema: dict[str, Any]) -> str:
-        """Return a parameter's value with the end of the parameter.
+        """Return an expression for a parameter's value with the tag that ends it.
 
-        A string is written as it is, anything else as JSON. Of what a schema says of strings
-        only a choice is kept.
+        Strings are written as they are, all other values as JSON. The only keywords enforced for
+        strings are ``enum`` and ``const``.
         """
         choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
         if "string" not in types_of(schema):
@@ -236,7 +247,7 @@ def _literal(text: str) -> str:
 
 
 def _ranges(ids: Iterable[int]) -> str:
-    """Write token ids as the grammar does: ``1,4-6``."""
+    """Return token ids in the grammar's notation, such as ``1,4-6``."""
     runs: list[list[int]] = []
     for token in sorted(ids):
         if runs and runs[-1][1] == token - 1:

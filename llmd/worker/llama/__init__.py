@@ -1,1 +1,1 @@
-"""llama.cpp: the only package that imports llama_cpp."""
+"""Run models with llama.cpp. No other package imports llama_cpp."""

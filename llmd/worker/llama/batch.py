@@ -1,4 +1,4 @@
-"""The arrays of one `llama_batch`, made once and filled anew for each step."""
+"""The arrays of a `llama_batch`, allocated once and refilled for each step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Batch:
-    """Up to `max_tokens` tokens, each of one sequence."""
+    """A batch of up to `max_tokens` tokens, each of one sequence."""
 
     def __init__(self, max_tokens: int) -> None:
         self._tokens = (ctypes.c_int32 * max_tokens)()
@@ -34,7 +34,7 @@ class Batch:
         self.num_tokens = index + 1
 
     def pointers(self) -> dict[str, Any]:
-        """Return the arrays by the names of `llama_batch`'s fields."""
+        """Return the fields of a `llama_batch` that points to the arrays."""
         int32, int8 = ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.c_int8)
         return {
             "n_tokens": 0,

@@ -1,4 +1,4 @@
-"""The context of a model as a `Backend`: what one step takes, computes and gives."""
+"""A llama.cpp context that generates, as a `Backend` for the scheduler."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from llmd.worker.llama.timing import measure_steps
 from llmd.worker.scheduling.step_cost import MEASURED_ROWS
 
 MAX_DRAFT_ROWS = 32
-"""More guesses a step cost more than they bring: the cores have enough to do without."""
+"""More guessed tokens in a step cost more than they save, because the cores are busy already."""
 
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-"""As llama.h numbers them."""
+"""Values of `enum llama_flash_attn_type` in llama.h."""
 
 _NUM_WARM_UP = 32
-"""Tokens: enough rows for every kernel that works on tiles, AMX's of 32 among them."""
+"""Tokens in the warm-up, enough for each kernel that works on tiles. Those of AMX have 32 rows."""
 
 
 class LlamaBackend:
-    """The context in which a model generates. Free only by the end of the process."""
+    """The context in which a model generates. It is freed only when the process exits."""
 
     def __init__(self, loaded: LoadedModel, start: Start) -> None:
-        """Make the context and warm it up. Raise `EngineFailed` when there is no memory for it."""
+        """Make the context and warm it up. Raise `EngineFailed` if there is not enough memory."""
         self._loaded = loaded
         self._start = start
         self._lib, self._short = loaded.lib, loaded.short
@@ -53,7 +53,7 @@ class LlamaBackend:
         self.max_sequences = start.max_sequences
         self.max_batch_tokens = start.max_batch_tokens
         self.max_output_rows = _num_outputs(start)
-        # A recurrent model has no earlier state to go back to.
+        # A recurrent model cannot go back to an earlier state.
         self.max_draft_tokens = 0 if loaded.is_recurrent else start.max_draft_tokens
         num_seq_tokens = int(self._lib.llama_n_ctx_seq(self._ctx))
         self.num_cells = num_seq_tokens if start.kv_unified else 0
@@ -70,7 +70,7 @@ class LlamaBackend:
         lib = self._lib
         params = lib.llama_context_default_params()
         num_trained = self._loaded.num_trained_tokens
-        # Beyond the length it was trained on, a model writes noise: no KV memory for that.
+        # Beyond the length it was trained on, a model writes noise. Allocate no KV for that.
         params.n_ctx = min(start.num_context_tokens, num_trained * start.max_sequences)
         params.n_batch = params.n_ubatch = start.max_batch_tokens
         params.n_seq_max = start.max_sequences
@@ -80,14 +80,14 @@ class LlamaBackend:
         params.type_k = params.type_v = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}[
             start.kv_type
         ]
-        # With one KV stream for all, every token's attention walks the cells of all sequences.
+        # With one KV stream for all, the attention of each token scans the cells of all sequences.
         params.kv_unified = start.kv_unified
         params.flash_attn_type = _FLASH_ATTENTION[start.flash_attention]
         params.no_perf = True
         context = lib.llama_init_from_model(self._loaded.model, params)
         if not context:
             raise EngineFailed(
-                f"no memory for a context of {params.n_ctx} tokens: make [engine] context smaller"
+                f"no memory for a context of {params.n_ctx} tokens: lower [engine] context"
             )
         return context
 
@@ -99,7 +99,7 @@ class LlamaBackend:
 
     @property
     def info(self) -> ModelInfo:
-        """What the daemon wants to know of the model."""
+        """The description of the model for the daemon."""
         return ModelInfo(
             architecture=self._loaded.architecture,
             num_parameters=int(self._lib.llama_model_n_params(self._loaded.model)),
@@ -120,34 +120,33 @@ class LlamaBackend:
     def tokenize(
         self, parts: list[Part], *, begin: bool = True, owner: str | None = None
     ) -> list[int]:
-        """Return the tokens of a text; only literal parts can give special tokens."""
+        """Return the tokens of a text. Only literal parts can contain special tokens."""
         return self._vocabulary.tokenize(parts, begin=begin, owner=owner)
 
     def forget(self, owner: str) -> None:
-        """Drop what is kept of an owner's texts."""
+        """Drop the cached tokens of an owner's texts."""
         self._vocabulary.forget(owner)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """Return the bytes that a token stands for; of a special token only when asked so."""
+        """Return the bytes of a token. Those of a special token are empty unless `special`."""
         return self._vocabulary.spelling(token) if special else self._vocabulary.piece(token)
 
     def render(self, prompt: ChatPrompt) -> list[Part]:
-        """Return the text of the model's own chat template, ready for the answer."""
+        """Return the prompt that the model's own chat template makes."""
         if self._template is None:
             raise InvalidField(
-                "the model has no chat template that can be used: "
-                "use a profile with a template of its own"
+                "the model has no usable chat template: use a profile with a template of its own"
             )
         return self._template.render(prompt, self._vocabulary.special)
 
     # Steps
 
     def compile(self, request: Submit, *, is_thinking: bool) -> Matcher | None:
-        """Return what bounds the answer, if anything does. The one method for any thread."""
+        """Return a matcher for the request, or None. Unlike the other methods, thread-safe."""
         return self._grammars.compile_request(request, self.syntax, is_thinking=is_thinking)
 
     def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> LlamaSampler:
-        """Return a new sampler whose repeat window begins with the `recent` tokens."""
+        """Return a new sampler whose penalties apply to the `recent` tokens at first."""
         return LlamaSampler(
             self.tools,
             request.sampling,
@@ -165,13 +164,13 @@ class LlamaBackend:
         self._batch.add(token, position, slot, output=output)
 
     def decode(self) -> float:
-        """Run the batch and empty it; return the seconds that took.
+        """Run the batch and empty it; return how many seconds that took.
 
-        Raise `EngineFailed` when llama.cpp cannot go on.
+        Raise `EngineFailed` if llama.cpp fails.
         """
         self._native_batch.n_tokens = self._batch.num_tokens
         self._batch.num_tokens = 0
-        # CDLL, not PyDLL: it runs for long and must leave the GIL to the reader thread.
+        # Use CDLL, not PyDLL: this call is long and must release the GIL for the reader thread.
         began = time.monotonic()
         code = self._lib.llama_decode(self._ctx, self._native_batch)
         took_s = time.monotonic() - began
@@ -181,19 +180,19 @@ class LlamaBackend:
         return took_s
 
     def truncate(self, slot: int, num_tokens: int) -> int:
-        """Keep at most the first `num_tokens` of a slot's KV; return how many it kept."""
+        """Keep at most the first `num_tokens` of a slot's KV; return how many are kept."""
         if self._short.memory_seq_rm(self._memory, slot, num_tokens, -1):
             return num_tokens
-        # A recurrent model has no earlier state to go back to.
+        # A recurrent model cannot go back to an earlier state, so drop it all.
         self._short.memory_seq_rm(self._memory, slot, -1, -1)
         return 0
 
     def save(self, slot: int) -> StateBytes:
         """Return the slot's KV as bytes."""
         size = int(self._lib.llama_state_seq_get_size(self._ctx, slot))
-        # Not by malloc: there the worker asks for large pages, and the kernel may have to clear up
-        # for them first. That took 24 ms for 12 MB, small pages 4 ms, the copy 0.5 ms. And all at
-        # once: 9 MB then take 3 ms, one by one 4.
+        # Do not use malloc: it asks for large pages, for which the kernel may have to compact
+        # memory first. For 12 MB that took 24 ms, small pages took 4 ms, and the copy 0.5 ms.
+        # Populate all pages at once: for 9 MB that takes 3 ms, page by page 4 ms.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
         memory = mmap.mmap(-1, max(size, 1), flags=flags)
         buffer = (ctypes.c_uint8 * size).from_buffer(memory)
@@ -201,19 +200,19 @@ class LlamaBackend:
         return memoryview(memory)[:written]
 
     def load(self, slot: int, state: StateBytes) -> bool:
-        """Put KV bytes from `save` into a slot; False when they do not fit."""
+        """Load KV bytes from `save` into a slot; return whether they fit."""
         pointer = _pointer(np.frombuffer(state, np.uint8))
         return bool(self._lib.llama_state_seq_set_data(self._ctx, pointer, len(state), slot))
 
     def make_embedder(self) -> EmbeddingContext:
-        """Return a context that makes vectors by the same model."""
+        """Return a context that computes vectors with the same model."""
         return EmbeddingContext(self._loaded, self._start)
 
     def _warm_up(self) -> None:
         """Read a prompt and generate, so that the first answer does not wait for page faults.
 
-        Both ways to multiply are tried, many rows and one: CPU code that this processor cannot run
-        dies here, and not under somebody's answer.
+        This runs the kernels for many rows and those for one row. CPU code that this processor
+        cannot run then crashes here and not during an answer.
         """
         num_tokens = min(_NUM_WARM_UP, self.max_batch_tokens)
         for position in range(num_tokens):
@@ -230,10 +229,10 @@ def _pointer(data: NDArray[np.uint8]) -> Any:
 
 
 def _num_outputs(start: Start) -> int:
-    """Return how many rows of logits there shall be room for."""
+    """Return the largest number of rows of logits in a step."""
     return min(start.max_sequences + MAX_DRAFT_ROWS, start.max_batch_tokens)
 
 
 def load_backend(start: Start, on_progress: Callable[[float, str], None]) -> LlamaBackend:
-    """Load a model and make its context. Raise and tell of progress as `LoadedModel` does."""
+    """Load a model and make its context. Progress and exceptions are those of `LoadedModel`."""
     return LlamaBackend(LoadedModel(start, on_progress), start)

@@ -1,4 +1,7 @@
-"""A model's context for vectors as an `EmbeddingBackend`: beside that of answers, or alone."""
+"""A llama.cpp context that computes vectors, as an `EmbeddingBackend`.
+
+It may be the only context of a model, or exist beside the one that generates.
+"""
 
 from __future__ import annotations
 
@@ -14,40 +17,46 @@ from llmd.worker.llama.batch import Batch
 from llmd.worker.llama.model import LoadedModel
 
 MAX_INPUT_TOKENS = 8192
-"""As OpenAI's models have it. The memory for the longest input is taken before the first one."""
+"""The limit of OpenAI's models. Memory for the longest input is allocated in advance."""
 
 MAX_BATCH_TOKENS = 512
-"""More at a time are no faster, and slower where each token attends to all of the batch."""
+"""Larger batches are no faster, and slower if each token attends to the whole batch."""
 
 MAX_SEQUENCES = 32
+"""Limit of the inputs in one batch."""
 
-# llama.cpp makes logits of every token of which it makes a vector, and keeps the room for them:
-# with a vocabulary of 250,000 that is 1 MB for each token.
+# llama.cpp allocates logits for each token of which it computes a vector. With a vocabulary of
+# 250,000 tokens that is 1 MB for each token.
 _MAX_SPLIT_LOGITS_BYTES = 64 * 1024 * 1024
+"""Memory limit for these logits if inputs can be split."""
+
 _MAX_WHOLE_LOGITS_BYTES = 2 * 1024 * 1024 * 1024
+"""Memory limit for these logits if inputs cannot be split."""
+
 _MIN_BATCH_TOKENS = 32
+"""Smallest batch, however large the vocabulary is."""
 
 
 class EmbeddingContext:
-    """The context in which a model makes vectors. Free only by the end of the process."""
+    """The context in which a model computes vectors. It is freed only when the process exits."""
 
     def __init__(self, loaded: LoadedModel, start: Start) -> None:
         """Make the context.
 
-        Raise `InvalidField` when the model makes no vectors, and `EngineFailed` when there is no
-        memory for them.
+        Raise `InvalidField` if the model cannot compute vectors, and `EngineFailed` if there is
+        not enough memory.
         """
         self._loaded = loaded
         self._lib = lib = loaded.lib
         self._has_encoder = bool(lib.llama_model_has_encoder(loaded.model))
         if self._has_encoder and lib.llama_model_has_decoder(loaded.model):
             raise InvalidField(
-                f"a model of kind {loaded.architecture} makes no embeddings: it is an encoder with "
-                "a decoder"
+                f"the model makes no embeddings: {loaded.architecture} is an encoder-decoder "
+                "architecture"
             )
-        self._pooling, is_causal = pooling, _ = self._read_kind()
+        self._pooling, is_causal = pooling, _ = self._probe()
         self.can_split = is_causal and pooling != lib.LLAMA_POOLING_TYPE_CLS
-        # The mean of chunks cannot be had from llama.cpp, only that of one batch.
+        # llama.cpp computes the mean of one batch only, so the mean over chunks is computed here.
         self.sums_tokens = pooling == lib.LLAMA_POOLING_TYPE_NONE or (
             self.can_split and pooling == lib.LLAMA_POOLING_TYPE_MEAN
         )
@@ -64,19 +73,20 @@ class EmbeddingContext:
             self._num_with_logits(_MAX_SPLIT_LOGITS_BYTES),
         )
         if self.can_split:
-            # With the room beside it, a longest input stays within what llama.cpp warns of.
-            num_beside = loaded.num_trained_tokens - self.max_batch_tokens
-            if num_beside > 0:
-                self.max_input_tokens = min(self.max_input_tokens, num_beside)
+            # llama.cpp warns of a context beyond the trained length. It contains the longest input
+            # and a whole batch beside it.
+            num_left = loaded.num_trained_tokens - self.max_batch_tokens
+            if num_left > 0:
+                self.max_input_tokens = min(self.max_input_tokens, num_left)
         else:
             num_at_once = self._num_with_logits(_MAX_WHOLE_LOGITS_BYTES)
             self.max_input_tokens = min(self.max_input_tokens, num_at_once)
-        # A recurrent model has memory for the whole state of each.
-        recurs = lib.llama_model_is_recurrent(loaded.model) or lib.llama_model_is_hybrid(
+        # A recurrent model needs memory for a whole state for each sequence.
+        is_recurrent = lib.llama_model_is_recurrent(loaded.model) or lib.llama_model_is_hybrid(
             loaded.model
         )
         # llama.cpp aborts on a context of more sequences than tokens in a batch.
-        self.max_sequences = 2 if recurs else min(MAX_SEQUENCES, self.max_batch_tokens)
+        self.max_sequences = 2 if is_recurrent else min(MAX_SEQUENCES, self.max_batch_tokens)
         self._ctx = self._make_context(start)
         self._memory = lib.llama_get_memory(self._ctx)
         self._batch = Batch(self._num_batch_tokens)
@@ -84,16 +94,16 @@ class EmbeddingContext:
 
     @property
     def _num_batch_tokens(self) -> int:
-        """The most that one run can have."""
+        """The largest number of tokens in one run."""
         return max(self.max_batch_tokens, 0 if self.can_split else self.max_input_tokens)
 
     def _num_with_logits(self, max_bytes: int) -> int:
         return max(_MIN_BATCH_TOKENS, max_bytes // (4 * self.num_vocabulary))
 
-    def _read_kind(self) -> tuple[int, bool]:
-        """Return how the model pools, and whether a token attends only to those before it.
+    def _probe(self) -> tuple[int, bool]:
+        """Return (type of pooling, whether a token attends only to the tokens before it).
 
-        Only a context tells, after all that files and llama.cpp's code have to say.
+        This makes a small context, because both depend on the model file and llama.cpp's code.
         """
         lib = self._lib
         params = lib.llama_context_default_params()
@@ -103,7 +113,7 @@ class EmbeddingContext:
         params.no_perf = True
         context = lib.llama_init_from_model(self._loaded.model, params)
         if not context:
-            raise EngineFailed("no memory for embeddings: make [engine] context smaller")
+            raise EngineFailed("no memory for embeddings: lower [engine] context")
         pooling = int(lib.llama_pooling_type(context))
         is_causal = bool(lib.llama_get_causal_attn(context)) and not self._has_encoder
         lib.llama_free(context)
@@ -115,10 +125,10 @@ class EmbeddingContext:
         lib = self._lib
         params = lib.llama_context_default_params()
         params.n_batch = params.n_ubatch = self._num_batch_tokens
-        # Room for whole inputs beside the longest one in chunks.
+        # Make room for a batch of whole inputs beside the longest input in chunks.
         params.n_ctx = self._num_batch_tokens + (self.max_input_tokens if self.can_split else 0)
         params.n_seq_max = self.max_sequences
-        # One KV memory for all: a slot of its own would have room for a part of an input only.
+        # Share the KV among all slots. Otherwise each slot would get only a part of it.
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = self._loaded.num_threads_batch
         if self.can_split and start.kv_type == "q8_0":
@@ -131,13 +141,13 @@ class EmbeddingContext:
         if not context:
             raise EngineFailed(
                 f"no memory for embeddings of {self.max_input_tokens} tokens: "
-                "make [engine] context smaller"
+                "lower [engine] context"
             )
         return context
 
     @property
     def info(self) -> ModelInfo:
-        """What the daemon wants to know of the model."""
+        """The description of the model for the daemon."""
         loaded, lib = self._loaded, self._lib
         return ModelInfo(
             architecture=loaded.architecture,
@@ -155,13 +165,13 @@ class EmbeddingContext:
         )
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of an input, with all that the model wants around it."""
+        """Return the tokens of an input, with the special tokens that the model expects."""
         return self._loaded.vocabulary.tokenize_whole(text)
 
     def run(self, chunks: list[Chunk]) -> list[Vector]:
-        """Return a vector for each chunk: the sum over its tokens if this `sums`, else pooled.
+        """Return a vector for each chunk: the sum over its tokens if `sums_tokens`, else pooled.
 
-        Raise `EngineFailed` when llama.cpp cannot go on.
+        Raise `EngineFailed` if llama.cpp fails.
         """
         for chunk in chunks:
             if chunk.begin == 0:
@@ -176,7 +186,7 @@ class EmbeddingContext:
         return vectors
 
     def warm_up(self) -> None:
-        """Read an input, so that CPU code that this processor cannot run dies here."""
+        """Read an input, so that CPU code that this processor cannot run crashes here."""
         token = max(self._loaded.vocabulary.bos, 0)
         num_tokens = min(_MIN_BATCH_TOKENS, self.max_batch_tokens, self.max_input_tokens)
         self.run([Chunk(0, 0, [token] * num_tokens, is_last=True)])
@@ -212,20 +222,20 @@ class EmbeddingContext:
         ]
 
     def _read(self, pointer: Any, shape: tuple[int, ...]) -> Vector:
-        """Return a view of llama.cpp's floats, which the next run writes over."""
+        """Return a view of llama.cpp's floats, which the next run overwrites."""
         if not pointer:
             raise EngineFailed("llama.cpp made no embeddings")
         view: Vector = np.ctypeslib.as_array(pointer, shape)
         return view
 
     def _forget(self, slot: int) -> None:
-        """Drop a slot's KV; most models that only embed have none."""
+        """Drop a slot's KV. Most models that only embed have none."""
         if self._memory:
             self._loaded.short.memory_seq_rm(self._memory, slot, -1, -1)
 
 
 def load_embedder(start: Start, on_progress: Callable[[float, str], None]) -> EmbeddingContext:
-    """Load a model that only embeds. Raise and tell of progress as `LoadedModel` does."""
+    """Load a model that only embeds. Progress and exceptions are those of `LoadedModel`."""
     loaded = LoadedModel(start, on_progress)
     try:
         context = EmbeddingContext(loaded, start)

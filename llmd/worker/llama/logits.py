@@ -1,4 +1,4 @@
-"""What the model thinks of each token: the rows of the last decode, and the likeliest of a row."""
+"""Read the logits of the last decode, and choose among the likeliest tokens of a row."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from llmd.worker.llama.native import ShortCalls
 Row = NDArray[np.float32]
 """One logit for each token of the vocabulary."""
 
-_NUM_ROWS = 64
+_COLUMN_SIZE = 64
+"""Number of logits of which `likeliest` takes the maximum."""
+
 _MAX_VIEWS = 1024
+"""Views of rows that are kept."""
+
 _LOWEST = np.finfo(np.float32).min
 
 
 class Logits:
-    """The rows of one context. What is written into a row counts for llama.cpp too."""
+    """The rows of logits of one context. llama.cpp sees what is written into a row."""
 
     def __init__(self, short: ShortCalls, context: Any, num_tokens: int) -> None:
         self._short = short
         self._context = context
         self._num_tokens = num_tokens
-        # To make a view takes ten times as long as to read the row for its greatest.
+        # Making a view takes ten times as long as finding the maximum of the row.
         self._views: dict[int, Row] = {}
 
     def row(self, output: int) -> Row:
-        """Return row `output` of the last decode. Raise `EngineFailed` when there is none."""
+        """Return row `output` of the last decode. Raise `EngineFailed` if there is none."""
         address = self._short.get_logits_ith(self._context, output)
         if not address:
             raise EngineFailed(f"no logits in row {output} of the batch")
@@ -44,9 +48,9 @@ class Logits:
 
 
 class CandidateArray:
-    """Let a chain of samplers choose among the likeliest tokens alone.
+    """A `llama_token_data_array` of the likeliest tokens, from which a chain of samplers chooses.
 
-    llama.cpp would copy and sort the whole vocabulary, for each token of each sequence.
+    llama.cpp itself would copy and sort the whole vocabulary for each token of each sequence.
     """
 
     def __init__(self, lib: Any, short: ShortCalls, num_tokens: int) -> None:
@@ -58,7 +62,7 @@ class CandidateArray:
         self._array.data = self._data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
 
     def choose(self, chain: Any, logits: Row, num_likeliest: int) -> int:
-        """Return the token that the chain takes, whose first sampler keeps `num_likeliest`."""
+        """Return the token that a chain chooses whose first sampler keeps `num_likeliest`."""
         tokens = likeliest(logits, num_likeliest)
         num = len(tokens)
         self._data["id"][:num] = tokens
@@ -69,14 +73,14 @@ class CandidateArray:
 
 
 def likeliest(logits: Row, num: int) -> NDArray[np.int64]:
-    """Return the tokens with the `num` greatest logits, and perhaps some more, in their order.
+    """Return the tokens with the `num` greatest logits and perhaps some more, in order of id.
 
-    A bound from below comes from few maxima: as many columns as are wanted have each a logit as
-    great as the least of the greatest column maxima. Tokens of logit -inf are never among them.
+    Logits of -inf are never among them. The lower bound is the `num`-th greatest of the maxima of
+    columns: at least `num` logits reach it, one in each of these columns.
     """
     bound = _LOWEST
-    num_columns = len(logits) // _NUM_ROWS
+    num_columns = len(logits) // _COLUMN_SIZE
     if num <= num_columns:
-        columns = logits[: num_columns * _NUM_ROWS].reshape(_NUM_ROWS, num_columns)
+        columns = logits[: num_columns * _COLUMN_SIZE].reshape(_COLUMN_SIZE, num_columns)
         bound = max(bound, np.partition(columns.max(axis=0), -num)[-num])
     return np.flatnonzero(logits >= bound)

@@ -1,7 +1,7 @@
-"""llama.cpp with one model loaded: the only file that imports llama_cpp.
+"""Load llama.cpp and a model. This is the only file that imports llama_cpp.
 
-The bindings are llama-cpp-python's, the libraries our own build of the llama.cpp tree inside
-its source distribution, with a variant of the CPU code for each kind of x86-64.
+The bindings are those of llama-cpp-python. The libraries are our own build of the llama.cpp tree
+in its source distribution, with a variant of the CPU code for each kind of x86-64.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ _LOG_ERROR = 4
 
 
 class LoadedModel:
-    """The weights and the vocabulary of one model. Free only by the end of the process."""
+    """The weights and the vocabulary of a model. They are freed only when the process exits."""
 
     def __init__(self, start: Start, on_progress: Callable[[float, str], None]) -> None:
-        """Load the model. Raise `EngineFailed` or `ModelInvalid` with what is wrong.
+        """Load a model. Raise `EngineFailed` or `ModelInvalid` if that fails.
 
-        `on_progress` is told which part is loaded, 0 to 1, and the variant of the CPU code.
+        `on_progress` is called with the fraction that is loaded, 0 to 1, and the name of the
+        variant of the CPU code.
         """
         self.lib, self.cpu_variant = _load_library(Path(start.library_dir), start.avoid_variants)
-        # Should it die from here on, the next worker is told what to avoid.
+        # If this variant crashes from here on, the daemon tells the next worker to avoid it.
         on_progress(0.0, self.cpu_variant)
         self.model = _load_model(
             self.lib, start.model_path, lambda done: on_progress(done, self.cpu_variant)
@@ -54,12 +55,12 @@ class LoadedModel:
 
     @property
     def build(self) -> str:
-        """Which build of llama.cpp this is."""
+        """A text that identifies the build of llama.cpp."""
         return f"{version('llama-cpp-python')} {self._num_library_bytes}"
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the model keeps a state that knows no way back."""
+        """Whether the model keeps a state that cannot go back to an earlier token."""
         return bool(
             self.lib.llama_model_is_recurrent(self.model)
             or self.lib.llama_model_is_hybrid(self.model)
@@ -67,7 +68,7 @@ class LoadedModel:
 
     @property
     def architecture(self) -> str:
-        """Name of the kind of model, such as ``llama``."""
+        """Name of the model's architecture, such as ``llama``."""
         buffer = ctypes.create_string_buffer(128)
         self.lib.llama_model_meta_val_str(self.model, b"general.architecture", buffer, 128)
         return buffer.value.decode("utf-8", "replace")
@@ -83,20 +84,20 @@ class LoadedModel:
         try:
             return ChatTemplate(source, bos=vocabulary.bos_text, eos=vocabulary.eos_text)
         except InvalidField as error:
-            # Profiles with a template of their own do without it.
+            # Profiles with a template of their own still work.
             sys.stderr.write(f"{error.message}\n")
             return None
 
 
 def _load_library(folder: Path, avoid: list[str]) -> tuple[Any, str]:
-    """Load the bindings and the CPU code that suits this machine best: (bindings, its name).
+    """Load llama.cpp from a folder; return (bindings, name of the variant of the CPU code).
 
-    From this folder only: left to itself, llama.cpp would also search the current directory.
+    By default llama.cpp would also search the current directory.
     """
     if not (folder / "libllama.so").exists():
         raise EngineFailed(
-            f"no llama.cpp libraries in {folder}: install llmd again ('make engine' "
-            "in a checkout), or set [engine] library_dir"
+            f"no llama.cpp libraries in {folder}: install llmd again (in a checkout, run "
+            "'make engine'), or set [engine] library_dir"
         )
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
     import llama_cpp.llama_cpp as lib
@@ -108,7 +109,7 @@ def _load_library(folder: Path, avoid: list[str]) -> tuple[Any, str]:
 
 
 def _load_model(lib: Any, path: str, on_progress: Callable[[float], None]) -> Any:
-    """Map a model into memory. Raise `ModelInvalid` when llama.cpp refuses it."""
+    """Map a model into memory. Raise `ModelInvalid` if llama.cpp cannot load it."""
 
     def progress(done: float, _data: object) -> bool:
         on_progress(done)
@@ -119,7 +120,7 @@ def _load_model(lib: Any, path: str, on_progress: Callable[[float], None]) -> An
     params.progress_callback = lib.llama_progress_callback(progress)
     model = lib.llama_model_load_from_file(path.encode(), params)
     if not model:
-        # llama.cpp's last line only says that it failed; the one before it says why.
+        # The last error only says that loading failed. An earlier one gives the reason.
         reasons = [line for line in _errors if "error loading model" in line] or _errors
         reason = reasons[-1] if reasons else "no reason given"
         raise ModelInvalid(f"llama.cpp cannot load {Path(path).name}: {reason}")
@@ -127,10 +128,11 @@ def _load_model(lib: Any, path: str, on_progress: Callable[[float], None]) -> An
 
 
 _errors: list[str] = []
+"""The latest errors that llama.cpp logged."""
 
 
 def _write_log(level: int, text: bytes, _data: object) -> None:
-    """Keep llama.cpp's errors, and show them and its warnings on standard error."""
+    """Keep llama.cpp's errors, and write them and its warnings to standard error."""
     line = text.decode("utf-8", "replace").rstrip()
     if level == _LOG_ERROR and line:
         del _errors[:-8]

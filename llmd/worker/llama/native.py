@@ -1,4 +1,4 @@
-"""How llama.cpp's functions are called."""
+"""Call short functions of llama.cpp without releasing the GIL."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class ShortCalls:
-    """Calls of microseconds, bound so that they keep the GIL.
+    """Functions that return within microseconds, bound so that they keep the GIL.
 
-    ctypes.CDLL gives the GIL away in every call, and a thread that waits for it may keep it
-    for a whole switch interval: 5 ms for each token, where the call itself takes 0.1 ms.
+    ctypes.CDLL releases the GIL in each call, and a waiting thread may then hold it for a whole
+    switch interval. That is 5 ms for each token, while the call itself takes 0.1 ms.
     """
 
     def __init__(self, lib: Any) -> None:
@@ -23,7 +23,7 @@ class ShortCalls:
             return bound
 
         self.get_logits_ith = bind("llama_get_logits_ith")
-        # The address alone: a pointer object would be made for each token.
+        # Return the address as a number, to avoid making a pointer object for each token.
         self.get_logits_ith.restype = ctypes.c_void_p
         self.memory_seq_rm = bind("llama_memory_seq_rm")
         self.sampler_apply = bind("llama_sampler_apply")

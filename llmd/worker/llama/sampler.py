@@ -1,4 +1,4 @@
-"""Choose tokens in C: a chain of llama.cpp's samplers for one sequence."""
+"""Choose the tokens of a sequence with a chain of llama.cpp's samplers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from llmd.worker.llama.native import ShortCalls
 from llmd.worker.llama.vocabulary import Vocabulary
 
 REPEAT_WINDOW = 64
-"""Tokens that the penalties look back on: llama.cpp's own default."""
+"""Number of latest tokens that penalties apply to, llama.cpp's default."""
 
 
 class SamplerTools:
-    """What all samplers of one context share."""
+    """Objects that all samplers of one context share."""
 
     def __init__(self, lib: Any, short: ShortCalls, context: Any, vocabulary: Vocabulary) -> None:
         self.lib, self.short, self.context = lib, short, context
@@ -29,8 +29,8 @@ class SamplerTools:
 class LlamaSampler:
     """A chain of llama.cpp's samplers, in llama.cpp's order.
 
-    What changes logits (biases, grammars) or needs but their greatest is done on the row itself,
-    in a tenth of the time.
+    Biases and grammars are applied to the row of logits directly, and greedy choices are made
+    there. That takes a tenth of the time.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LlamaSampler:
     def sample(self, output: int) -> int:
         """Return the token chosen from row `output` of the last decode.
 
-        Raise `InvalidField` when the grammar of the answer cannot be followed further.
+        Raise `InvalidField` if the grammar of the answer cannot be matched further.
         """
         logits = self._tools.logits.row(output)
         logprobs = None if self._num_logprobs is None else _log_softmax(logits)
@@ -87,7 +87,7 @@ class LlamaSampler:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the grammar of the answer allows nothing more."""
+        """Whether the grammar of the answer allows no further token."""
         return self._matcher is not None and self._matcher.is_complete
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class LlamaSampler:
             self._chain = None
 
     def _describe(self, token: int, logprobs: Row) -> TokenLogprob:
-        """Return the chosen token among the likeliest, as the model saw them before any bias."""
+        """Return the log probabilities of a token and the likeliest ones, before any bias."""
         num_top = min(self._num_logprobs or 0, len(logprobs))
         top: list[int] = []
         if num_top:
@@ -108,7 +108,7 @@ class LlamaSampler:
         )
 
     def _candidate(self, token: int, logprobs: Row) -> Candidate:
-        # JSON knows no infinity.
+        # JSON cannot express infinity.
         logprob = max(float(logprobs[token]), -9999.0)
         return Candidate(token, self._tools.vocabulary.spelling(token), logprob)
 
@@ -127,7 +127,7 @@ def _has_penalties(sampling: Sampling) -> bool:
 
 
 def make_chain(lib: Any, num_vocab: int, sampling: Sampling, recent: list[int]) -> Any:
-    """Return a new chain; its penalties have seen the `recent` tokens."""
+    """Return a new chain whose penalties apply to the `recent` tokens."""
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     if _has_penalties(sampling):
         penalties = lib.llama_sampler_init_penalties(

@@ -1,6 +1,6 @@
-"""The tokens of texts that were in a prompt before: a conversation comes whole with every turn.
+"""Cache the tokens of texts, because each turn sends its whole conversation again.
 
-To tokenise takes llama.cpp 8 us a token, in the thread that decodes: all who generate wait for it.
+Tokenising takes llama.cpp 8 us a token. It runs in the decoding thread and stalls all answers.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 MAX_CHARS = 2_000_000
-"""Of all texts together: of plain text some 5 MB with the tokens, and never more than 40 MB."""
+"""Limit for all texts together. With tokens, plain text takes some 5 MB, and any at most 40 MB."""
 
 CHARS_PER_ENTRY = 64
-"""What a text counts beside its length: the shortest takes memory, too."""
+"""Characters added to the length of each text, for the memory that an entry takes."""
 
 
 class TokenCache:
-    """Texts and their tokens, the ones longest unused first.
+    """A cache of texts and their tokens that drops the least recently used first.
 
-    What one owner's text gave is never looked up for another: a shorter wait would tell one owner
-    what another had asked.
+    Each owner has entries of its own. Otherwise a shorter wait would reveal to one owner what
+    another has asked.
     """
 
     def __init__(self, tokenize: Callable[[str], array[int]], max_chars: int = MAX_CHARS) -> None:

@@ -1,4 +1,4 @@
-"""Text to tokens and back, by llama.cpp's tokeniser."""
+"""Convert text to tokens and back with llama.cpp's tokeniser."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from llmd.worker.llama.native import ShortCalls
 from llmd.worker.llama.token_cache import TokenCache
 
 _MARKER = re.compile(r"<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]")
-"""What special tokens look like."""
+"""Pattern of user-defined tokens that count as special, such as ``<tool_call>``."""
 
 MAX_RUN_CHARS = 4096
+"""A longer run of characters without a break is split before it is tokenised."""
+
 _LONG_RUN = re.compile(rf"\S{{{MAX_RUN_CHARS}}}|\s{{{MAX_RUN_CHARS}}}")
 
 
@@ -44,7 +46,7 @@ class Vocabulary:
         control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         self._special = self._spelled(control)
         self._special_pattern = re.compile(f"({trie_pattern(list(self._special))})")
-        # llama.cpp reads these even where special tokens are not asked for.
+        # llama.cpp recognises these in text even when special tokens are not requested.
         markers = self._spelled(lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
         self._marker_ids = markers
         self._markers = {text for text in markers if _MARKER.fullmatch(text)}
@@ -53,12 +55,12 @@ class Vocabulary:
     def tokenize(
         self, parts: list[Part], *, begin: bool = True, owner: str | None = None
     ) -> list[int]:
-        """Return the tokens of the joined text; only literal parts can give special tokens.
+        """Return the tokens of the joined text. Only literal parts can contain special tokens.
 
-        Between special tokens the text is tokenised as a whole, whoever its parts are from, as
-        the model was trained to read it. A prompt begins with the model's first token, if it has
-        one. An owner's texts are kept for the next time, until `forget`: with one, this is for
-        the thread that decodes alone. Without, any thread may call it.
+        Between special tokens the text is tokenised as a whole, across parts, because models are
+        trained that way. With `begin`, the model's BOS token comes first if the model has one. With
+        an owner, the tokens of texts are cached until `forget`, and only the decoding thread may
+        call this. Without an owner, it is thread-safe.
         """
         tokens: list[int] = []
         for piece in self._cut(parts):
@@ -73,13 +75,13 @@ class Vocabulary:
         return tokens
 
     def forget(self, owner: str) -> None:
-        """Drop what is kept of an owner's texts. For the thread that decodes alone."""
+        """Drop the cached tokens of an owner's texts. Only the decoding thread may call this."""
         self._cache.forget(owner)
 
     def tokenize_whole(self, text: str) -> list[int]:
-        """Return the tokens of a text with all that the model wants around it, as to embed it.
+        """Return the tokens of a text to embed, with the special tokens that the model expects.
 
-        BERT's kind wants one behind it, too. Any thread may call it.
+        Models such as BERT expect one at the end too. This is thread-safe.
         """
         lib, vocab = self._lib, self._vocab
         tokens = self.tokenize([Part(text=text)], begin=False)
@@ -93,7 +95,11 @@ class Vocabulary:
         return [token for token in (around[0], *tokens, around[1]) if token >= 0]
 
     def _cut(self, parts: list[Part]) -> list[int | str]:
-        """Cut the text at special tokens, and within what only looks like one: ids and texts."""
+        """Split the text into ids of special tokens and texts between them.
+
+        A text that is not literal is also split inside each marker that it contains, so that the
+        marker does not become a special token.
+        """
         pieces: list[int | str] = [""]
         for part in parts:
             if part.literal:
@@ -117,10 +123,10 @@ class Vocabulary:
         ]
 
     def _add_text(self, pieces: list[int | str], text: str) -> None:
-        """Join text to the piece before, unless that is a special token."""
+        """Append text to the last piece, or as a new piece behind a special token."""
         last = pieces[-1]
         if isinstance(last, int):
-            # Some special tokens take the white space behind them away.
+            # Some special tokens absorb the white space behind them.
             strips = self._attributes[last] & self._lib.LLAMA_TOKEN_ATTR_RSTRIP
             pieces.append(text.lstrip() if strips else text)
         else:
@@ -142,21 +148,21 @@ class Vocabulary:
         return array("i", tokens[:count])
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes that a token stands for; none for a special token."""
+        """Return the bytes of a token, or none for a special token."""
         piece = self._pieces.get(token)
         if piece is None:
             piece = self._pieces[token] = self._read_piece(token, special=False)
         return piece
 
     def spelling(self, token: int) -> bytes:
-        """Return the bytes that a token is written as, a special one too."""
+        """Return the bytes of a token, including a special one."""
         piece = self._spellings.get(token)
         if piece is None:
             piece = self._spellings[token] = self._read_piece(token, special=True)
         return piece
 
     def all_spellings(self) -> list[bytes]:
-        """Return how each token is written, by its id. Any thread may call it."""
+        """Return the bytes of each token by its id, including special ones. This is thread-safe."""
         buffer = ctypes.create_string_buffer(1024)
         return [
             self._read_piece(token, special=True, buffer=buffer) for token in range(self.num_tokens)
@@ -169,23 +175,23 @@ class Vocabulary:
         return bytes(buffer.raw[: max(count, 0)])
 
     def _spelling(self, token: int) -> str:
-        """Return how a token is written, a special one too; nothing for one that is not there."""
+        """Return the text of a token, including a special one, or "" for a negative id."""
         if token < 0:
             return ""
         return self._read_piece(token, special=True).decode("utf-8", "replace")
 
     @property
     def special_ids(self) -> dict[str, int]:
-        """The tokens that no ordinary text gives, by their spelling."""
+        """The ids of special tokens by spelling. Text that is not literal never contains them."""
         return self._special | {text: self._marker_ids[text] for text in self._markers}
 
     @cached_property
     def end_tokens(self) -> list[int]:
-        """All tokens by which the model ends its answer."""
+        """All tokens that end an answer."""
         return [token for token in range(self.num_tokens) if self.is_end(token)]
 
     def _spelled(self, attributes: int) -> dict[str, int]:
-        """Return the tokens that have one of the attributes, by how they are written."""
+        """Return the ids of tokens that have one of the attributes, by spelling."""
         spelled = {
             self._spelling(token): token
             for token, has in enumerate(self._attributes)
@@ -195,7 +201,7 @@ class Vocabulary:
         return spelled
 
     def is_end(self, token: int) -> bool:
-        """Tell whether the model ends its answer with this token."""
+        """Return whether a token ends an answer."""
         known = self._ends.get(token)
         if known is None:
             known = self._ends[token] = bool(self._short.vocab_is_eog(self._vocab, token))
@@ -203,7 +209,11 @@ class Vocabulary:
 
 
 def _fragments(text: str) -> list[str]:
-    """Cut runs without a break: llama.cpp's patterns recurse a frame a letter on some models."""
+    """Split long runs without a break.
+
+    For some models llama.cpp's patterns recurse once for each character, and could overflow the
+    stack.
+    """
     if len(text) <= MAX_RUN_CHARS:
         return [text] if text else []
     fragments: list[str] = []
@@ -215,9 +225,9 @@ def _fragments(text: str) -> list[str]:
 
 
 def trie_pattern(words: list[str]) -> str:
-    """Return a pattern for the longest of the words that a text begins with.
+    """Return a pattern that matches the longest of the words at a position.
 
-    Shared beginnings are written once: an alternation of thousands of words takes seconds.
+    Shared prefixes are written once, because an alternation of thousands of words takes seconds.
     """
     if not any(words):
         return "" if words else "(?!)"

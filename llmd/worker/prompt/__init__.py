@@ -1,1 +1,1 @@
-"""From a chat template or a text to the tokens of a prompt."""
+"""Turn the prompt of a request into tokens, by a chat template if need be."""

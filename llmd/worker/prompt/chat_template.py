@@ -1,4 +1,4 @@
-"""Render a model's own chat template, which comes from a file that nobody vouches for."""
+"""Render the chat template of a model file, which is untrusted code."""
 
 from __future__ import annotations
 
@@ -23,13 +23,23 @@ from llmd.worker.prompt.tool_prompt import plain_messages, template_messages, te
 from llmd.worker.syntax import has_known_call_format
 
 MAX_RENDER_S = 1.0
+"""Time limit for compiling a template, and for each rendering."""
+
 MAX_RENDER_BYTES = 256 * 1024 * 1024
+"""Memory that a template may take beyond what the process uses already."""
+
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
-MAX_REPEAT = 1_000_000
+"""Length limit of a rendered prompt."""
+
+MAX_FACTOR = 1_000_000
+"""Largest integer that may be an operand of ``*`` or ``**`` in a template."""
+
+MAX_EXPONENT = 64
+"""Largest integer exponent that a template may use."""
 
 
 class _GenerationTag(Extension):
-    """Accept ``{% generation %}``, which marks text for training and means nothing here."""
+    """Accept ``{% generation %}``, which marks text for training and has no effect here."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja2 declares it as an instance variable
 
@@ -39,7 +49,7 @@ class _GenerationTag(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox of Jinja2, without the operators that can fill the memory at once."""
+    """The sandbox of Jinja2, with limits on the operators that can fill the memory at once."""
 
     intercepted_binops = frozenset(["*", "**"])
 
@@ -47,18 +57,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
     ) -> Any:
         for value in (left, right):
-            if isinstance(value, int) and abs(value) > MAX_REPEAT:
-                raise jinja2.TemplateError("a number is too large")
-        if operator == "**" and isinstance(right, int) and right > 64:
-            raise jinja2.TemplateError("an exponent is too large")
+            if isinstance(value, int) and abs(value) > MAX_FACTOR:
+                raise jinja2.TemplateError(f"a factor is larger than {MAX_FACTOR}")
+        if operator == "**" and isinstance(right, int) and right > MAX_EXPONENT:
+            raise jinja2.TemplateError(f"an exponent is larger than {MAX_EXPONENT}")
         return super().call_binop(context, operator, left, right)
 
 
 class ChatTemplate:
-    """A compiled chat template. For the main thread only: its time limit is a signal."""
+    """A compiled chat template. Use it in the main thread only: its time limit is a signal."""
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
-        """Compile. Raise `InvalidField` when `source` is no template that can be used."""
+        """Compile a template. Raise `InvalidField` if `source` is not a usable template."""
         env = _Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
         )
@@ -66,23 +76,23 @@ class ChatTemplate:
             raise_exception=_raise, strftime_now=_strftime_now, bos_token=bos, eos_token=eos
         )
         env.filters["tojson"] = _to_json
-        # Within limits too: Jinja2 works out constant expressions when it compiles.
-        with _limited_run("cannot be read"):
+        # Limit compiling too, because Jinja2 evaluates constant expressions then.
+        with _limited_run("cannot be compiled"):
             self._template = env.from_string(source)
-        # Tools in a form that nobody here can read again are told in a general way instead.
+        # If calls in the template's format could not be parsed, describe the tools as text instead.
         self.knows_tools = has_known_call_format(source) and self._writes_tools()
 
     def render(self, prompt: ChatPrompt, special: list[str]) -> list[Part]:
-        """Return the prompt in parts: the template's words literal, the messages' not.
+        """Return the prompt in parts: literal text of the template, and text of the messages.
 
-        `special` are the spellings of special tokens, needed where a template changes the
-        messages so much that they cannot be told from its own words. Raise `InvalidField`
-        when the template refuses the messages, runs too long or writes too much.
+        `special` are the spellings of special tokens. They are broken up in messages that the
+        template changes so much that their text cannot be separated from its own. Raise
+        `InvalidField` if the template refuses the messages, runs too long or writes too much.
         """
         messages = prompt.messages
         if not self.knows_tools:
             messages = plain_messages(messages, prompt.tools)
-        # What is not marked could spell a special token.
+        # Names, ids and arguments are not marked below, and could spell a special token.
         messages = [_defuse_calls(message, special) for message in messages]
         values = _defuse_all(_variables(prompt.variables), special)
         if prompt.tools is not None and self.knows_tools:
@@ -93,7 +103,8 @@ class ChatTemplate:
             [message.content.strip() for message in messages],
         ):
             nonce = secrets.token_hex(8)
-            # A piece from the middle of a text loses both marks: defused, it gives itself away.
+            # A template may cut a piece out of a message and lose both marks. The defused piece
+            # differs from the plain one, so the comparison below fails.
             defused = [_defuse(text, special) for text in contents]
             marked = [f"<{nonce}[{text}]{nonce}>" for text in defused]
             originals = dict(zip(defused, contents, strict=True))
@@ -104,7 +115,7 @@ class ChatTemplate:
         return [Part(text=self._text(defused, messages, values), literal=True)]
 
     def _text(self, contents: list[str], messages: list[Message], values: dict[str, Any]) -> str:
-        """Render once, within the limits."""
+        """Return the text of one rendering, within the limits."""
         filled = [
             msgspec.structs.replace(message, content=content)
             for message, content in zip(messages, contents, strict=True)
@@ -112,16 +123,19 @@ class ChatTemplate:
         given = {**values, "messages": template_messages(filled), "add_generation_prompt": True}
         chunks: list[str] = []
         num_chars = 0
-        with _limited_run("refuses this"):
+        with _limited_run("refuses this request"):
             for chunk in self._template.generate(given):
                 chunks.append(chunk)
                 num_chars += len(chunk)
                 if num_chars > MAX_OUTPUT_CHARS:
-                    raise InvalidField("the model's chat template writes too much")
+                    raise InvalidField(
+                        "the model's chat template writes too much: "
+                        f"more than {MAX_OUTPUT_CHARS} characters"
+                    )
         return "".join(chunks)
 
     def _writes_tools(self) -> bool:
-        """Try whether the template tells the model of tools."""
+        """Return whether the template writes tools into the prompt, by trying it with one."""
         probe = Tools(
             tools=[Tool(name=_PROBE_NAME, parameters='{"type": "object", "properties": {}}')]
         )
@@ -134,19 +148,21 @@ class ChatTemplate:
 
 
 _PROBE_NAME = "probe_of_tools"
+"""Name of the tool that is used to find out whether a template writes tools."""
 
 
 def _variables(text: str) -> dict[str, Any]:
-    """Return the values that a request adds for the template, but none of its own names."""
+    """Return the values that a request adds for the template, without reserved names."""
     values = json.loads(text)
     return {name: value for name, value in values.items() if name not in _RESERVED_NAMES}
 
 
 _RESERVED_NAMES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
+"""Names of a template's values that a request cannot set."""
 
 
 def _defuse_calls(message: Message, special: list[str]) -> Message:
-    """Return the message with special tokens broken where its text is not marked."""
+    """Return the message with special tokens broken up in its calls, name and id."""
     if not message.calls and not message.name and not message.call_id:
         return message
     calls = [
@@ -167,7 +183,7 @@ def _defuse_calls(message: Message, special: list[str]) -> Message:
 
 
 def _defuse_all(value: Any, special: list[str]) -> Any:
-    """Return a JSON value with the special tokens in all its strings broken."""
+    """Return a JSON value with special tokens broken up in all its strings."""
     if isinstance(value, str):
         return _defuse(value, special)
     if isinstance(value, list):
@@ -179,24 +195,29 @@ def _defuse_all(value: Any, special: list[str]) -> Any:
 
 @contextmanager
 def _limited_run(how: str) -> Iterator[None]:
-    """Run a template within limits; turn all that may come of it into `InvalidField`."""
+    """Run a template within limits, and turn every exception into `InvalidField`.
+
+    `how` follows "the model's chat template" in the message.
+    """
     try:
         with limited(MAX_RENDER_S, MAX_RENDER_BYTES):
             yield
     except InvalidField:
         raise
     except TimeLimitReached:
-        raise InvalidField("the model's chat template runs too long") from None
+        raise InvalidField(
+            f"the model's chat template runs too long: more than {MAX_RENDER_S:g} s"
+        ) from None
     except (MemoryError, RecursionError):
         raise InvalidField("the model's chat template uses too much memory") from None
-    except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything
+    except Exception as error:  # noqa: BLE001 - untrusted code may raise anything
         raise InvalidField(f"the model's chat template {how}: {error}") from None
 
 
 def _split(text: str, nonce: str, originals: dict[str, str]) -> list[Part] | None:
-    """Cut a rendered text at its marks and put the original texts between them.
+    """Split a rendered text at its marks, and return the original texts between them.
 
-    None when the template tore the marks apart or changed the text between them.
+    Return None if the template removed marks or changed the text between them.
     """
     begin, end = f"<{nonce}[", f"]{nonce}>"
     head, *rest = text.split(begin)
@@ -210,14 +231,14 @@ def _split(text: str, nonce: str, originals: dict[str, str]) -> list[Part] | Non
 
 
 def _defuse(text: str, special: list[str]) -> str:
-    """Break each special token's spelling by a zero-width space after its first character."""
+    """Insert a zero-width space after the first character of each special token's spelling."""
     for spelling in special:
         text = text.replace(spelling, f"{spelling[:1]}\u200b{spelling[1:]}")
     return text
 
 
 def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
-    """Write JSON as models were trained on it: Jinja2's own is for pages, sorted and escaped."""
+    """Return JSON as models were trained on it. Jinja2's own filter sorts keys and escapes HTML."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
@@ -225,5 +246,5 @@ def _raise(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-def _strftime_now(form: str) -> str:
-    return datetime.now().astimezone().strftime(form)
+def _strftime_now(date_format: str) -> str:
+    return datetime.now().astimezone().strftime(date_format)

@@ -1,4 +1,4 @@
-"""Make a prompt fit the context: the oldest turns are left out first."""
+"""Make a prompt fit the context by leaving out the oldest turns."""
 
 from __future__ import annotations
 
@@ -12,45 +12,46 @@ from llmd.worker.backend import Backend
 from llmd.worker.kv.template_prefix import num_shareable
 
 CHARS_A_TOKEN = 16
-"""More than a token of any ordinary text has."""
+"""More characters than an average token of any ordinary text has."""
 
 TAIL_CHARS = 64
+"""Characters kept from the end of the prompt, enough to recognise the marker of a thought."""
 
 MIN_CHECKED_CHARS = 4096
-"""A shorter text is tokenised as a whole at once."""
+"""Tokenise a text of up to this length as a whole, without checking its beginning first."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The tokens of a prompt, how many old turns they hold, and the end of its text.
-
-    The first `num_shareable` tokens are the chat template's own words.
-    """
+    """A prompt that fits the context."""
 
     tokens: list[int]
     num_turns: int
+    """Number of old turns in the prompt."""
     tail: str = ""
+    """The end of the prompt's text, up to `TAIL_CHARS` characters."""
     num_shareable: int = 0
+    """Number of tokens at the beginning that come from the chat template alone."""
 
 
 def fit(backend: Backend, request: Submit) -> Fitted:
-    """Return what of a prompt goes to the model.
+    """Return the prompt of a request, without the old turns that do not fit.
 
-    A quarter of the context, or `max_tokens` if that is less, is kept for the answer as long
-    as there are turns to leave out. Raise `PromptTooLong` when even without any it is too long,
-    and `InvalidField` when it has no token to go on from.
+    As long as there are old turns to leave out, reserve a quarter of the context for the answer,
+    or `max_tokens` if that is less. Raise `PromptTooLong` if the prompt is too long even without
+    old turns, and `InvalidField` if it has no tokens.
     """
     num_context = min(
         backend.num_context_tokens, request.max_context_tokens or backend.num_context_tokens
     )
     _check_length(backend, request.prompt, num_context)
-    room = num_context - max(1, min(request.max_tokens, num_context // 4))
+    num_max = num_context - max(1, min(request.max_tokens, num_context // 4))
     tokens, parts = _tokens(backend, request, 0)
     if not tokens:
-        raise InvalidField("the prompt has no text: give at least a word", param="prompt")
-    if len(tokens) <= room:
+        raise InvalidField("the prompt has no text: give at least one word", param="prompt")
+    if len(tokens) <= num_max:
         return _fitted(backend, request.prompt, tokens, parts, request.num_turns)
-    num_dropped = _num_dropped(backend, request, room)
+    num_dropped = _num_dropped(backend, request, num_max)
     if num_dropped:
         tokens, parts = _tokens(backend, request, num_dropped)
     if len(tokens) >= num_context:
@@ -59,17 +60,17 @@ def fit(backend: Backend, request: Submit) -> Fitted:
     return _fitted(backend, request.prompt, tokens, parts, num_turns)
 
 
-def _num_dropped(backend: Backend, request: Submit, room: int) -> int:
-    """Return how many old turns to leave out: as many as it takes, and then some.
+def _num_dropped(backend: Backend, request: Submit, num_max: int) -> int:
+    """Return how many old turns to leave out so that at most `num_max` tokens remain.
 
-    They go in blocks of up to half of those that fit: for some turns the prompt then begins as
-    before, and what was computed of it is used again.
+    Turns are left out in blocks of up to half of those that fit, so more may go than necessary.
+    The prompt then begins the same for some further turns, and its KV can be reused.
     """
-    # By bisection: tokenising takes long for long prompts.
+    # Use bisection, because tokenising a long prompt takes long.
     low, high = min(1, request.num_turns), request.num_turns
     while low < high:
         middle = (low + high) // 2
-        if len(_tokens(backend, request, middle)[0]) <= room:
+        if len(_tokens(backend, request, middle)[0]) <= num_max:
             high = middle
         else:
             low = middle + 1
@@ -80,7 +81,8 @@ def _num_dropped(backend: Backend, request: Submit, room: int) -> int:
 def _block(num_fitting: int) -> int:
     """Return the largest power of two up to half of the turns that fit.
 
-    Blocks of all sizes have their ends in common then, should one turn more or less fit.
+    With powers of two, the ends of larger blocks are also ends of smaller ones. The beginning of
+    the prompt then rarely changes when one turn more or less fits.
     """
     half: int = max(1, num_fitting // 2)
     return 1 << (half.bit_length() - 1)
@@ -94,9 +96,10 @@ def _fitted(
 
 
 def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
-    """Raise `PromptTooLong` for far too long a text, from its beginning alone.
+    """Raise `PromptTooLong` if the beginning of the longest text alone is too long.
 
-    This runs in the thread that decodes: a megabyte would hold all others up for seconds.
+    This runs in the decoding thread, where tokenising a megabyte would stall all other requests
+    for seconds.
     """
     if isinstance(prompt, TokenPrompt):
         return
@@ -114,7 +117,7 @@ def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
 
 
 def _tokens(backend: Backend, request: Submit, num_dropped: int) -> tuple[list[int], list[Part]]:
-    """Return the tokens and the parts of a prompt without its first `num_dropped` turns."""
+    """Return (tokens, parts) of the prompt without its first `num_dropped` turns."""
     prompt = request.prompt
     if isinstance(prompt, TokenPrompt):
         unknown = [token for token in prompt.tokens if token >= backend.num_vocabulary]
@@ -123,7 +126,7 @@ def _tokens(backend: Backend, request: Submit, num_dropped: int) -> tuple[list[i
                 f"the model has no token {unknown[0]}: its last is {backend.num_vocabulary - 1}",
                 param="prompt",
             )
-        # The answer's tokens are added to them.
+        # Return a copy, because the caller appends the tokens of the answer.
         return list(prompt.tokens), []
     if isinstance(prompt, TextPrompt):
         parts = [part for part in prompt.parts if not 0 <= part.turn < num_dropped]

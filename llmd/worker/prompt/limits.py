@@ -1,4 +1,4 @@
-"""Bounds for a piece of work that nobody vouches for."""
+"""Time and memory limits for untrusted code."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import NoReturn
 
 
 class TimeLimitReached(Exception):
-    """The work took too long."""
+    """The block reached its time limit."""
 
 
 @contextmanager
 def limited(max_s: float, max_bytes: int) -> Iterator[None]:
-    """Raise `TimeLimitReached` or MemoryError when the block runs longer or takes much more.
+    """Run a block within limits. Raise `TimeLimitReached` or MemoryError when it exceeds them.
 
-    For the main thread only: the time limit is a signal. The memory limit holds for the whole
-    process meanwhile, and only while one C function runs can the time go by unseen.
+    Call this in the main thread only, because the time limit is a signal. Python handles a signal
+    only between C functions, so a long one can exceed the limit. The memory limit applies to the
+    whole process while the block runs.
     """
     limits = resource.getrlimit(resource.RLIMIT_AS)
     handler = signal.signal(signal.SIGALRM, _expire)
@@ -35,7 +36,7 @@ def limited(max_s: float, max_bytes: int) -> Iterator[None]:
 
 
 def _lower(limit: int, max_bytes: int) -> int:
-    """Return the limit that leaves `max_bytes` beyond what is in use, or the present one."""
+    """Return the limit that allows `max_bytes` beyond the memory in use, but at most `limit`."""
     num_pages = int(Path("/proc/self/statm").read_text().split()[0])
     lower = num_pages * resource.getpagesize() + max_bytes
     return lower if limit == resource.RLIM_INFINITY else min(limit, lower)

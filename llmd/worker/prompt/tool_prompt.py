@@ -1,4 +1,7 @@
-"""Tools, calls and their results as chat templates read them, or as text for those that do not."""
+"""Convert tools, calls and results for chat templates.
+
+Templates that know tools get them in OpenAI's format, all others as text of messages.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from llmd.engine.protocol import Call, Message, Tool, Tools
 from llmd.worker.syntax import HERMES
 from llmd.worker.tool_schema import parameters_of
 
-# Nothing but the tools stands between the two, so that the KV of a prompt's beginning is reused.
+# Only the tools stand between the two texts, so that requests with the same tools share the KV.
 _INTRODUCTION = """\
 You have tools. Each line between <tools> and </tools> describes one of them as JSON:
 
@@ -33,13 +36,14 @@ To use several at once, write several of these. Then stop: what a tool returns i
 between <tool_response> and </tool_response>."""
 
 _ID_CHARS = 9
+"""Length of a call's id in Mistral's templates."""
 
 
 def plain_messages(messages: list[Message], tools: Tools | None) -> list[Message]:
-    """Return messages for a template that knows no tools: all that has to do with them is text.
+    """Return messages for a template that does not know tools.
 
-    The tools are described in the first system message, calls are written as the syntax `HERMES`
-    has it, and results are messages of the user. Without `tools` old calls and results still are.
+    The first system message describes the tools. Calls become text in the syntax `HERMES`, and
+    results become messages of the user. Old calls and results are converted without `tools` too.
     """
     converted: list[Message] = []
     after_result = False
@@ -47,7 +51,7 @@ def plain_messages(messages: list[Message], tools: Tools | None) -> list[Message
         is_result = message.role == "tool"
         plain = _without_tools(message)
         if is_result and after_result and converted[-1].turn == plain.turn:
-            # Many templates want users and assistants to take turns.
+            # Many templates require that users and assistants alternate.
             content = f"{converted[-1].content}\n{plain.content}"
             converted[-1] = msgspec.structs.replace(converted[-1], content=content)
         else:
@@ -57,12 +61,12 @@ def plain_messages(messages: list[Message], tools: Tools | None) -> list[Message
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, object]]:
-    """Return messages in the form that templates know from Hugging Face's library."""
+    """Return messages in the format of Hugging Face's library, which templates expect."""
     return [_message_dict(message) for message in messages]
 
 
 def template_tools(tools: Tools) -> list[dict[str, Any]]:
-    """Return tools in OpenAI's form. Raise `InvalidField` when a schema is no JSON object."""
+    """Return tools in OpenAI's format. Raise `InvalidField` if a schema is no JSON object."""
     return [_tool_dict(tool) for tool in tools.tools]
 
 
@@ -89,7 +93,7 @@ def _with_instruction(messages: list[Message], tools: Tools) -> list[Message]:
 
 
 def _without_tools(message: Message) -> Message:
-    """Return a message without call or result, which its content has instead."""
+    """Return a message whose content contains its calls or result as text."""
     if message.role == "tool":
         content = f"<tool_response>\n{message.content}\n</tool_response>"
         return Message(role="user", content=content, turn=message.turn)
@@ -101,7 +105,7 @@ def _without_tools(message: Message) -> Message:
 
 
 def _call_text(call: Call) -> str:
-    """Write a call just as the model did, so that the KV of its answer is reused."""
+    """Return a call exactly as the model wrote it, so that the KV of its answer is reused."""
     arguments = call.arguments.strip() or "{}"
     head = f'{{"name": {_json(call.name)}, "{HERMES.arguments_key}": '
     return f"{HERMES.call_start_marker}\n{head}{arguments}}}\n{HERMES.call_end_marker}"
@@ -109,7 +113,7 @@ def _call_text(call: Call) -> str:
 
 def _message_dict(message: Message) -> dict[str, object]:
     given: dict[str, object] = {"role": message.role, "content": message.content}
-    # Templates ask whether these are there, not whether they are empty.
+    # Templates check whether these keys exist, not whether their values are empty.
     if message.calls:
         given["tool_calls"] = [
             {
@@ -126,7 +130,7 @@ def _message_dict(message: Message) -> dict[str, object]:
 
 
 def _arguments(text: str) -> object:
-    """Return arguments as an object; as the text when that is what they are not."""
+    """Return arguments as an object, or as text if they are not a JSON object."""
     try:
         value = json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -135,7 +139,7 @@ def _arguments(text: str) -> object:
 
 
 def _short_id(call_id: str) -> str:
-    """Return an id of nine letters and digits: Mistral's templates refuse every other."""
+    """Return an id of nine letters and digits. Mistral's templates refuse all others."""
     if len(call_id) == _ID_CHARS and call_id.isascii() and call_id.isalnum():
         return call_id
     return hashlib.sha256(call_id.encode("utf-8", "replace")).hexdigest()[:_ID_CHARS]

@@ -121,7 +121,7 @@ def test_vectors_fit_into_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "MAX_VECTORS_BYTES", 3 * 16)
     harness = QueueHarness()
     harness.queue.submit(1, ["a"] * 4)
-    assert harness.refused(1).message == "there are 4 inputs, but one request may have 3"
+    assert harness.refused(1).message == "there are 4 inputs, but one request may have at most 3"
     for job_id, num_inputs in ((2, 1), (3, 1), (4, 1), (5, 3)):
         harness.queue.submit(job_id, [[7]] * num_inputs)
     ended: list[list[int]] = []
