@@ -16,7 +16,7 @@ END, OTHER_END, SPECIAL = 256, 257, 258
 """The tokens that are no bytes: two end an answer."""
 
 
-class Bytes:
+class ByteVocabulary:
     """A vocabulary with a token for each byte. Its end tokens are special, as a rule."""
 
     num_tokens = 259
@@ -35,23 +35,23 @@ class Bytes:
         return list("".join(part.text for part in parts).encode())
 
 
-def grammars(vocabulary: Bytes) -> GrammarCompiler:
+def compiler_for(vocabulary: ByteVocabulary) -> GrammarCompiler:
     """Return what compiles for a vocabulary."""
     taken: Any = vocabulary
     return GrammarCompiler(taken)
 
 
-GRAMMARS = grammars(Bytes())
+COMPILER = compiler_for(ByteVocabulary())
 
 
-class Walk:
+class ConstrainedAnswer:
     """An answer under a grammar."""
 
     def __init__(self, matcher: GrammarMatcher | None) -> None:
         assert matcher is not None
         self.matcher = matcher
 
-    def say(self, text: str) -> bool:
+    def add(self, text: str) -> bool:
         """Go on by a text; tell whether all of it was allowed."""
         for token in text.encode():
             if self.matcher.is_complete or not self.matcher.mask()[token]:
@@ -72,10 +72,10 @@ class Walk:
         return {token for token, may in enumerate(self.matcher.mask()) if may}
 
 
-def bound(by: Constraint | dict[str, Any]) -> Walk:
-    """Return an answer that is bound by a schema or grammar."""
+def constrained_by(by: Constraint | dict[str, Any]) -> ConstrainedAnswer:
+    """Return an answer that is constrained_by by a schema or grammar."""
     given = JsonSchema(json.dumps(by)) if isinstance(by, dict) else by
-    return Walk(GRAMMARS.compile_constraint(given))
+    return ConstrainedAnswer(COMPILER.compile_constraint(given))
 
 
 def refusal(call: Callable[[], object]) -> InvalidField:

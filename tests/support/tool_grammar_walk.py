@@ -46,7 +46,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Bytes:
+class _ByteVocabulary:
     """A vocabulary of single bytes and special tokens."""
 
     eos_token_id = END
@@ -62,14 +62,14 @@ class _Bytes:
 
 
 def _tokenizer(special: Sequence[str]) -> Any:
-    return llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Bytes(special)))
+    return llguidance.LLTokenizer(llguidance.TokenizerWrapper(_ByteVocabulary(special)))
 
 
 _WITH_SPECIAL, _WITHOUT = _tokenizer(MARKERS), _tokenizer([])
 
 
 @dataclass
-class Walk:
+class ConstrainedAnswer:
     """An answer that a grammar allows, and how far it is."""
 
     matcher: Any
@@ -104,20 +104,20 @@ def matcher_of(text: str, *, has_special: bool = True) -> Any:
     return llguidance.LLMatcher(_WITH_SPECIAL if has_special else _WITHOUT, text, log_level=0)
 
 
-def walk_of(
+def answer_under(
     tools: Tools,
     syntax: Syntax,
     *,
     has_special: bool = True,
     is_thinking: bool = False,
     strict: bool = True,
-) -> Walk:
+) -> ConstrainedAnswer:
     """Return an answer that the grammar of these tools allows, before its first token."""
     special = SPECIAL if has_special else {}
     text = tool_grammar(tools, syntax, special=special, is_thinking=is_thinking, strict=strict)
     matcher = matcher_of(text, has_special=has_special)
     assert not matcher.is_error(), matcher.get_error()
-    return Walk(matcher, special)
+    return ConstrainedAnswer(matcher, special)
 
 
 def tools_of(*names: str, required: bool = False, parallel: bool = True) -> Tools:

@@ -63,10 +63,10 @@ START = Start(
 
 
 class LoadedBackend(FakeBackend):
-    """Load in three pieces, as llama.cpp does in many, and decode while the gate is open."""
+    """Load in three pieces, as llama.cpp does in many, and decode while the may_decode is open."""
 
     info = INFO
-    gate = threading.Event()
+    may_decode = threading.Event()
 
     def __init__(self, start: Start, on_progress: Callable[[float, str], None]) -> None:
         super().__init__(
@@ -79,7 +79,7 @@ class LoadedBackend(FakeBackend):
             on_progress(done, INFO.cpu_variant)
 
     def decode(self) -> float:
-        assert self.gate.wait(20)
+        assert self.may_decode.wait(20)
         return super().decode()
 
 
@@ -109,7 +109,7 @@ class Daemon:
         """Have the commands wait for the end of a step that goes on."""
         self.send(*commands)
         wait_until(lambda: self.worker is not None and self.worker._inbox.qsize() == len(commands))
-        LoadedBackend.gate.set()
+        LoadedBackend.may_decode.set()
 
     def read_until(self, kind: type[Event], request_id: int | None = None) -> Event:
         """Read events to the first of a kind."""
@@ -126,10 +126,10 @@ class Daemon:
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """Give a worker that serves, and end it by closing its socket."""
     monkeypatch.setattr(loop, "load_backend", LoadedBackend)
-    LoadedBackend.gate.set()
+    LoadedBackend.may_decode.set()
     daemon = Daemon()
     yield daemon
-    LoadedBackend.gate.set()
+    LoadedBackend.may_decode.set()
     daemon.sock.close()
     daemon.thread.join(20)
     assert not daemon.thread.is_alive()
@@ -180,7 +180,7 @@ def test_worker_refuses_what_it_cannot_serve_and_lives(daemon: Daemon) -> None:
 
 def test_worker_hears_commands_while_it_decodes(daemon: Daemon) -> None:
     """A cancel ends an answer before its time, and a forget is obeyed between steps."""
-    LoadedBackend.gate.clear()
+    LoadedBackend.may_decode.clear()
     daemon.send(_submit(1, "hi:"))
     wait_until(lambda: daemon.worker is not None and daemon.worker._dispatcher.has_work)
     daemon.send_during_a_step(_submit(2, "ho:"), Cancel(1), Forget(owner="ann", session="1"))

@@ -1,4 +1,4 @@
-"""Answers that are bound to a JSON schema, and the bounds of schemas."""
+"""Answers that are constrained_by to a JSON schema, and the bounds of schemas."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.support.grammar_walk import (
     END,
     OTHER_END,
     SPECIAL,
-    Bytes,
-    Walk,
-    bound,
-    grammars,
+    ByteVocabulary,
+    ConstrainedAnswer,
+    compiler_for,
+    constrained_by,
     refusal,
 )
 
@@ -34,7 +34,7 @@ PERSON = {
 
 
 def _refused(by: Constraint | dict[str, Any]) -> InvalidField:
-    error = refusal(lambda: bound(by))
+    error = refusal(lambda: constrained_by(by))
     assert error.param == "response_format"
     return error
 
@@ -49,10 +49,10 @@ def _refused(by: Constraint | dict[str, Any]) -> InvalidField:
 )
 def test_what_is_valid_by_a_schema_may_be_said(text: str) -> None:
     """And then nothing more."""
-    walk = bound(PERSON)
-    assert walk.say(text)
-    assert walk.may_end()
-    assert not walk.say(" ")
+    answer = constrained_by(PERSON)
+    assert answer.add(text)
+    assert answer.may_end()
+    assert not answer.add(" ")
 
 
 @pytest.mark.parametrize(
@@ -73,17 +73,17 @@ def test_what_is_valid_by_a_schema_may_be_said(text: str) -> None:
 )
 def test_what_is_not_valid_cannot_be_said(before: str, letter: str) -> None:
     """From the first letter that is wrong."""
-    walk = bound(PERSON)
-    assert walk.say(before)
-    assert not walk.may_end()
-    assert not walk.say(letter)
+    answer = constrained_by(PERSON)
+    assert answer.add(before)
+    assert not answer.may_end()
+    assert not answer.add(letter)
 
 
 def test_json_comes_on_one_line() -> None:
     """With one space behind each comma and colon."""
-    assert bound({"type": "object"}).say('{"a": [1, {}], "b": "\\n"}')
+    assert constrained_by({"type": "object"}).add('{"a": [1, {}], "b": "\\n"}')
     for text in ("{\n", "{ ", '{"a":1', '{"a": 1,"b', '{"a" :', '{"a": 1 }'):
-        assert not bound({"type": "object"}).say(text)
+        assert not constrained_by({"type": "object"}).add(text)
 
 
 @pytest.mark.parametrize(
@@ -97,68 +97,68 @@ def test_json_comes_on_one_line() -> None:
 def test_a_client_has_no_say_in_the_form(form: dict[str, Any]) -> None:
     """Whatever its schema tells the library that reads it."""
     schema: dict[str, Any] = {"type": "object", "x-guidance": form}
-    assert bound(schema).say('{"a": 1, "b": 2}')
+    assert constrained_by(schema).add('{"a": 1, "b": 2}')
     for text in ("{\n", "{ ", '{"a":1'):
-        assert not bound(schema).say(text)
-        assert not bound({"properties": {"a": schema}}).say(f'{{"a": {text}')
+        assert not constrained_by(schema).add(text)
+        assert not constrained_by({"properties": {"a": schema}}).add(f'{{"a": {text}')
     _refused({"not": {}, "x-guidance": form})
     _refused({"oneOf": [{"type": "string"}, {"minLength": 2}], "x-guidance": form})
 
 
 def test_an_answer_may_end_where_its_schema_is_fulfilled() -> None:
     """By any of the tokens that end answers; it is complete where nothing else can follow."""
-    walk = bound({"type": "integer"})
-    assert walk.say("12")
-    assert walk.allowed() >= {END, OTHER_END, ord("3")}
-    assert not walk.is_complete()
-    walk.matcher.accept(OTHER_END)
-    assert walk.is_complete()
-    walk = bound({"enum": ["a", "ab"]})
-    assert walk.say('"a')
-    assert not walk.is_complete()
-    assert walk.say('"')
-    assert walk.is_complete()
+    answer = constrained_by({"type": "integer"})
+    assert answer.add("12")
+    assert answer.allowed() >= {END, OTHER_END, ord("3")}
+    assert not answer.is_complete()
+    answer.matcher.accept(OTHER_END)
+    assert answer.is_complete()
+    answer = constrained_by({"enum": ["a", "ab"]})
+    assert answer.add('"a')
+    assert not answer.is_complete()
+    assert answer.add('"')
+    assert answer.is_complete()
 
 
 def test_no_special_token_is_text() -> None:
     """It would be shown as nothing, and the JSON would be another than the model said."""
-    walk = bound({"type": "string"})
-    assert walk.say('"a')
-    assert not walk.allowed() & {SPECIAL, END, OTHER_END}
+    answer = constrained_by({"type": "string"})
+    assert answer.add('"a')
+    assert not answer.allowed() & {SPECIAL, END, OTHER_END}
 
 
 def test_no_token_that_ends_an_answer_is_text() -> None:
     """Though some files do not say that it is special: the JSON would be cut off."""
-    matcher = grammars(Bytes(ends_are_special=False)).compile_constraint(
+    matcher = compiler_for(ByteVocabulary(ends_are_special=False)).compile_constraint(
         JsonSchema('{"type":"string"}')
     )
-    walk = Walk(matcher)
-    assert walk.say('"a')
-    assert not walk.allowed() & {SPECIAL, END, OTHER_END}
-    assert walk.say('"')
-    assert walk.may_end()
+    answer = ConstrainedAnswer(matcher)
+    assert answer.add('"a')
+    assert not answer.allowed() & {SPECIAL, END, OTHER_END}
+    assert answer.add('"')
+    assert answer.may_end()
 
 
 def test_a_mask_has_an_entry_for_each_token() -> None:
     """No more, though the library counts in whole bytes."""
-    mask = bound({"type": "object"}).matcher.mask()
-    assert mask.shape == (Bytes.num_tokens,)
+    mask = constrained_by({"type": "object"}).matcher.mask()
+    assert mask.shape == (ByteVocabulary.num_tokens,)
     assert [token for token, may in enumerate(mask) if may] == [ord("{")]
 
 
 def test_a_token_that_was_not_allowed_ends_the_answer() -> None:
     """It is not gone on from there, whatever comes."""
-    walk = bound({"type": "object"})
+    answer = constrained_by({"type": "object"})
     for _ in range(2):
-        error = refusal(lambda: walk.matcher.accept(ord("S")))
+        error = refusal(lambda: answer.matcher.accept(ord("S")))
         assert error.param == "response_format"
-    refusal(walk.matcher.mask)
+    refusal(answer.matcher.mask)
 
 
 def test_the_vocabulary_is_read_once_and_only_when_it_is_needed() -> None:
     """It takes a while."""
 
-    class Counted(Bytes):
+    class Counted(ByteVocabulary):
         num_read = 0
 
         def all_spellings(self) -> list[bytes]:
@@ -166,7 +166,7 @@ def test_the_vocabulary_is_read_once_and_only_when_it_is_needed() -> None:
             return super().all_spellings()
 
     vocabulary = Counted()
-    compiler = grammars(vocabulary)
+    compiler = compiler_for(vocabulary)
     assert vocabulary.num_read == 0
     for _ in range(2):
         compiler.compile_constraint(JsonSchema("{}"))
@@ -207,7 +207,7 @@ def _nested(depth: int) -> dict[str, Any]:
 def test_a_schema_may_be_as_deep_as_that() -> None:
     """And no deeper: far deeper, it could not even be read."""
     assert depth_of(_nested(MAX_GRAMMAR_DEPTH)) == MAX_GRAMMAR_DEPTH
-    bound(_nested(MAX_GRAMMAR_DEPTH))
+    constrained_by(_nested(MAX_GRAMMAR_DEPTH))
     assert f"{MAX_GRAMMAR_DEPTH}" in _refused(_nested(MAX_GRAMMAR_DEPTH + 1)).message
     _refused(JsonSchema('{"items":' * 5000 + "{}" + "}" * 5000))
 
@@ -223,7 +223,7 @@ def test_depth_counts_what_holds_something(value: object, depth: int) -> None:
 def test_a_schema_has_no_more_characters_than_that() -> None:
     """Whatever they are."""
     num_free = MAX_GRAMMAR_CHARS - len(json.dumps({"title": ""}))
-    bound({"title": "x" * num_free})
+    constrained_by({"title": "x" * num_free})
     assert f"{MAX_GRAMMAR_CHARS}" in _refused({"title": "x" * (num_free + 1)}).message
 
 
@@ -236,6 +236,6 @@ def test_a_number_that_would_be_taken_for_another_is_refused(number: float) -> N
 
 def test_a_large_number_is_kept() -> None:
     """To its last digit, up to where every number of JSON is exact."""
-    walk = bound({"type": "integer", "minimum": 2**53 - 2, "maximum": 2**53 - 1})
-    assert walk.say(str(2**53)[:-1])
-    assert walk.allowed() == {ord("0"), ord("1")}
+    answer = constrained_by({"type": "integer", "minimum": 2**53 - 2, "maximum": 2**53 - 1})
+    assert answer.add(str(2**53)[:-1])
+    assert answer.allowed() == {ord("0"), ord("1")}

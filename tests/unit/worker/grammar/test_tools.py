@@ -19,12 +19,12 @@ from tests.support.tool_grammar_walk import (
     SPECIAL,
     SYNTAXES,
     THINKING,
-    Walk,
+    ConstrainedAnswer,
+    answer_under,
     is_valid,
     matcher_of,
     parse,
     tools_of,
-    walk_of,
 )
 
 # Words that bring an answer to its end before the patience does.
@@ -33,23 +33,23 @@ _LIKELY = [
 ]  # fmt: skip
 
 
-def _wander(walk: Walk, random: Random, num_choices: int) -> bool:
+def _add_random_tokens(answer: ConstrainedAnswer, random: Random, num_choices: int) -> bool:
     """Take allowed tokens at random; tell whether the answer came to an end."""
     while num_choices:
-        if walk.matcher.is_stopped() or (walk.may_end() and random.random() < 0.2):
+        if answer.matcher.is_stopped() or (answer.may_end() and random.random() < 0.2):
             return True
-        tokens = sorted(walk.allowed() - {END})
+        tokens = sorted(answer.allowed() - {END})
         num_choices -= len(tokens) > 1
         if len(tokens) > 1 and random.random() < 0.5:
-            walk.add(random.choice(_LIKELY))
+            answer.add(random.choice(_LIKELY))
             continue
         token = random.choice(tokens)
-        assert walk.matcher.consume_token(token)
+        assert answer.matcher.consume_token(token)
         if token < END:
-            walk.raw.append(token)
+            answer.raw.append(token)
         else:
-            walk.raw += MARKERS[token - END - 1].encode()
-    return walk.may_end()
+            answer.raw += MARKERS[token - END - 1].encode()
+    return answer.may_end()
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,15 +75,15 @@ def test_every_answer_that_a_grammar_allows_is_calls_of_the_tools(
     if is_thinking:
         syntax = replace(syntax, thought_start_marker="<think>", thought_end_marker="</think>")
     tools = tools_of(*names, required=required, parallel=parallel)
-    walk = walk_of(tools, syntax, has_special=has_special, is_thinking=is_thinking)
+    answer = answer_under(tools, syntax, has_special=has_special, is_thinking=is_thinking)
     begins_call = required
     if not required and random.random() < 0.8:
         thought = "Hm </thi</think>" if is_thinking else ""
-        begins_call = walk.add(f"{thought}Let me [TOOL see. {syntax.call_start_marker}")
+        begins_call = answer.add(f"{thought}Let me [TOOL see. {syntax.call_start_marker}")
         assert begins_call
-    if not _wander(walk, random, 100):
+    if not _add_random_tokens(answer, random, 100):
         return
-    text, thought, calls = parse(bytes(walk.raw), tools, syntax, is_thinking=is_thinking)
+    text, thought, calls = parse(bytes(answer.raw), tools, syntax, is_thinking=is_thinking)
     assert all(is_valid(name, json.loads(arguments)) for name, arguments in calls)
     assert {name for name, _ in calls} <= set(names)
     assert parallel or len(calls) <= 1
@@ -107,29 +107,29 @@ def test_calls_are_in_the_form_that_the_model_knows(syntax: Syntax, *, has_speci
     call = begin + '{"a": [1, "b"]}' + end
     for required in (True, False):
         tools = tools_of("weather", "any", required=required)
-        walk = walk_of(tools, syntax, has_special=has_special)
-        assert walk.may_end() != required
-        assert walk.add(call)
-        assert walk.may_end()
-        assert walk.add(between + call)
-        assert not walk.add("x")
+        answer = answer_under(tools, syntax, has_special=has_special)
+        assert answer.may_end() != required
+        assert answer.add(call)
+        assert answer.may_end()
+        assert answer.add(between + call)
+        assert not answer.add("x")
         single = tools_of("any", required=required, parallel=False)
-        walk = walk_of(single, syntax, has_special=has_special)
-        assert walk.add(call)
-        assert not walk.add(between + call)
+        answer = answer_under(single, syntax, has_special=has_special)
+        assert answer.add(call)
+        assert not answer.add(between + call)
 
 
 @pytest.mark.parametrize("space", ["", " "])
 def test_calls_of_an_older_mistral_are_one_list(space: str) -> None:
     """Behind one marker, with or without a space, comes a list of one call or more."""
     call = '{"name": "any", "arguments": {}}'
-    walk = walk_of(tools_of("any"), MISTRAL)
-    assert walk.add(f"[TOOL_CALLS]{space}[{call}, {call}]")
-    assert walk.matcher.is_stopped()
-    walk = walk_of(tools_of("any", parallel=False), MISTRAL)
-    assert walk.add(f"[TOOL_CALLS]{space}[{call}")
-    assert not walk.add(",")
-    assert walk.add("]")
+    answer = answer_under(tools_of("any"), MISTRAL)
+    assert answer.add(f"[TOOL_CALLS]{space}[{call}, {call}]")
+    assert answer.matcher.is_stopped()
+    answer = answer_under(tools_of("any", parallel=False), MISTRAL)
+    assert answer.add(f"[TOOL_CALLS]{space}[{call}")
+    assert not answer.add(",")
+    assert answer.add("]")
 
 
 def test_parameters_in_tags_are_those_of_the_schema_in_its_order() -> None:
@@ -138,12 +138,14 @@ def test_parameters_in_tags_are_those_of_the_schema_in_its_order() -> None:
     unit = '<parameter=unit>\nF"\n</parameter>\n'
     end = "</function>\n</tool_call>"
     tools = tools_of("weather", "any", required=True)
-    assert walk_of(tools, QWEN3_CODER).add(f"{begin}{unit}{end}")
-    assert walk_of(tools, QWEN3_CODER).add(f"{begin}<parameter=days>\n5\n</parameter>\n{unit}{end}")
-    assert not walk_of(tools, QWEN3_CODER).add(f"{begin}{end}")
-    assert not walk_of(tools, QWEN3_CODER).add(f"{begin}<parameter=days>\nmany")
-    assert not walk_of(tools, QWEN3_CODER).add(f"{begin}<parameter=unit>\nK")
-    assert walk_of(tools, QWEN3_CODER).add(
+    assert answer_under(tools, QWEN3_CODER).add(f"{begin}{unit}{end}")
+    assert answer_under(tools, QWEN3_CODER).add(
+        f"{begin}<parameter=days>\n5\n</parameter>\n{unit}{end}"
+    )
+    assert not answer_under(tools, QWEN3_CODER).add(f"{begin}{end}")
+    assert not answer_under(tools, QWEN3_CODER).add(f"{begin}<parameter=days>\nmany")
+    assert not answer_under(tools, QWEN3_CODER).add(f"{begin}<parameter=unit>\nK")
+    assert answer_under(tools, QWEN3_CODER).add(
         f"<tool_call>\n<function=any>\n<parameter=a>\n1\n</parameter>\n{end}"
     )
 
@@ -156,14 +158,14 @@ def test_arguments_are_any_object_where_schemas_cannot_be_kept(syntax: Syntax) -
     text = tool_grammar(tools, syntax, special=SPECIAL)
     matcher = matcher_of(text)
     assert "not" in matcher.get_error()
-    walk = walk_of(tools, syntax, strict=False)
-    assert walk.add(
+    answer = answer_under(tools, syntax, strict=False)
+    assert answer.add(
         '<tool_call>\n{"name": "f", "arguments": {"b": [null]}}\n</tool_call>'
         if syntax is HERMES
         else "<tool_call>\n<function=f>\n<parameter=b>\n[null]\n</parameter>\n</function>"
         "\n</tool_call>"
     )
-    assert not walk_of(tools, syntax, strict=False).add('<tool_call>\n{"name": "g')
+    assert not answer_under(tools, syntax, strict=False).add('<tool_call>\n{"name": "g')
 
 
 def test_schema_that_admits_other_values_is_kept_for_objects_alone() -> None:
@@ -171,9 +173,9 @@ def test_schema_that_admits_other_values_is_kept_for_objects_alone() -> None:
     schema = '{"type": ["object", "null"], "x-guidance": {"whitespace_flexible": true}}'
     tools = Tools(tools=[Tool(name="f", parameters=schema)], required=True)
     begin = '<tool_call>\n{"name": "f", "arguments": '
-    assert not walk_of(tools, HERMES).add(f"{begin}null")
-    assert not walk_of(tools, HERMES).add(f'{begin}{{"a":\n')
-    assert walk_of(tools, HERMES).add(f'{begin}{{"a": 1, "b": 2}}')
+    assert not answer_under(tools, HERMES).add(f"{begin}null")
+    assert not answer_under(tools, HERMES).add(f'{begin}{{"a":\n')
+    assert answer_under(tools, HERMES).add(f'{begin}{{"a": 1, "b": 2}}')
 
 
 def test_schema_that_is_no_object_is_refused() -> None:
@@ -187,38 +189,38 @@ def test_name_of_any_letters_is_kept(name: str) -> None:
     """A tool's name is spelled as JSON has it, and as the grammar has it."""
     tools = Tools(tools=[Tool(name=name)], required=True, parallel=False)
     shown = json.dumps(name, ensure_ascii=False)
-    walk = walk_of(tools, HERMES)
-    assert walk.add(f'<tool_call>\n{{"name": {shown}, "arguments": {{}}}}\n</tool_call>')
-    assert parse(bytes(walk.raw), tools, HERMES) == ("", "", [(name, "{}")])
+    answer = answer_under(tools, HERMES)
+    assert answer.add(f'<tool_call>\n{{"name": {shown}, "arguments": {{}}}}\n</tool_call>')
+    assert parse(bytes(answer.raw), tools, HERMES) == ("", "", [(name, "{}")])
 
 
 @pytest.mark.parametrize("has_special", [True, False])
 def test_text_is_free_until_a_call_begins(*, has_special: bool) -> None:
     """Text that only looks like a call is text; behind the marker there is no way back."""
-    walk = walk_of(tools_of("any"), HERMES, has_special=has_special)
-    assert walk.add('No <tool>, no "tool_call", {"name": "any"} é\n\n')
-    assert walk.may_end()
-    assert walk.add("<tool_call>")
-    assert not walk.may_end()
-    assert walk.allowed() == {ord("\n")}
+    answer = answer_under(tools_of("any"), HERMES, has_special=has_special)
+    assert answer.add('No <tool>, no "tool_call", {"name": "any"} é\n\n')
+    assert answer.may_end()
+    assert answer.add("<tool_call>")
+    assert not answer.may_end()
+    assert answer.allowed() == {ord("\n")}
 
 
 def test_special_tokens_are_as_free_in_text_as_without_tools() -> None:
-    """Only those that have a place of their own are bound to it."""
+    """Only those that have a place of their own are constrained_by to it."""
     for syntax in SYNTAXES:
-        walk = walk_of(tools_of("any"), syntax)
-        assert walk.add("a <other> b<other>")
-        assert walk.may_end()
+        answer = answer_under(tools_of("any"), syntax)
+        assert answer.add("a <other> b<other>")
+        assert answer.may_end()
 
 
 def test_llama_may_answer_with_an_object_that_is_no_call() -> None:
     """Only an object that begins as a call does is one, and only at the beginning."""
-    assert walk_of(tools_of("any"), LLAMA3).add('{"temperature": 5}')
-    assert walk_of(tools_of("any"), LLAMA3).add('It is {"name": "Anna"}')
-    assert not walk_of(tools_of("any"), LLAMA3).add('{"name": "Anna')
-    walk = walk_of(tools_of("any"), LLAMA3)
-    assert walk.add('Well: <|python_tag|>{"name": "any", "parameters": {}}')
-    assert walk.may_end()
+    assert answer_under(tools_of("any"), LLAMA3).add('{"temperature": 5}')
+    assert answer_under(tools_of("any"), LLAMA3).add('It is {"name": "Anna"}')
+    assert not answer_under(tools_of("any"), LLAMA3).add('{"name": "Anna')
+    answer = answer_under(tools_of("any"), LLAMA3)
+    assert answer.add('Well: <|python_tag|>{"name": "any", "parameters": {}}')
+    assert answer.may_end()
 
 
 @pytest.mark.parametrize("has_special", [True, False])
@@ -229,24 +231,24 @@ def test_thought_that_the_prompt_opened_ends_before_calls_that_must_come(
     tools = tools_of("any", required=True, parallel=False)
     call = '<tool_call>\n{"name": "any", "arguments": {}}\n</tool_call>'
     for space in ("", "\n", "\n\n"):
-        walk = walk_of(tools, THINKING, has_special=has_special, is_thinking=True)
-        assert walk.add("\nHm <thing>, <tool>.\n")
-        assert not walk.may_end()
+        answer = answer_under(tools, THINKING, has_special=has_special, is_thinking=True)
+        assert answer.add("\nHm <thing>, <tool>.\n")
+        assert not answer.may_end()
         # Other special tokens may end the answer too.
-        assert not walk.allowed() & {END, SPECIAL["<other>"]}
-        assert walk.add(f"</think>{space}{call}")
-        assert walk.matcher.is_stopped()
-    assert not walk_of(tools, THINKING, has_special=has_special).add("<think>")
+        assert not answer.allowed() & {END, SPECIAL["<other>"]}
+        assert answer.add(f"</think>{space}{call}")
+        assert answer.matcher.is_stopped()
+    assert not answer_under(tools, THINKING, has_special=has_special).add("<think>")
 
 
 def test_thoughts_are_free_where_calls_may_come() -> None:
     """A marker of calls within a thought begins none; behind the thought it does."""
     for is_thinking in (True, False):
-        walk = walk_of(tools_of("any"), THINKING, is_thinking=is_thinking)
-        assert walk.add("Hm <tool_call>?" if is_thinking else "<think>Hm <tool_call>?")
-        assert walk.may_end()
-        assert walk.add("</think>\n\nSo: <tool_call>")
-        assert walk.allowed() == {ord("\n")}
-    walk = walk_of(tools_of("any"), THINKING)
-    assert walk.add("No need to think. <tool_call>\n")
-    assert not walk.may_end()
+        answer = answer_under(tools_of("any"), THINKING, is_thinking=is_thinking)
+        assert answer.add("Hm <tool_call>?" if is_thinking else "<think>Hm <tool_call>?")
+        assert answer.may_end()
+        assert answer.add("</think>\n\nSo: <tool_call>")
+        assert answer.allowed() == {ord("\n")}
+    answer = answer_under(tools_of("any"), THINKING)
+    assert answer.add("No need to think. <tool_call>\n")
+    assert not answer.may_end()
