@@ -1,4 +1,4 @@
-"""What tests of embeddings share: a queue over a model that is arithmetic."""
+"""A queue of embeddings with a fake model whose vectors are simple to compute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmd.worker.embedding.queue import EmbedQueue
 from llmd.worker.embedding_backend import Chunk, Vector
 
 BEGIN = 1
-"""The token before every text; the others are bytes."""
+"""The token before each text. All other tokens are bytes."""
 
 NOTHING = 0
 """A token whose vector is zero."""
@@ -25,7 +25,7 @@ def vector_of(token: int) -> Vector:
 
 
 class FakeBackend:
-    """A model whose memory checks every use of it. One that does not sum takes the last token."""
+    """A model that checks how its memory is used. If not `sums_tokens`, the last token counts."""
 
     num_vocabulary = 256
     num_dimensions = 4
@@ -47,14 +47,14 @@ class FakeBackend:
         self.resident: list[list[int]] = [[] for _ in range(max_sequences)]
         self.runs: list[list[Chunk]] = []
         self.num_read = 0
-        self.spoils = False
+        self.makes_infinite = False
 
     def tokenize(self, text: str) -> list[int]:
         self.num_read += len(text)
         return [BEGIN, *text.encode()]
 
     def run(self, chunks: list[Chunk]) -> list[Vector]:
-        assert chunks, "a run of nothing"
+        assert chunks, "a run without chunks"
         assert len({chunk.slot for chunk in chunks}) == len(chunks), "two inputs in one slot"
         num_tokens = sum(len(chunk.tokens) for chunk in chunks)
         if self.can_split or len(chunks) > 1:
@@ -69,15 +69,15 @@ class FakeBackend:
         return vectors
 
     def _run(self, chunk: Chunk) -> Vector:
-        assert chunk.tokens, "a chunk of nothing"
+        assert chunk.tokens, "a chunk without tokens"
         resident = self.resident[chunk.slot]
         if chunk.begin == 0:
             resident.clear()
-        assert chunk.begin == len(resident), "a gap or a token twice"
+        assert chunk.begin == len(resident), "a gap, or a token computed twice"
         resident += chunk.tokens
         assert len(resident) <= self.max_input_tokens
-        assert chunk.is_last or self.can_split, "an input was cut"
-        if self.spoils:
+        assert chunk.is_last or self.can_split, "an input was split"
+        if self.makes_infinite:
             return np.full(4, np.inf, np.float32)
         if self.sums_tokens:
             return sum(map(vector_of, chunk.tokens), np.zeros(4, np.float32))
@@ -85,7 +85,7 @@ class FakeBackend:
 
 
 class QueueHarness:
-    """A queue over a fake model, and all that it told."""
+    """A queue with a fake model, and the events that it emitted."""
 
     def __init__(self, backend: FakeBackend | None = None) -> None:
         self.backend = backend or FakeBackend()
@@ -101,35 +101,35 @@ class QueueHarness:
         while self.queue.has_work:
             self.queue.step()
 
-    def steps_until(self, is_so: Callable[[], object]) -> int:
-        """Return how many steps it takes until something is so."""
+    def steps_until(self, condition: Callable[[], object]) -> int:
+        """Return the number of steps until the condition holds."""
         for number in range(1, 1000):
             self.queue.step()
-            if is_so():
+            if condition():
                 return number
-        raise AssertionError("it never came to be so")
+        raise AssertionError("the condition never held")
 
     def end(self, job_id: int) -> Event | None:
-        """Return what a job ended by."""
+        """Return the event that ended a job, or None."""
         ends = [event for event in self.events if getattr(event, "id", None) == job_id]
         assert len(ends) <= 1, "a job ended twice"
         return ends[0] if ends else None
 
     def vectors(self, job_id: int) -> list[Vector]:
-        """Return the vectors of a job that ended well."""
+        """Return the vectors of a job that succeeded."""
         event = self.end(job_id)
         assert isinstance(event, Embedded)
         return [np.frombuffer(vector, np.float32) for vector in event.vectors]
 
     def refused(self, job_id: int) -> Refused:
-        """Return why a job was refused."""
+        """Return the refusal of a job."""
         event = self.end(job_id)
         assert isinstance(event, Refused)
         assert event.param == "input"
         return event
 
     def expected(self, raw: str | list[int]) -> Vector:
-        """Work out an input's vector without queue and chunks."""
+        """Compute an input's vector without queue and chunks."""
         tokens = [BEGIN, *raw.encode()] if isinstance(raw, str) else raw
         if not self.backend.sums_tokens:
             tokens = tokens[-1:]
@@ -138,7 +138,7 @@ class QueueHarness:
         return np.asarray(mean / length if length else mean, np.float32)
 
     def check(self, job_id: int, inputs: list[str | list[int]]) -> None:
-        """Check that a job gave the right vector for each of its inputs."""
+        """Check that a job returned the right vector for each input."""
         vectors = self.vectors(job_id)
         assert len(vectors) == len(inputs)
         for vector, raw in zip(vectors, inputs, strict=True):

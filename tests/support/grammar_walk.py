@@ -1,4 +1,4 @@
-"""What tests of constraints share: answers under a grammar, token by token, each a byte."""
+"""Check answers under a grammar, token by token, with a vocabulary of single bytes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from llmd.errors import InvalidField
 from llmd.worker.grammar.matcher import GrammarCompiler, GrammarMatcher
 
 END, OTHER_END, SPECIAL = 256, 257, 258
-"""The tokens that are no bytes: two end an answer."""
+"""The tokens that are not bytes. Two of them end an answer."""
 
 
 class ByteVocabulary:
-    """A vocabulary with a token for each byte. Its end tokens are special, as a rule."""
+    """A vocabulary with a token for each byte, and three special tokens."""
 
     num_tokens = 259
     bos = -1
@@ -36,7 +36,7 @@ class ByteVocabulary:
 
 
 def compiler_for(vocabulary: ByteVocabulary) -> GrammarCompiler:
-    """Return what compiles for a vocabulary."""
+    """Return a compiler of grammars for a vocabulary."""
     taken: Any = vocabulary
     return GrammarCompiler(taken)
 
@@ -45,14 +45,14 @@ COMPILER = compiler_for(ByteVocabulary())
 
 
 class ConstrainedAnswer:
-    """An answer under a grammar."""
+    """An answer under a grammar, as far as it has been written."""
 
     def __init__(self, matcher: GrammarMatcher | None) -> None:
         assert matcher is not None
         self.matcher = matcher
 
     def add(self, text: str) -> bool:
-        """Go on by a text; tell whether all of it was allowed."""
+        """Append a text; return whether all of it was allowed."""
         for token in text.encode():
             if self.matcher.is_complete or not self.matcher.mask()[token]:
                 return False
@@ -60,11 +60,11 @@ class ConstrainedAnswer:
         return True
 
     def is_complete(self) -> bool:
-        """Tell whether nothing but the end can follow."""
+        """Return whether the answer is complete, so that no further token is allowed."""
         return self.matcher.is_complete
 
     def may_end(self) -> bool:
-        """Tell whether this may be all."""
+        """Return whether the answer may end here."""
         return self.is_complete() or bool(self.matcher.mask()[END])
 
     def allowed(self) -> set[int]:
@@ -73,13 +73,13 @@ class ConstrainedAnswer:
 
 
 def constrained_by(by: Constraint | dict[str, Any]) -> ConstrainedAnswer:
-    """Return an answer that is constrained_by by a schema or grammar."""
+    """Return an empty answer under a schema or grammar."""
     given = JsonSchema(json.dumps(by)) if isinstance(by, dict) else by
     return ConstrainedAnswer(COMPILER.compile_constraint(given))
 
 
 def refusal(call: Callable[[], object]) -> InvalidField:
-    """Return with what a call is refused. The words must be of use to a client."""
+    """Return the error of a call that must be refused, with a message of one line."""
     with pytest.raises(InvalidField) as caught:
         call()
     assert caught.value.message.strip()

@@ -1,4 +1,4 @@
-"""What tests of answers with calls and thoughts share."""
+"""Parse answers with calls and thoughts in tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SYNTAXES = [HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER, THINKING, MAGIS
 
 @dataclass
 class Answer:
-    """What came out, joined."""
+    """The result of parsing an answer, with its pieces joined."""
 
     text: str = ""
     thought: str = ""
@@ -59,12 +59,12 @@ class Answer:
 def parser_of(
     syntax: Syntax, *, tools: Tools | None = TOOLS, is_thinking: bool = False
 ) -> AnswerParser:
-    """Return a parser of an answer to request 7."""
+    """Return a parser for the answer to request 7."""
     return AnswerParser(syntax, request_id=7, tools=tools, is_thinking=is_thinking)
 
 
 def parse(parser: AnswerParser, *chunks: str) -> Answer:
-    """Return what comes of an answer in these chunks."""
+    """Return the result of parsing an answer that arrives in these chunks."""
     answer = Answer()
     events = [event for chunk in chunks for event in parser.push(chunk)]
     for event in events + parser.finish():

@@ -1,4 +1,4 @@
-"""Answers under the grammar of tools, token by token, each a byte or a special one."""
+"""Check answers under the grammar of tools, with a vocabulary of bytes and special tokens."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 class _ByteVocabulary:
-    """A vocabulary of single bytes and special tokens."""
+    """A vocabulary of single bytes and special tokens, as llguidance expects it."""
 
     eos_token_id = END
     bos_token_id = None
@@ -70,7 +70,7 @@ _WITH_SPECIAL, _WITHOUT = _tokenizer(MARKERS), _tokenizer([])
 
 @dataclass
 class ConstrainedAnswer:
-    """An answer that a grammar allows, and how far it is."""
+    """An answer under a grammar, as far as it has been written."""
 
     matcher: Any
     special: dict[str, int]
@@ -83,7 +83,7 @@ class ConstrainedAnswer:
         return {token for token in range(8 * len(mask)) if mask[token // 8] >> token % 8 & 1}
 
     def add(self, text: str) -> bool:
-        """Go on by a text, with its special tokens as such; tell whether all was allowed."""
+        """Append a text, with its special tokens as such; return whether all of it was allowed."""
         while text:
             spelling = next((word for word in self.special if text.startswith(word)), "")
             piece = spelling or text[0]
@@ -100,7 +100,7 @@ class ConstrainedAnswer:
 
 
 def matcher_of(text: str, *, has_special: bool = True) -> Any:
-    """Return what walks by the grammar `text`; what is wrong with it is in its `get_error`."""
+    """Return a matcher for a grammar. Its `get_error` describes what is wrong with the grammar."""
     return llguidance.LLMatcher(_WITH_SPECIAL if has_special else _WITHOUT, text, log_level=0)
 
 
@@ -112,7 +112,7 @@ def answer_under(
     is_thinking: bool = False,
     strict: bool = True,
 ) -> ConstrainedAnswer:
-    """Return an answer that the grammar of these tools allows, before its first token."""
+    """Return an empty answer under the grammar of these tools."""
     special = SPECIAL if has_special else {}
     text = tool_grammar(tools, syntax, special=special, is_thinking=is_thinking, strict=strict)
     matcher = matcher_of(text, has_special=has_special)
@@ -121,7 +121,7 @@ def answer_under(
 
 
 def tools_of(*names: str, required: bool = False, parallel: bool = True) -> Tools:
-    """Return tools with the schemas above."""
+    """Return tools of these names, with the schemas above."""
     tools = [Tool(name=name, parameters=json.dumps(SCHEMAS[name])) for name in names]
     return Tools(tools=tools, required=required, parallel=parallel)
 
@@ -129,7 +129,7 @@ def tools_of(*names: str, required: bool = False, parallel: bool = True) -> Tool
 def parse(
     raw: bytes, tools: Tools, syntax: Syntax, *, is_thinking: bool = False
 ) -> tuple[str, str, list[tuple[str, str]]]:
-    """Return text, thought and calls of an answer."""
+    """Return (text, thought, calls) of an answer."""
     parser = AnswerParser(syntax, request_id=1, tools=tools, is_thinking=is_thinking)
     text, thought = "", ""
     names: list[str] = []
@@ -146,7 +146,7 @@ def parse(
 
 
 def is_valid(name: str, value: Any) -> bool:
-    """Judge arguments by what the schemas above say."""
+    """Return whether arguments are valid by the schemas above."""
     if not isinstance(value, dict):
         return False
     if name == "weather":

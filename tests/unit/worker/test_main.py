@@ -1,4 +1,4 @@
-"""The worker's loop, with the fake model in the place of llama.cpp."""
+"""The worker's loop, with a fake model in place of llama.cpp."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ START = Start(
 
 
 class LoadedBackend(FakeBackend):
-    """Load in three pieces, as llama.cpp does in many, and decode while the may_decode is open."""
+    """A backend that loads in several steps, and decodes only while `may_decode` is set."""
 
     info = INFO
     may_decode = threading.Event()
@@ -84,7 +84,7 @@ class LoadedBackend(FakeBackend):
 
 
 class Daemon:
-    """The other end of a worker that runs in a thread."""
+    """The daemon's end of a worker that runs in a thread."""
 
     def __init__(self) -> None:
         self.sock, worker_end = socket.socketpair()
@@ -96,7 +96,7 @@ class Daemon:
         self.thread.start()
 
     def _run(self) -> None:
-        # When this end is closed in the middle of a step, as `main` expects it.
+        # If the daemon's end is closed during a step, `main` expects an OSError.
         with self._worker_end, contextlib.suppress(OSError):
             self.worker = Worker(self._worker_end, START)
             self.worker.run()
@@ -106,13 +106,13 @@ class Daemon:
             send_command(self.sock, command)
 
     def send_during_a_step(self, *commands: Command) -> None:
-        """Have the commands wait for the end of a step that goes on."""
+        """Send commands that arrive during a step, and then let the step finish."""
         self.send(*commands)
         wait_until(lambda: self.worker is not None and self.worker._inbox.qsize() == len(commands))
         LoadedBackend.may_decode.set()
 
     def read_until(self, kind: type[Event], request_id: int | None = None) -> Event:
-        """Read events to the first of a kind."""
+        """Read events up to the first of a kind, and return it."""
         while True:
             events = receive_events(self.sock)
             assert events is not None, "the worker is gone"
@@ -124,7 +124,7 @@ class Daemon:
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """Give a worker that serves, and end it by closing its socket."""
+    """Provide a running worker, and end it by closing its socket."""
     monkeypatch.setattr(loop, "load_backend", LoadedBackend)
     LoadedBackend.may_decode.set()
     daemon = Daemon()
@@ -146,8 +146,8 @@ def _submit(request_id: int, prompt: str, max_tokens: int = 20) -> Submit:
     )
 
 
-def test_worker_tells_of_its_progress_and_then_what_it_loaded(daemon: Daemon) -> None:
-    """Each whole percent is reported once, and the model's numbers when it serves."""
+def test_worker_reports_its_progress_and_then_the_model(daemon: Daemon) -> None:
+    """A worker reports each whole percent once, and then describes the model."""
     daemon.read_until(ModelInfo)
     assert daemon.events == [
         *[Loading(done, "none") for done in (0.0, 0.5, 1.0)],
@@ -156,7 +156,7 @@ def test_worker_tells_of_its_progress_and_then_what_it_loaded(daemon: Daemon) ->
 
 
 def test_worker_answers_a_request(daemon: Daemon) -> None:
-    """Started, text and Done come in this order, with a Beat for each step."""
+    """The events of an answer are Started, its text and Done, in this order."""
     daemon.send(_submit(1, "hi:", max_tokens=6))
     daemon.read_until(Done)
     kinds = [type(event) for event in daemon.events if not isinstance(event, Loading | Beat)]
@@ -164,8 +164,8 @@ def test_worker_answers_a_request(daemon: Daemon) -> None:
     assert "".join(event.text for event in daemon.events if isinstance(event, Delta)) == "yesyes"
 
 
-def test_worker_refuses_what_it_cannot_serve_and_lives(daemon: Daemon) -> None:
-    """Too long a prompt comes back with its numbers, another mistake with its reason."""
+def test_worker_goes_on_after_requests_that_it_refuses(daemon: Daemon) -> None:
+    """A prompt that is too long is refused with its length, any other with the reason."""
     chat = ChatPrompt([Message(role="user", content="refuse me")])
     refused_chat = msgspec.structs.replace(_submit(2, ""), prompt=chat)
     daemon.send(_submit(1, "x" * 64), refused_chat, _submit(3, "hi:"))
@@ -178,8 +178,8 @@ def test_worker_refuses_what_it_cannot_serve_and_lives(daemon: Daemon) -> None:
     assert "refuses" in refused[1].message
 
 
-def test_worker_hears_commands_while_it_decodes(daemon: Daemon) -> None:
-    """A cancel ends an answer before its time, and a forget is obeyed between steps."""
+def test_worker_receives_commands_while_it_decodes(daemon: Daemon) -> None:
+    """A worker obeys commands that arrive during a step as soon as the step ends."""
     LoadedBackend.may_decode.clear()
     daemon.send(_submit(1, "hi:"))
     wait_until(lambda: daemon.worker is not None and daemon.worker._dispatcher.has_work)
@@ -195,15 +195,15 @@ def test_worker_hears_commands_while_it_decodes(daemon: Daemon) -> None:
 
 
 def test_worker_ends_when_the_daemon_closes_its_end(daemon: Daemon) -> None:
-    """A worker without work waits for a command, and its end of file is one."""
+    """A worker without work returns when its socket reaches the end of file."""
     daemon.read_until(ModelInfo)
     daemon.sock.shutdown(socket.SHUT_WR)
     daemon.thread.join(20)
     assert not daemon.thread.is_alive()
 
 
-def test_nothing_native_is_imported_before_the_processor_is_looked_at() -> None:
-    """An older one would die of it without a word."""
+def test_nothing_native_is_imported_before_the_processor_is_checked() -> None:
+    """Native modules are imported after the check, since they crash on an older processor."""
     code = "import sys, llmd.worker.main; print({'numpy', 'llguidance'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

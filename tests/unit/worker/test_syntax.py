@@ -31,16 +31,16 @@ LLAMA = "{{ 'Environment: ipython' }}{{ '\"parameters\": ' }}{{ call.arguments |
     ],
     ids=["qwen", "coder", "mistral", "named", "llama", "tag", "other function", "unknown"],
 )
-def test_family_is_told_by_what_the_template_writes(template: str, syntax: Syntax) -> None:
-    """The form in which a template repeats old calls is the one in which the model writes them."""
+def test_syntax_is_detected_from_the_template(template: str, syntax: Syntax) -> None:
+    """A model writes calls in the format in which its template repeats old ones."""
     assert detect_syntax(template, knows_tools=True) == syntax
 
 
 @pytest.mark.parametrize("template", [None, "", CODER, LLAMA, "[TOOL_CALLS]"])
-def test_model_whose_template_knows_no_tools_is_told_how_by_the_prompt(
+def test_model_whose_template_has_no_tools_uses_the_generic_syntax(
     template: str | None,
 ) -> None:
-    """Whatever the template mentions, such a model calls as the generic prompt says."""
+    """A model whose template has no tools writes calls as the generic prompt describes them."""
     assert detect_syntax(template, knows_tools=False) == HERMES
 
 
@@ -57,7 +57,7 @@ def test_model_whose_template_knows_no_tools_is_told_how_by_the_prompt(
 def test_markers_of_thoughts_are_the_templates(
     template: str, markers: tuple[str, str], *, knows_tools: bool
 ) -> None:
-    """A model thinks if its template knows of thoughts, even if only to take them out."""
+    """A model thinks if its template contains markers of thoughts, even if only to remove them."""
     syntax = detect_syntax(template, knows_tools=knows_tools)
     assert (syntax.thought_start_marker, syntax.thought_end_marker) == markers
     assert syntax.thinks == bool(markers[0])
@@ -73,7 +73,7 @@ def test_markers_of_thoughts_are_the_templates(
         ("", False),
     ],
 )
-def test_prompt_that_ends_in_an_open_thought_is_seen(prompt: str, *, opens: bool) -> None:
-    """Only the marker at the very end, but for white space, leaves a thought open."""
+def test_open_thought_at_the_end_of_a_prompt_is_detected(prompt: str, *, opens: bool) -> None:
+    """A thought is open only if the prompt ends with its start marker and white space."""
     assert detect_syntax("<think>", knows_tools=False).opens_thought(prompt) == opens
     assert not HERMES.opens_thought(prompt)

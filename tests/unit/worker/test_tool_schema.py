@@ -10,7 +10,7 @@ from llmd.worker.tool_schema import parameters_of, properties_of, type_of, types
 
 
 def test_schema_of_a_tool_is_read_from_its_text() -> None:
-    """Parameters are JSON text; their properties are found where there are any."""
+    """Parameters are JSON text, and a schema without properties has none."""
     schema = parameters_of(Tool(name="f", parameters='{"properties": {"a": {"type": "null"}}}'))
     assert properties_of(schema) == {"a": {"type": "null"}}
     assert properties_of(parameters_of(Tool(name="f"))) == {}
@@ -18,8 +18,8 @@ def test_schema_of_a_tool_is_read_from_its_text() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "true", "{", "[" * 100_000])
-def test_parameters_that_are_no_object_are_refused(text: str) -> None:
-    """What is no JSON object is named with its tool, as the caller's mistake."""
+def test_parameters_that_are_not_an_object_are_refused(text: str) -> None:
+    """Parameters that are not a JSON object are refused with the name of their tool."""
     with pytest.raises(InvalidField, match="the tool f ") as error:
         parameters_of(Tool(name="f", parameters=text))
     assert error.value.param == "tools"
@@ -44,11 +44,11 @@ def test_parameters_that_are_no_object_are_refused(text: str) -> None:
     ],
 )  # fmt: skip
 def test_types_are_those_that_a_schema_declares(schema: Any, types: set[str]) -> None:
-    """A type, a choice of values or a choice of schemas says it; anything else leaves it open."""
+    """Types are declared by `type`, by `enum` or `const`, or by `anyOf` or `oneOf`."""
     assert types_of(schema) == types
 
 
-def test_truth_is_no_number() -> None:
-    """Python counts True as 1, JSON does not."""
+def test_boolean_is_not_a_number() -> None:
+    """True is a boolean, although Python counts it as the integer 1."""
     assert type_of(True) == "boolean"
     assert type_of(1) == "integer"

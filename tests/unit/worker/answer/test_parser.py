@@ -52,10 +52,10 @@ _fragments = st.lists(
 )
 @example(THINKING, ["<think>", "\n", "<", "</think>", "\n", CALL], set(range(200)), False, TOOLS)
 @example(MISTRAL, ["[TOOL_CALLS]", "[", OBJECT, ",", "{"], set(range(200)), False, TOOLS)
-def test_pieces_of_an_answer_never_change_what_comes_out(
+def test_pieces_of_an_answer_never_change_the_result(
     syntax: Syntax, fragments: list[str], cuts: set[int], is_thinking: bool, tools: Tools | None
 ) -> None:
-    """However the answer is cut, text, thought and calls are the same, joined."""
+    """Text, thought and calls of an answer do not depend on how it is split into pieces."""
     is_thinking = is_thinking and syntax.thinks
     text = "".join(fragments)
     whole = parse(parser_of(syntax, tools=tools, is_thinking=is_thinking), text)
@@ -64,8 +64,8 @@ def test_pieces_of_an_answer_never_change_what_comes_out(
 
 
 @given(st.sampled_from([HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER]), _fragments)
-def test_text_without_calls_comes_out_as_it_is(syntax: Syntax, fragments: list[str]) -> None:
-    """Where nothing is a call, no letter is lost, white space and markers included."""
+def test_text_without_calls_is_unchanged(syntax: Syntax, fragments: list[str]) -> None:
+    """Without a call the text is unchanged, including white space and markers."""
     text = "".join(fragments)
     answer = parse(parser_of(syntax), text)
     if not answer.calls:
@@ -74,7 +74,7 @@ def test_text_without_calls_comes_out_as_it_is(syntax: Syntax, fragments: list[s
 
 @given(_fragments)
 def test_markers_are_text_where_there_are_no_tools(fragments: list[str]) -> None:
-    """Without tools an answer may well be about tool calls."""
+    """Markers of calls are text if the request has no tools."""
     text = "".join(fragments)
     assert parse(parser_of(HERMES, tools=None), text) == Answer(text=text)
 
@@ -115,10 +115,10 @@ def test_markers_are_text_where_there_are_no_tools(fragments: list[str]) -> None
         (QWEN3_CODER, "<tool_call>\n<function=now>\n</function>\n</tool_call>", [("now", "{}")]),
     ],
 )
-def test_calls_are_read_in_every_form_that_a_family_writes(
+def test_calls_are_parsed_in_every_format_that_a_family_writes(
     syntax: Syntax, text: str, calls: list[tuple[str, str]]
 ) -> None:
-    """Each call has its name, and its arguments letter by letter as the model wrote them."""
+    """Each call has its name, and its arguments exactly as the model wrote them."""
     assert parse(parser_of(syntax), text) == Answer(calls=calls)
 
 
@@ -133,7 +133,7 @@ def test_calls_are_read_in_every_form_that_a_family_writes(
 def test_text_around_calls_is_text_without_the_white_space_between(
     syntax: Syntax, call: str
 ) -> None:
-    """Text before and after a call is kept; the white space next to the call is not text."""
+    """White space next to a call is dropped, and all other text is kept."""
     answer = parse(parser_of(syntax), f"  Let me  see.\n\n{call}\n Done. \n")
     assert answer == Answer(text="  Let me  see.Done. \n", calls=[WEATHER])
 
@@ -168,40 +168,40 @@ def test_text_around_calls_is_text_without_the_white_space_between(
     ],
 )
 @pytest.mark.parametrize("syntax", [HERMES, QWEN3_CODER])
-def test_what_is_no_call_comes_out_as_text(syntax: Syntax, body: str) -> None:
-    """A marker with anything but a call of one of the tools behind it stays what it was."""
+def test_text_that_only_looks_like_a_call_is_text(syntax: Syntax, body: str) -> None:
+    """A marker without a call of one of the tools behind it is text."""
     text = f"Use \n<tool_call>{body}"
     assert parse(parser_of(syntax), text) == Answer(text=text)
 
 
-def test_call_behind_what_is_none_is_a_call() -> None:
-    """A marker in the text does not hide the one that counts."""
+def test_call_behind_a_marker_without_a_call_is_found() -> None:
+    """A marker in the text does not hide the one of a call behind it."""
     answer = parse(parser_of(HERMES), f"I write <tool_call> now: {CALL}")
     assert answer == Answer(text="I write <tool_call> now:", calls=[WEATHER])
 
 
-def test_call_that_is_cut_is_as_far_as_it_came() -> None:
-    """Once its arguments have begun a call is one; what is cut behind them is dropped."""
+def test_call_that_is_cut_off_has_the_arguments_so_far() -> None:
+    """A call that is cut off in its arguments is kept; what is cut off behind them is dropped."""
     for end in range(CALL.index("{", 20) + 1, len(CALL)):
         answer = parse(parser_of(HERMES), CALL[:end])
         assert answer.text == ""
         assert answer.calls == [("weather", CALL[CALL.index("{", 20) : end][: len(ARGUMENTS)])]
     call = '<tool_call>{"name": "now", "arguments": {}'
     assert parse(parser_of(HERMES), f'{call}, "id": "x') == Answer(calls=[("now", "{}")])
-    # What is no part of a call at all is not lost.
+    # Text that is not part of a call is kept.
     assert parse(parser_of(HERMES), f"{call}, and so on") == Answer(
         text=", and so on", calls=[("now", "{}")]
     )
 
 
-def test_rest_of_a_list_that_is_none_comes_out_as_text() -> None:
-    """The calls before stay; what is no further call is not lost."""
+def test_rest_of_a_list_after_an_invalid_call_is_text() -> None:
+    """In a list, the calls before an invalid one are kept, and the rest is text."""
     answer = parse(parser_of(MISTRAL), f'[TOOL_CALLS][{OBJECT}, {{"name": "other"}}]')
     assert answer == Answer(text=', {"name": "other"}]', calls=[WEATHER])
 
 
 def test_arguments_come_as_the_model_writes_them() -> None:
-    """The name comes when the arguments begin, and each piece of these at once."""
+    """The name is returned when the arguments begin, and each piece of them at once."""
     parser = parser_of(HERMES)
     head = CALL[: CALL.index("{", 20)]
     assert parser.push(head) == []
@@ -213,7 +213,7 @@ def test_arguments_come_as_the_model_writes_them() -> None:
     assert parser.push('"}"}}\n') == [CallDelta(id=7, index=0, arguments='"}"}')]
 
 
-def test_text_is_given_away_as_soon_as_it_can_be_no_marker() -> None:
+def test_text_is_returned_as_soon_as_it_cannot_be_a_marker() -> None:
     """Only white space and the beginning of a marker are held back."""
     parser = parser_of(HERMES)
     assert parser.push("one \n") == [Delta(7, "one")]
@@ -235,7 +235,7 @@ def test_text_is_given_away_as_soon_as_it_can_be_no_marker() -> None:
     ],
 )
 def test_object_without_a_marker_is_held_while_it_could_be_a_call(chunk: str, shown: str) -> None:
-    """JSON that a Llama answers with is shown as soon as it can be no call of a tool."""
+    """A Llama's JSON is returned as text as soon as it cannot be a call of a tool."""
     parser = parser_of(LLAMA3)
     events = parser.push(chunk)
     assert "".join(event.text for event in events if isinstance(event, Delta)).startswith(shown)
@@ -263,10 +263,10 @@ def test_object_without_a_marker_is_held_while_it_could_be_a_call(chunk: str, sh
         (None, "5", "5"),
     ],
 )
-def test_values_in_tags_become_json_by_what_their_schema_declares(
+def test_values_in_tags_become_json_as_their_schema_declares(
     schema: object, value: str, expected: str
 ) -> None:
-    """A string is taken as it is written, anything else as JSON, if it is that."""
+    """A value becomes a string if its schema says so or if it is not JSON."""
     parameters = json.dumps({"properties": {"a": schema}} if schema is not None else {})
     tools = Tools(tools=[Tool(name="f", parameters=parameters)])
     text = f"<tool_call>\n<function=f>\n<parameter=a>\n{value}\n</parameter>\n</function>"
@@ -275,8 +275,8 @@ def test_values_in_tags_become_json_by_what_their_schema_declares(
     json.loads(answer.calls[0][1])
 
 
-def test_nothing_comes_of_nothing() -> None:
-    """An answer without text has no event, and none comes after the end."""
+def test_empty_answer_has_no_events() -> None:
+    """An empty answer has no events, and none follow the end."""
     parser = parser_of(THINKING)
     assert parser.push("") == []
     assert parser.finish() == []

@@ -33,23 +33,23 @@ from tests.support.parsing import (
         (" \n", "", " \n"),
     ],
 )
-def test_thought_at_the_beginning_is_told_from_the_answer(
+def test_thought_at_the_beginning_is_separated_from_the_answer(
     text: str, thought: str, rest: str, tools: Tools | None
 ) -> None:
-    """Line ends around a thought and the white space behind it are neither thought nor answer."""
+    """Line ends around a thought and the white space behind it are dropped."""
     assert parse(parser_of(THINKING, tools=tools), text) == Answer(text=rest, thought=thought)
 
 
 def test_answer_to_a_prompt_with_an_open_thought_begins_within_it() -> None:
-    """The opening marker stands in the prompt, the closing one in the answer."""
+    """The answer to a prompt with an open thought begins within the thought."""
     answer = parse(parser_of(THINKING, is_thinking=True), f"\nHm\n</think>\n\n{CALL}")
     assert answer == Answer(thought="Hm", calls=[WEATHER])
     answer = parse(parser_of(MAGISTRAL, is_thinking=True, tools=None), "Hm[/THINK]Yes")
     assert answer == Answer(text="Yes", thought="Hm")
 
 
-def test_thought_is_given_away_as_it_comes() -> None:
-    """Only line ends and the beginning of the closing marker are held back."""
+def test_thought_is_returned_as_it_arrives() -> None:
+    """Only line ends and the beginning of the end marker are held back."""
     parser = parser_of(THINKING)
     assert parser.push("<think>\nHm\n") == [Reasoning(7, "Hm")]
     assert parser.push("no</thi") == [Reasoning(7, "\nno")]
@@ -57,7 +57,7 @@ def test_thought_is_given_away_as_it_comes() -> None:
 
 
 def test_thought_of_a_family_without_markers_for_calls_may_precede_one() -> None:
-    """After the thought an object may be a call as at the beginning."""
+    """A JSON object behind a thought may be a call without a marker."""
     syntax = replace(LLAMA3, thought_start_marker="<think>", thought_end_marker="</think>")
     answer = parse(parser_of(syntax), f"<think>Hm</think>\n{LLAMA_CALL}")
     assert answer == Answer(thought="Hm", calls=[WEATHER])

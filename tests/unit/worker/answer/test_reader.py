@@ -18,7 +18,7 @@ _json = st.recursive(
 
 
 def _read(chunks: list[str], work: Waiting[object], reader: Reader) -> object:
-    """Feed a generator piece by piece, and return what it returns."""
+    """Feed a generator piece by piece, and return its result."""
     for chunk in chunks:
         reader.feed(chunk)
         try:
@@ -30,7 +30,7 @@ def _read(chunks: list[str], work: Waiting[object], reader: Reader) -> object:
         next(work)
     except StopIteration as stop:
         return stop.value
-    raise AssertionError("it waits for more at the end")
+    raise AssertionError("the generator waits for more text at the end")
 
 
 @given(
@@ -41,7 +41,7 @@ def _read(chunks: list[str], work: Waiting[object], reader: Reader) -> object:
 def test_end_of_a_json_value_is_found_in_any_pieces(
     value: object, rest: str, sizes: list[int]
 ) -> None:
-    """Brackets and quotes within strings do not count, and what is behind is not looked at."""
+    """Brackets and quotes within strings, and text behind the value, do not change its end."""
     text = json.dumps(value, ensure_ascii=False)
     scanner = JsonScanner()
     at = 0
@@ -51,8 +51,8 @@ def test_end_of_a_json_value_is_found_in_any_pieces(
     assert at == len(text)
 
 
-def test_word_waits_only_as_long_as_it_can_still_come() -> None:
-    """A word that comes in pieces is read; as soon as it cannot come nothing is."""
+def test_word_waits_only_while_it_can_still_follow() -> None:
+    """A word is read across pieces, and waiting ends as soon as it cannot follow."""
     reader = Reader()
     assert _read(["<", "to", "ol>x"], reader.read_word("<tool>", "<b>"), reader) == "<tool>"
     assert reader.consumed == "<tool>"
@@ -64,14 +64,14 @@ def test_word_waits_only_as_long_as_it_can_still_come() -> None:
 
 
 def test_run_goes_on_over_pieces() -> None:
-    """All white space is read, and what follows is not."""
+    """A run of white space is read across pieces, and the text behind it is not."""
     reader = Reader()
     assert _read([" ", "\n ", "  x"], reader.read_run(SPACE), reader) == " \n   "
     assert _read([], reader.peek(), reader) == "x"
 
 
 def test_text_is_read_up_to_a_word() -> None:
-    """What only begins like the word belongs to the text; without the word there is nothing."""
+    """A beginning of the word belongs to the text, and without the word there is no result."""
     reader = Reader()
     assert _read(["a<", "/b<</", "p>c"], reader.read_until("</p>"), reader) == "a</b<"
     reader = Reader()
@@ -79,8 +79,8 @@ def test_text_is_read_up_to_a_word() -> None:
     assert reader.is_at_end
 
 
-def test_what_was_read_is_kept_until_it_is_forgotten() -> None:
-    """The text can be had again as it was, from the last place that was certain."""
+def test_text_read_is_kept_until_it_is_discarded() -> None:
+    """The consumed text is all that was read since the last `discard`."""
     reader = Reader()
     reader.feed("abc def")
     reader.take(re.compile("[a-c]+"))

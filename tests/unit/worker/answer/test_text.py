@@ -21,7 +21,7 @@ def _cut(raw: bytes, cuts: set[int]) -> list[bytes]:
 
 
 def _expected(text: str, stop: list[str]) -> tuple[str, bool]:
-    """Read letter by letter, and end as soon as a stop string is there."""
+    """Return the text up to the stop string that is complete first, and whether there is one."""
     for end in range(1, len(text) + 1):
         for begin in range(end):
             if text[begin:end] in stop:
@@ -34,13 +34,13 @@ def _expected(text: str, stop: list[str]) -> tuple[str, bool]:
 def test_chunks_of_an_answer_never_change_what_is_shown(
     text: str, stop: list[str], cuts: set[int]
 ) -> None:
-    """However the bytes come, the text ends before the stop string that is complete first."""
+    """However the bytes are split, the text ends before the stop string that is complete first."""
     assert _read(_cut(text.encode(), cuts), stop) == _expected(text, stop)
 
 
 @given(st.binary(max_size=24), st.sets(st.integers(0, 24)))
 def test_invalid_bytes_are_replaced_the_same_in_any_chunks(raw: bytes, cuts: set[int]) -> None:
-    """Bytes that are no UTF-8 become U+FFFD, as if they had come at once."""
+    """Invalid bytes become U+FFFD, however they are split."""
     assert _read(_cut(raw, cuts), []) == (raw.decode("utf-8", "replace"), False)
 
 
@@ -48,7 +48,7 @@ def test_invalid_bytes_are_replaced_the_same_in_any_chunks(raw: bytes, cuts: set
 def test_no_part_of_a_stop_string_is_shown_before_it_is_decided(
     text: str, stop: list[str], cuts: set[int]
 ) -> None:
-    """What was shown at any moment is a beginning of what is shown in the end."""
+    """The text shown so far is always a prefix of the whole text."""
     stream = TextStream(stop)
     shown = ""
     for chunk in _cut(text.encode(), cuts):
@@ -57,7 +57,7 @@ def test_no_part_of_a_stop_string_is_shown_before_it_is_decided(
 
 
 def test_text_that_cannot_become_a_stop_string_is_not_held_back() -> None:
-    """Only the end of the text that begins a stop string waits for the next token."""
+    """Only a suffix of the text that begins a stop string is held back."""
     stream = TextStream(["\nHuman:"])
     assert stream.push(b"hello\nHu") == "hello"
     assert stream.push(b"go") == "\nHugo"
@@ -66,7 +66,7 @@ def test_text_that_cannot_become_a_stop_string_is_not_held_back() -> None:
 
 
 def test_nothing_is_shown_after_a_stop_string() -> None:
-    """What comes after the stop string, in the same token or a later one, is dropped."""
+    """Text after a stop string is dropped, in the same token or a later one."""
     stream = TextStream(["STOP"])
     assert stream.push(b"one STOP two") == "one "
     assert stream.stopped
@@ -75,12 +75,12 @@ def test_nothing_is_shown_after_a_stop_string() -> None:
 
 
 def test_empty_stop_string_stops_nothing() -> None:
-    """An empty stop string, which is found everywhere, is left out."""
+    """An empty stop string is ignored."""
     assert _read([b"text"], [""]) == ("text", False)
 
 
 def test_character_that_never_ends_is_replaced_at_the_end() -> None:
-    """The first bytes of a character wait, and are shown as U+FFFD when no more come."""
+    """The first bytes of a character are held back, and become U+FFFD at the end."""
     stream = TextStream([])
     assert stream.push("é".encode()[:1]) == ""
     assert stream.finish() == "�"

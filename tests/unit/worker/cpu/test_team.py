@@ -1,4 +1,4 @@
-"""How many threads compute beside a neighbour."""
+"""The number of computing threads while other processes are busy."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ START = Start(
 )
 
 
-def test_no_thread_waits_and_all_go_on() -> None:
-    """A quiet machine changes nothing."""
+def test_all_threads_go_on_while_none_waits() -> None:
+    """The number of threads does not change while no thread waits."""
     thread_count = ThreadCount(4)
     for _ in range(100):
         thread_count.update(WINDOW_S, 0)
     assert thread_count.num_threads == 4
 
 
-def test_as_many_fewer_compute_as_waited() -> None:
-    """Two of four cores are taken: two threads are left."""
+def test_number_is_reduced_by_the_threads_that_waited() -> None:
+    """If two of four threads wait, two go on."""
     thread_count = ThreadCount(4)
     thread_count.update(WINDOW_S, 2)
     assert thread_count.num_threads == 2
 
 
 def test_one_thread_always_computes() -> None:
-    """When all wait there is still one."""
+    """One thread goes on even if all wait."""
     thread_count = ThreadCount(2)
     thread_count.update(WINDOW_S, 2)
     thread_count.update(WINDOW_S, 1)
     assert thread_count.num_threads == 1
 
 
-def test_all_are_tried_again_after_a_pause_and_stay_when_nobody_waits() -> None:
-    """The neighbour has gone."""
+def test_all_are_tried_again_after_a_pause_and_stay_if_none_waits() -> None:
+    """After a pause all threads are tried, and stay if none of them waits."""
     thread_count = ThreadCount(2)
     thread_count.update(WINDOW_S, 1)
     thread_count.update(FIRST_PAUSE_S, 0)
@@ -71,7 +71,7 @@ def test_all_are_tried_again_after_a_pause_and_stay_when_nobody_waits() -> None:
 
 
 def test_failed_trials_come_less_often_up_to_a_limit() -> None:
-    """The neighbour stays: what is lost by trying is little."""
+    """The pause before a trial doubles with each failed trial, up to a limit."""
     thread_count = ThreadCount(2)
     thread_count.update(WINDOW_S, 1)
     pauses = []
@@ -92,7 +92,7 @@ def test_failed_trials_come_less_often_up_to_a_limit() -> None:
 def test_there_is_always_one_and_never_more_than_all(
     max_threads: int, notes: list[tuple[float, int]]
 ) -> None:
-    """Whatever the neighbours do; and soon after they stop, all compute again."""
+    """The number stays between one and all, and returns to all when no thread waits any more."""
     thread_count = ThreadCount(max_threads)
     for busy_s, num_waiting in notes:
         thread_count.update(busy_s, num_waiting)
@@ -104,7 +104,7 @@ def test_there_is_always_one_and_never_more_than_all(
 def test_the_kernels_count_of_waiting_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each thread's own: a third of the time is too long, a tenth is not."""
+    """A thread that waits for a third of the time is too slow, one for a tenth is not."""
     monkeypatch.setattr(team, "_TASKS", tmp_path)
     monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, _cpus: None)
     waited_ns = {"1": 0, "2": 0}
@@ -131,7 +131,7 @@ def test_the_kernels_count_of_waiting_decides(
 def test_a_kernel_that_does_not_count_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a thread that has ended meanwhile is no error."""
+    """A thread without a count of its waiting, such as one that has ended, changes nothing."""
     monkeypatch.setattr(team, "_TASKS", tmp_path)
     (tmp_path / "1").mkdir()
     sizes: list[int] = []
@@ -142,10 +142,10 @@ def test_a_kernel_that_does_not_count_changes_nothing(
 
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
-    """Return what tells the process's variables for the OpenMP runtime: none at first."""
+    """Return a function that returns the variables for the OpenMP runtime, none at first."""
     names = ("OMP_PROC_BIND", "OMP_PLACES")
     for name in names:
-        # What is set by the test is taken back after it.
+        # Set each variable first, so that it is restored after the test.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(threads, "num_usable_cores", lambda: 4)
@@ -156,16 +156,16 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
 def test_as_many_threads_as_cores_are_bound_to_them(
     variables: Callable[[], dict[str, str]],
 ) -> None:
-    """The default; and what was 0 is counted now, as long as it can be."""
+    """By default there are as many threads as cores, each bound to a core."""
     start = set_up_threads(START)
     assert (start.num_threads, start.num_threads_batch) == (4, 4)
     assert variables() == {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
 
 
-def test_fewer_threads_than_cores_may_go_where_there_is_room(
+def test_fewer_threads_than_cores_are_not_bound(
     variables: Callable[[], dict[str, str]],
 ) -> None:
-    """Bound ones could not leave a core that a neighbour takes."""
+    """Fewer threads than cores are not bound, so that they can leave a busy core."""
     start = set_up_threads(msgspec.structs.replace(START, num_threads=2, num_threads_batch=3))
     assert (start.num_threads, start.num_threads_batch) == (2, 3)
     assert variables() == {}
@@ -174,7 +174,7 @@ def test_fewer_threads_than_cores_may_go_where_there_is_room(
 def test_where_binding_is_forbidden_nothing_is_bound(
     variables: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The OpenMP runtime would abort the process; and no thread of ours ends by it."""
+    """If binding is forbidden, no variables are set and no exception is raised."""
 
     def refuse(_pid: int, _cpus: frozenset[int]) -> None:
         raise PermissionError
@@ -186,10 +186,10 @@ def test_where_binding_is_forbidden_nothing_is_bound(
 
 
 @pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES"])
-def test_who_sets_where_threads_run_means_it(
+def test_variables_of_the_environment_are_respected(
     variables: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """What the environment says of the OpenMP runtime is left alone."""
+    """Variables for the OpenMP runtime in the environment are respected."""
     monkeypatch.setenv(name, "false")
     set_up_threads(START)
     assert variables() == {name: "false"}

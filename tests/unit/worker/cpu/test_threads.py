@@ -15,7 +15,7 @@ def _write(path: Path, text: str) -> Path:
 
 
 def test_smallest_quota_of_a_cgroup_and_those_above_it_counts(tmp_path: Path) -> None:
-    """In cgroup v2 a limit of a slice binds the services within it."""
+    """In cgroup v2, the limit of a slice applies to the services within it."""
     own = _write(tmp_path / "own", "0::/system.slice/llmd.service\n")
     root = tmp_path / "cgroup"
     _write(root / "cpu.max", "max 100000\n")
@@ -25,7 +25,7 @@ def test_smallest_quota_of_a_cgroup_and_those_above_it_counts(tmp_path: Path) ->
 
 
 def test_cgroup_without_a_limit_has_no_quota(tmp_path: Path) -> None:
-    """The word max is no number, and a folder without the file no limit."""
+    """A quota of max, or a folder without the file, is no limit."""
     own = _write(tmp_path / "own", "0::/a/b\n")
     root = tmp_path / "cgroup"
     _write(root / "a/b/cpu.max", "max 100000\n")
@@ -33,7 +33,7 @@ def test_cgroup_without_a_limit_has_no_quota(tmp_path: Path) -> None:
 
 
 def test_old_cgroups_are_read_by_their_cpu_controller(tmp_path: Path) -> None:
-    """In cgroup v1 the line with the cpu controller counts, and -1 is no limit."""
+    """In cgroup v1, the line with the cpu controller counts, and -1 is no limit."""
     own = _write(tmp_path / "own", "5:memory:/m\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n")
     root = tmp_path / "cgroup"
     _write(root / "cpu/cpu.cfs_quota_us", "-1\n")
@@ -49,14 +49,14 @@ def test_old_cgroups_are_read_by_their_cpu_controller(tmp_path: Path) -> None:
 def test_cgroup_seen_from_outside_its_namespace_has_the_quota_of_the_root(
     tmp_path: Path, line: str
 ) -> None:
-    """A path that leads out of the tree, as in a container, ends at the root."""
+    """A path that leads out of the tree, as in a container, has the quota of the root."""
     own = _write(tmp_path / "own", line)
     root = _write(tmp_path / "cgroup/cpu.max", "300000 100000\n").parent
     assert cgroup_quota(own, root) == (3.0 if line else None)
 
 
 def test_machine_without_cgroups_has_no_quota(tmp_path: Path) -> None:
-    """No file, no limit."""
+    """Without the file of the cgroup there is no limit."""
     assert cgroup_quota(tmp_path / "none", tmp_path) is None
 
 
@@ -67,7 +67,7 @@ def test_machine_without_cgroups_has_no_quota(tmp_path: Path) -> None:
 def test_threads_are_whole_cores_within_affinity_and_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
 ) -> None:
-    """Hyper-threads count once, a broken quota is rounded down, and one thread is the least."""
+    """Hyper-threads count once, a quota is rounded down, and there is at least one thread."""
     for cpu, core in enumerate(["0,2", "1,3", "0,2", "1,3"]):
         _write(tmp_path / f"sys/cpu{cpu}/topology/thread_siblings_list", f"{core}\n")
     own = _write(tmp_path / "own", "0::/\n")
@@ -82,7 +82,7 @@ def test_threads_are_whole_cores_within_affinity_and_quota(
 def test_cpus_without_topology_are_cores_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the kernel tells nothing of hyper-threads every allowed CPU counts."""
+    """Each allowed CPU counts if the kernel does not report hyper-threads."""
     monkeypatch.setattr(threads, "_SYS_CPU", tmp_path)
     monkeypatch.setattr(threads, "_OWN_CGROUP", tmp_path / "none")
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {1, 2, 5})

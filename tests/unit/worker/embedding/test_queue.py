@@ -1,4 +1,4 @@
-"""The queue of embeddings: turns, chunks and vectors."""
+"""Turns, chunks and vectors of the queue of embeddings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from llmd.engine.protocol import Done, Embedded
 from tests.support.fake_embedder import NOTHING, FakeBackend, QueueHarness
 
 
-def test_a_job_brings_a_vector_for_each_input_in_order() -> None:
-    """Each of length 1, and the tokens of all are counted."""
+def test_a_job_returns_a_vector_for_each_input_in_order() -> None:
+    """A job returns vectors of length 1 in the order of its inputs, and counts their tokens."""
     harness = QueueHarness()
     inputs: list[str | list[int]] = ["cat", "a dog", [9, 8, 7], "x" * 30, "cat"]
     harness.queue.submit(5, inputs)
@@ -27,7 +27,7 @@ def test_a_job_brings_a_vector_for_each_input_in_order() -> None:
 
 
 def test_a_vector_of_zeros_stays_as_it_is() -> None:
-    """It has no direction that could be given the length 1."""
+    """A vector of zeros is not normalised."""
     harness = QueueHarness()
     harness.queue.submit(1, [[NOTHING]])
     harness.run()
@@ -35,7 +35,7 @@ def test_a_vector_of_zeros_stays_as_it_is() -> None:
 
 
 def test_short_inputs_share_a_run() -> None:
-    """As many as there are tokens and slots for, of one job and of several."""
+    """A run takes as many inputs as there are tokens and slots for, of one or several jobs."""
     harness = QueueHarness(FakeBackend(max_batch_tokens=8, max_sequences=4))
     harness.queue.submit(1, [[2], [3], [4], [5]])
     harness.queue.submit(2, [[6, 6, 6], [7]])
@@ -48,10 +48,8 @@ def test_short_inputs_share_a_run() -> None:
 
 @pytest.mark.parametrize("sums_tokens", [True, False])
 @pytest.mark.parametrize("max_batch_tokens", [2, 3, 8, 32, 64])
-def test_the_vector_is_the_same_in_whatever_chunks_it_was_made(
-    sums_tokens: bool, max_batch_tokens: int
-) -> None:
-    """The mean over all tokens, or what the model makes of the last one."""
+def test_the_vector_does_not_depend_on_the_chunks(sums_tokens: bool, max_batch_tokens: int) -> None:
+    """The vector of an input does not depend on how it is split into chunks."""
     harness = QueueHarness(FakeBackend(sums_tokens=sums_tokens, max_batch_tokens=max_batch_tokens))
     text = "the quick brown fox jumps over the lazy dog"
     harness.queue.submit(1, [text])
@@ -61,7 +59,7 @@ def test_the_vector_is_the_same_in_whatever_chunks_it_was_made(
 
 
 def test_a_model_that_reads_inputs_whole_takes_a_long_one_alone() -> None:
-    """It is one run however long it is, and short ones before and after it share theirs."""
+    """A long input that cannot be split is computed alone in one run."""
     harness = QueueHarness(FakeBackend(can_split=False, sums_tokens=False))
     inputs: list[str | list[int]] = [[2], [3], [4] * 20, [5], [6] * 8, [7]]
     harness.queue.submit(1, inputs)
@@ -72,7 +70,7 @@ def test_a_model_that_reads_inputs_whole_takes_a_long_one_alone() -> None:
 
 
 def test_a_single_text_does_not_wait_for_a_large_batch() -> None:
-    """Jobs take turns, so that it comes to its own in the next step but one."""
+    """A single text is computed within two steps, although a large job is queued before it."""
     harness = QueueHarness()
     harness.queue.submit(1, ["seven.."] * 500)
     harness.queue.step()
@@ -83,7 +81,7 @@ def test_a_single_text_does_not_wait_for_a_large_batch() -> None:
 
 
 def test_a_short_text_goes_on_beside_a_long_one() -> None:
-    """Chunks of the long one are of turns like others, and it loses nothing by that."""
+    """Short texts are computed between the chunks of a long one."""
     harness = QueueHarness()
     harness.queue.submit(1, ["x" * 60])
     harness.queue.step()
@@ -96,7 +94,7 @@ def test_a_short_text_goes_on_beside_a_long_one() -> None:
 
 
 def test_one_input_at_a_time_is_in_chunks() -> None:
-    """A second long one waits, and short ones do not wait for it."""
+    """A second long input waits for the first one, but short inputs do not."""
     harness = QueueHarness()
     harness.queue.submit(1, ["x" * 60])
     harness.queue.submit(2, ["y" * 60])
@@ -110,7 +108,7 @@ def test_one_input_at_a_time_is_in_chunks() -> None:
 
 
 def test_a_cancelled_job_ends_at_once() -> None:
-    """Wherever it is: unread, waiting or in chunks, whose place the next one then takes."""
+    """A cancelled job ends at once, whether it is unread, waiting or partly computed."""
     harness = QueueHarness()
     harness.queue.submit(1, ["x" * 60])
     harness.queue.step()
@@ -147,13 +145,13 @@ _inputs = st.lists(
     sums_tokens=st.booleans(),
     max_sequences=st.integers(2, 5),
 )
-def test_every_job_ends_once_and_rightly(
+def test_every_job_ends_once_with_the_right_vectors(
     jobs: list[tuple[list[str | list[int]], int, bool]],
     can_split: bool,
     sums_tokens: bool,
     max_sequences: int,
 ) -> None:
-    """Whatever comes in between, whatever is cancelled; the fake checks its memory meanwhile."""
+    """Each job ends once with the right vectors, whatever is submitted or cancelled meanwhile."""
     harness = QueueHarness(
         FakeBackend(can_split=can_split, sums_tokens=sums_tokens, max_sequences=max_sequences)
     )

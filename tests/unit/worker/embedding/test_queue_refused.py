@@ -1,4 +1,4 @@
-"""What is read to be embedded, and what is refused."""
+"""Inputs that the queue of embeddings refuses, and how it tokenises inputs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.support.fake_embedder import FakeBackend, QueueHarness
         (["a", "b", [-1]], "input[2]: the model has no token -1: its last is 255"),
     ],
 )
-def test_what_cannot_be_embedded_is_refused(inputs: list[str | list[int]], message: str) -> None:
-    """With the place of the fault, and the other jobs go on."""
+def test_an_invalid_input_is_refused(inputs: list[str | list[int]], message: str) -> None:
+    """An invalid input is refused with its index, and the other jobs go on."""
     harness = QueueHarness()
     harness.queue.submit(1, ["before"])
     harness.queue.submit(2, inputs)
@@ -40,7 +40,7 @@ def test_what_cannot_be_embedded_is_refused(inputs: list[str | list[int]], messa
 
 @pytest.mark.parametrize("raw", ["x" * 64, [4] * 65])
 def test_too_long_an_input_is_refused_with_both_numbers(raw: str | list[int]) -> None:
-    """How many tokens it has, and how many the model takes; one fewer is taken."""
+    """The error contains the number of tokens and the limit, and one token fewer is accepted."""
     harness = QueueHarness()
     harness.queue.submit(1, ["a", raw])
     harness.queue.submit(2, [raw[1:]])
@@ -52,7 +52,7 @@ def test_too_long_an_input_is_refused_with_both_numbers(raw: str | list[int]) ->
 
 
 def test_a_far_too_long_text_is_refused_by_its_beginning() -> None:
-    """To read all of it would hold up all others."""
+    """A text that is far too long is not tokenised to its end."""
     harness = QueueHarness()
     harness.queue.submit(1, ["x" * 10_000_000])
     harness.run()
@@ -60,8 +60,8 @@ def test_a_far_too_long_text_is_refused_by_its_beginning() -> None:
     assert harness.backend.num_read < 10_000
 
 
-def test_a_step_reads_no_more_than_a_little() -> None:
-    """A large job is read over many steps, and a small one that comes later before its end."""
+def test_a_step_tokenises_only_some_inputs() -> None:
+    """A large job is tokenised over many steps, and a small one ends before it."""
     harness = QueueHarness(FakeBackend(max_input_tokens=MAX_CHARS_PER_STEP))
     harness.queue.submit(1, ["x" * (MAX_CHARS_PER_STEP // 4)] * 40)
     harness.queue.step()
@@ -72,7 +72,7 @@ def test_a_step_reads_no_more_than_a_little() -> None:
 
 
 def test_the_backend_is_made_for_the_first_job_and_once() -> None:
-    """A model that nobody embeds with takes no memory for it."""
+    """The backend is made for the first job, and only once."""
     harness = QueueHarness()
     assert harness.num_made == 0
     harness.queue.submit(1, ["a"])
@@ -82,7 +82,7 @@ def test_the_backend_is_made_for_the_first_job_and_once() -> None:
 
 
 def test_a_model_that_cannot_embed_refuses() -> None:
-    """With the reason, each time: memory may be free at another time."""
+    """Each job is refused with the reason until the backend can be made."""
     errors: Iterator[Exception] = iter(
         [InvalidField("the model is a reranker"), EngineFailed("no memory")]
     )
@@ -104,20 +104,20 @@ def test_a_model_that_cannot_embed_refuses() -> None:
 
 
 def test_no_vector_of_infinities_is_sent() -> None:
-    """JSON has no way to write it. The other inputs of the job in that run do no harm."""
+    """A job is refused once if the vectors of its inputs are infinite."""
     harness = QueueHarness()
-    harness.backend.spoils = True
+    harness.backend.makes_infinite = True
     harness.queue.submit(1, ["a", "b", "c"])
     harness.run()
     assert "no usable vector" in harness.refused(1).message
-    harness.backend.spoils = False
+    harness.backend.makes_infinite = False
     harness.queue.submit(2, ["a"])
     harness.run()
     harness.check(2, ["a"])
 
 
 def test_vectors_fit_into_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job of too many is refused, and of many jobs no more end in a step than fit."""
+    """A job with too many inputs is refused, and a step sends only as many jobs as fit."""
     monkeypatch.setattr(queue, "MAX_VECTORS_BYTES", 3 * 16)
     harness = QueueHarness()
     harness.queue.submit(1, ["a"] * 4)
@@ -135,7 +135,7 @@ def test_vectors_fit_into_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeLib(SimpleNamespace):
-    """A vocabulary of one character a token, with what the kind of model wants around a text."""
+    """A fake llama.cpp with a token for each byte, and configurable special tokens."""
 
     LLAMA_TOKEN_ATTR_UNKNOWN = 1
     LLAMA_TOKEN_ATTR_CONTROL = 8
@@ -167,10 +167,10 @@ class FakeLib(SimpleNamespace):
         (3, 1, False, -1, False, [1, 97, 3]),
     ],
 )
-def test_a_text_alone_has_all_that_the_model_wants_around_it(
+def test_a_text_to_embed_has_the_special_tokens_that_the_model_expects(
     kind: int, bos: int, adds_bos: bool, eos: int, adds_eos: bool, expected: list[int]
 ) -> None:
-    """BERT's kind ends it with a token of its own; one that the model lacks is left out."""
+    """A text to embed has the special tokens around it that the model has and expects."""
     lib = FakeLib(
         answers={
             "llama_vocab_type": kind,

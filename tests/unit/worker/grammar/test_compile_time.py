@@ -1,4 +1,4 @@
-"""How long a grammar may take, in the thread that decodes for everybody."""
+"""How long the steps of a grammar may take in the decoding thread."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.grammar_walk import constrained_by
 LETTERS = Grammar("root ::= [a-z]+")
 
 
-def test_a_grammar_that_holds_up_the_others_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is slow at every step; the error tells what would be right."""
+def test_a_grammar_that_is_always_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grammar that is slow at every step is given up, and the error says what to change."""
     monkeypatch.setattr(matcher, "SLOW_S", 0.0)
     answer = constrained_by(LETTERS)
     with pytest.raises(InvalidField, match="unambiguous"):
@@ -21,7 +21,7 @@ def test_a_grammar_that_holds_up_the_others_is_given_up(monkeypatch: pytest.Monk
 
 
 def test_a_slow_step_now_and_then_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine may have been busy with something else."""
+    """A few slow steps do not end an answer, if enough others are quick."""
     answer = constrained_by(LETTERS)
     for _ in range(3):
         monkeypatch.setattr(matcher, "SLOW_S", 0.0)

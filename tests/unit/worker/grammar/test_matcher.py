@@ -1,4 +1,4 @@
-"""Answers that are constrained_by to a JSON schema, and the bounds of schemas."""
+"""Answers that are constrained to a JSON schema, and the limits of schemas."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _refused(by: Constraint | dict[str, Any]) -> InvalidField:
         '{"name": "A", "age": 0, "tags": ["a", "b"]}',
     ],
 )
-def test_what_is_valid_by_a_schema_may_be_said(text: str) -> None:
-    """And then nothing more."""
+def test_an_answer_that_is_valid_by_a_schema_is_allowed(text: str) -> None:
+    """A valid answer is allowed, and may only end then."""
     answer = constrained_by(PERSON)
     assert answer.add(text)
     assert answer.may_end()
@@ -71,16 +71,16 @@ def test_what_is_valid_by_a_schema_may_be_said(text: str) -> None:
         ('{"name": "Ann", "age": 7, "tags": ["a", "b"', ","),
     ],
 )
-def test_what_is_not_valid_cannot_be_said(before: str, letter: str) -> None:
-    """From the first letter that is wrong."""
+def test_an_answer_that_is_not_valid_is_not_allowed(before: str, letter: str) -> None:
+    """An answer is stopped at the first character that makes it invalid."""
     answer = constrained_by(PERSON)
     assert answer.add(before)
     assert not answer.may_end()
     assert not answer.add(letter)
 
 
-def test_json_comes_on_one_line() -> None:
-    """With one space behind each comma and colon."""
+def test_json_is_on_one_line() -> None:
+    """JSON is on one line, with one space behind each comma and colon."""
     assert constrained_by({"type": "object"}).add('{"a": [1, {}], "b": "\\n"}')
     for text in ("{\n", "{ ", '{"a":1', '{"a": 1,"b', '{"a" :', '{"a": 1 }'):
         assert not constrained_by({"type": "object"}).add(text)
@@ -94,8 +94,8 @@ def test_json_comes_on_one_line() -> None:
         {"lenient": True, "coerce_one_of": True},
     ],
 )
-def test_a_client_has_no_say_in_the_form(form: dict[str, Any]) -> None:
-    """Whatever its schema tells the library that reads it."""
+def test_a_client_cannot_change_how_json_is_written(form: dict[str, Any]) -> None:
+    """Options for llguidance in a client's schema have no effect."""
     schema: dict[str, Any] = {"type": "object", "x-guidance": form}
     assert constrained_by(schema).add('{"a": 1, "b": 2}')
     for text in ("{\n", "{ ", '{"a":1'):
@@ -106,7 +106,7 @@ def test_a_client_has_no_say_in_the_form(form: dict[str, Any]) -> None:
 
 
 def test_an_answer_may_end_where_its_schema_is_fulfilled() -> None:
-    """By any of the tokens that end answers; it is complete where nothing else can follow."""
+    """Any end token may end a valid answer, which is complete if nothing else can follow."""
     answer = constrained_by({"type": "integer"})
     assert answer.add("12")
     assert answer.allowed() >= {END, OTHER_END, ord("3")}
@@ -121,14 +121,14 @@ def test_an_answer_may_end_where_its_schema_is_fulfilled() -> None:
 
 
 def test_no_special_token_is_text() -> None:
-    """It would be shown as nothing, and the JSON would be another than the model said."""
+    """Special tokens are not allowed in a string."""
     answer = constrained_by({"type": "string"})
     assert answer.add('"a')
     assert not answer.allowed() & {SPECIAL, END, OTHER_END}
 
 
 def test_no_token_that_ends_an_answer_is_text() -> None:
-    """Though some files do not say that it is special: the JSON would be cut off."""
+    """End tokens are not allowed in a string, even if they are not marked as special."""
     matcher = compiler_for(ByteVocabulary(ends_are_special=False)).compile_constraint(
         JsonSchema('{"type":"string"}')
     )
@@ -140,14 +140,14 @@ def test_no_token_that_ends_an_answer_is_text() -> None:
 
 
 def test_a_mask_has_an_entry_for_each_token() -> None:
-    """No more, though the library counts in whole bytes."""
+    """A mask is as long as the vocabulary, although llguidance rounds up to whole bytes."""
     mask = constrained_by({"type": "object"}).matcher.mask()
     assert mask.shape == (ByteVocabulary.num_tokens,)
     assert [token for token, may in enumerate(mask) if may] == [ord("{")]
 
 
 def test_a_token_that_was_not_allowed_ends_the_answer() -> None:
-    """It is not gone on from there, whatever comes."""
+    """After a token that is not allowed, the matcher refuses everything."""
     answer = constrained_by({"type": "object"})
     for _ in range(2):
         error = refusal(lambda: answer.matcher.accept(ord("S")))
@@ -156,7 +156,7 @@ def test_a_token_that_was_not_allowed_ends_the_answer() -> None:
 
 
 def test_the_vocabulary_is_read_once_and_only_when_it_is_needed() -> None:
-    """It takes a while."""
+    """The vocabulary is read for the first grammar, and only once."""
 
     class Counted(ByteVocabulary):
         num_read = 0
@@ -183,18 +183,20 @@ def test_the_vocabulary_is_read_once_and_only_when_it_is_needed() -> None:
         ({"$ref": "#/$defs/nowhere"}, "nowhere"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_by_its_name(schema: dict[str, Any], keyword: str) -> None:
-    """It is not left out in silence."""
+def test_an_unsupported_keyword_is_refused_by_its_name(
+    schema: dict[str, Any], keyword: str
+) -> None:
+    """A schema with an unsupported keyword is refused by the keyword's name."""
     assert keyword in _refused(schema).message
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", '"string"', "null", '{"minimum": NaN}'])
-def test_what_is_no_schema_is_refused(text: str) -> None:
-    """It is the client's mistake."""
+def test_a_text_that_is_not_a_schema_is_refused(text: str) -> None:
+    """A text that is not a JSON schema is refused."""
     _refused(JsonSchema(text))
 
 
-# Bounds of what is compiled
+# Limits of schemas
 
 
 def _nested(depth: int) -> dict[str, Any]:
@@ -204,8 +206,8 @@ def _nested(depth: int) -> dict[str, Any]:
     return schema
 
 
-def test_a_schema_may_be_as_deep_as_that() -> None:
-    """And no deeper: far deeper, it could not even be read."""
+def test_a_schema_may_be_as_deep_as_the_limit() -> None:
+    """A schema may be nested up to the limit, and no deeper."""
     assert depth_of(_nested(MAX_GRAMMAR_DEPTH)) == MAX_GRAMMAR_DEPTH
     constrained_by(_nested(MAX_GRAMMAR_DEPTH))
     assert f"{MAX_GRAMMAR_DEPTH}" in _refused(_nested(MAX_GRAMMAR_DEPTH + 1)).message
@@ -215,27 +217,27 @@ def test_a_schema_may_be_as_deep_as_that() -> None:
 @pytest.mark.parametrize(
     ("value", "depth"), [(5, 0), ("[]", 0), ([], 0), ({}, 0), ([5], 1), ({"a": [[], {"b": 5}]}, 3)]
 )
-def test_depth_counts_what_holds_something(value: object, depth: int) -> None:
-    """Objects and lists alike."""
+def test_depth_counts_values_that_contain_others(value: object, depth: int) -> None:
+    """Depth counts the levels of objects and lists that contain other values."""
     assert depth_of(value) == depth
 
 
-def test_a_schema_has_no_more_characters_than_that() -> None:
-    """Whatever they are."""
+def test_a_schema_has_no_more_characters_than_the_limit() -> None:
+    """A schema may have up to the limit of characters, and no more."""
     num_free = MAX_GRAMMAR_CHARS - len(json.dumps({"title": ""}))
     constrained_by({"title": "x" * num_free})
     assert f"{MAX_GRAMMAR_CHARS}" in _refused({"title": "x" * (num_free + 1)}).message
 
 
 @pytest.mark.parametrize("number", [10**19, -(10**19), 1e300, 10**400])
-def test_a_number_that_would_be_taken_for_another_is_refused(number: float) -> None:
-    """Wherever it stands: the library knows none that is larger than its own largest."""
+def test_a_number_that_is_too_large_is_refused(number: float) -> None:
+    """A number too large for llguidance is refused anywhere in a schema."""
     for schema in ({"minimum": number}, {"anyOf": [{"type": "null"}, {"enum": [number]}]}):
         _refused(schema)
 
 
-def test_a_large_number_is_kept() -> None:
-    """To its last digit, up to where every number of JSON is exact."""
+def test_a_large_number_is_enforced() -> None:
+    """A bound of 16 digits is enforced to its last digit."""
     answer = constrained_by({"type": "integer", "minimum": 2**53 - 2, "maximum": 2**53 - 1})
     assert answer.add(str(2**53)[:-1])
     assert answer.allowed() == {ord("0"), ord("1")}

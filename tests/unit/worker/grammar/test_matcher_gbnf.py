@@ -1,4 +1,4 @@
-"""Answers that are constrained_by to a grammar or to tools, and which of these bounds an answer."""
+"""Answers that are constrained to a grammar or to tools, and which of them applies."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ ws   ::= " "?
         ('- "a', "\n", False),
     ],
 )
-def test_a_grammar_is_kept(before: str, letters: str, may_end: bool) -> None:
-    """In the language of llama.cpp."""
+def test_a_grammar_is_enforced(before: str, letters: str, may_end: bool) -> None:
+    """An answer under a grammar in GBNF may only continue and end as the grammar allows."""
     answer = constrained_by(Grammar(LIST))
     assert answer.add(before)
     assert answer.may_end() is may_end
@@ -86,15 +86,15 @@ def test_a_grammar_is_kept(before: str, letters: str, may_end: bool) -> None:
         (r'root ::= "\t\"\\" [\]\n/^-]{5}', '\t"\\]\n/^-'),
     ],
 )
-def test_a_letter_may_be_written_by_its_number_or_its_sign(text: str, letters: str) -> None:
-    """As llama.cpp reads it, within quotes and brackets."""
+def test_a_character_may_be_escaped(text: str, letters: str) -> None:
+    """Escapes are read as llama.cpp reads them, in quotes and in brackets."""
     answer = constrained_by(Grammar(text))
     assert answer.add(letters)
     assert answer.may_end()
 
 
 def test_an_answer_is_complete_where_its_grammar_ends() -> None:
-    """Where more may follow, it may end."""
+    """An answer is complete if nothing can follow, and may end if something can."""
     answer = constrained_by(Grammar('root ::= "yes" | "no" [0-9]*'))
     assert answer.add("yes")
     assert answer.is_complete()
@@ -123,18 +123,18 @@ def test_an_answer_is_complete_where_its_grammar_ends() -> None:
         "root ::= item",
         'item ::= "a"',
         'root ::= "a" item\nother ::= "b"',
-        # What the library would call by the same name.
+        # llguidance uses these names itself.
         'root ::= START start\nSTART ::= "a"\nstart ::= "b"',
         "(" * 5000,
     ],
 )
-def test_what_is_no_grammar_is_refused(text: str) -> None:
-    """It is the client's mistake, whatever the library makes of it."""
+def test_a_text_that_is_not_a_grammar_is_refused(text: str) -> None:
+    """A text that is not valid GBNF is refused."""
     assert refusal(lambda: constrained_by(Grammar(text))).param == "grammar"
 
 
-def test_a_grammar_that_leads_nowhere_is_refused() -> None:
-    """At the latest when a token is to be chosen."""
+def test_a_grammar_that_cannot_end_is_refused() -> None:
+    """A grammar that cannot end is refused, at the latest when a token is chosen."""
 
     def follow() -> None:
         constrained_by(Grammar('root ::= "a" root')).add("aaa")
@@ -143,8 +143,8 @@ def test_a_grammar_that_leads_nowhere_is_refused() -> None:
     assert refusal(follow).param == "grammar"
 
 
-def test_a_grammar_of_letters_that_the_model_has_not_is_refused() -> None:
-    """There is no token to choose from."""
+def test_a_grammar_of_characters_without_tokens_is_refused() -> None:
+    """A grammar is refused when no token of the model fits it."""
 
     class Poor(ByteVocabulary):
         def all_spellings(self) -> list[bytes]:
@@ -157,16 +157,16 @@ def test_a_grammar_of_letters_that_the_model_has_not_is_refused() -> None:
     assert refusal(answer.matcher.mask).param == "grammar"
 
 
-def test_a_grammar_has_no_more_characters_than_that() -> None:
-    """Comments count."""
+def test_a_grammar_has_no_more_characters_than_the_limit() -> None:
+    """A grammar may have up to the limit of characters, comments included."""
     comment = "\n#" + "x" * (MAX_GRAMMAR_CHARS - 14)
     constrained_by(Grammar('root ::= "a"' + comment))
     error = refusal(lambda: constrained_by(Grammar('root ::= "a"' + comment + "x")))
     assert (error.param, f"{MAX_GRAMMAR_CHARS}" in error.message) == ("grammar", True)
 
 
-def test_a_grammar_that_is_too_large_when_it_is_written_out_is_refused() -> None:
-    """A few letters may stand for many: it would take long to compile."""
+def test_a_grammar_that_is_too_large_when_compiled_is_refused() -> None:
+    """A grammar within the limit of characters is refused if its compiled size is too large."""
     choices = [f'[a-z]{{1,{n}}} "{n:x}" [a-z]{{3,{n}}}' for n in range(5, 1500)]
     error = refusal(lambda: constrained_by(Grammar("root ::= " + " | ".join(choices))))
     assert error.param == "grammar"
@@ -188,7 +188,7 @@ def _answer_to(
     syntax: Syntax = HERMES,
     is_thinking: bool = False,
 ) -> ConstrainedAnswer | None:
-    """Return the answer to a prompt, or to one with tools; None for one that nothing bounds."""
+    """Return an empty answer to a prompt, or None if nothing constrains it."""
     if isinstance(prompt, Tools):
         prompt = ChatPrompt([Message(role="user", content="hi")], prompt)
     request = Submit(
@@ -209,8 +209,8 @@ def _allows(text: str, tools: Tools, syntax: Syntax = HERMES) -> bool:
     return answer.add(text)
 
 
-def test_a_call_that_must_be_is_valid_by_the_tools_schema() -> None:
-    """There is no way around it."""
+def test_a_required_call_is_valid_by_the_tools_schema() -> None:
+    """With `required`, the answer must be a call that is valid by the tool's schema."""
     tools = _tools(INTEGER)
     assert _allows(CALL + '{"a": 5}}\n</tool_call>', tools)
     assert not _allows("No", tools)
@@ -218,23 +218,23 @@ def test_a_call_that_must_be_is_valid_by_the_tools_schema() -> None:
     assert not _allows(CALL + "{}", tools)
 
 
-def test_a_call_that_may_be_is_valid_too() -> None:
-    """Text is free before it."""
+def test_an_optional_call_is_valid_too() -> None:
+    """Without `required`, text may precede a call, which must be valid."""
     tools = _tools(INTEGER, required=False)
     assert _allows("Let me see.\n" + CALL + '{"a": 5}}\n</tool_call>', tools)
     assert not _allows(CALL + "{}", tools)
 
 
 @pytest.mark.parametrize("syntax", [HERMES, QWEN3_CODER])
-def test_schemas_that_cannot_be_kept_are_refused_where_a_call_must_be(syntax: Syntax) -> None:
-    """The client relies on them."""
+def test_unsupported_schemas_are_refused_for_a_required_call(syntax: Syntax) -> None:
+    """With `required`, an unsupported schema is refused."""
     error = refusal(lambda: _answer_to(_tools(UNSUPPORTED), syntax=syntax))
     assert error.param == "tools"
     assert "not" in error.message
 
 
-def test_schemas_that_cannot_be_kept_leave_a_free_call_any_object() -> None:
-    """Of the right form, and by the right name."""
+def test_unsupported_schemas_allow_any_object_for_an_optional_call() -> None:
+    """Without `required`, a tool with an unsupported schema takes any object as arguments."""
     tools = _tools(UNSUPPORTED, required=False)
     assert _allows("Well.\n" + CALL + '{"a": 5, "b": [null]}}\n</tool_call>', tools)
     assert not _allows(CALL + "5", tools)
@@ -242,8 +242,8 @@ def test_schemas_that_cannot_be_kept_leave_a_free_call_any_object() -> None:
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_tools_have_no_more_characters_than_that(*, required: bool) -> None:
-    """All of them together, whether one must be called or not."""
+def test_tools_have_no_more_characters_than_the_limit(*, required: bool) -> None:
+    """The limit of characters applies to the schemas of all tools together."""
     half = {"title": "x" * (MAX_GRAMMAR_CHARS // 2 - len('{"title": ""}'))}
     assert _answer_to(_tools(half, half, required=required))
     more = {"title": half["title"] + "x"}
@@ -251,13 +251,13 @@ def test_tools_have_no_more_characters_than_that(*, required: bool) -> None:
     assert (error.param, f"{MAX_GRAMMAR_CHARS}" in error.message) == ("tools", True)
 
 
-def test_parameters_that_are_no_object_are_refused() -> None:
-    """Where a call must be."""
+def test_parameters_that_are_not_an_object_are_refused() -> None:
+    """With `required`, parameters that are not an object are refused."""
     tools = Tools(tools=[Tool(name="f", parameters="[]")], required=True)
     assert refusal(lambda: _answer_to(tools)).param == "tools"
 
 
-# Which of them it is
+# Which constraint applies
 
 
 @pytest.mark.parametrize(
@@ -268,24 +268,24 @@ def test_parameters_that_are_no_object_are_refused() -> None:
         ChatPrompt([Message(role="user", content="hi")]),
     ],
 )
-def test_an_answer_is_free_where_nothing_bounds_it(prompt: Prompt) -> None:
-    """A constraint bounds any of them."""
+def test_an_answer_is_free_if_nothing_constrains_it(prompt: Prompt) -> None:
+    """An answer is free unless its request has a constraint or tools."""
     assert _answer_to(prompt) is None
     answer = _answer_to(prompt, constraint=Grammar('root ::= "yes"'))
     assert answer is not None
     assert answer.allowed() == {ord("y")}
 
 
-def test_a_constraint_counts_before_tools() -> None:
-    """The answer is of its form, and calls nothing."""
+def test_a_constraint_takes_precedence_over_tools() -> None:
+    """With a constraint and tools, the constraint applies."""
     answer = _answer_to(_tools(INTEGER), constraint=JsonSchema('{"const": 5}'))
     assert answer is not None
     assert answer.add("5")
     assert answer.may_end()
 
 
-def test_a_thought_that_was_begun_comes_to_its_end_before_a_call() -> None:
-    """The prompt has opened it."""
+def test_an_open_thought_ends_before_a_required_call() -> None:
+    """A thought that the prompt has opened must end before a required call."""
     syntax = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
     answer = _answer_to(_tools(INTEGER), syntax=syntax, is_thinking=True)
     assert answer is not None
@@ -293,7 +293,7 @@ def test_a_thought_that_was_begun_comes_to_its_end_before_a_call() -> None:
 
 
 def test_each_answer_has_a_matcher_of_its_own() -> None:
-    """Where one is says nothing of another."""
+    """Each answer has a matcher of its own, with its own position."""
     first, second = (constrained_by(Grammar('root ::= "yes"')) for _ in range(2))
     assert first.add("ye")
     assert second.allowed() == {ord("y")}

@@ -27,14 +27,14 @@ from tests.support.tool_grammar_walk import (
     tools_of,
 )
 
-# Words that bring an answer to its end before the patience does.
+# Texts that help a random answer to end before `num_choices` runs out.
 _LIKELY = [
     "</parameter>", "</think>", '"', "}", '"}', "]", "C", "1", "\n", "é", "<tool", "<tool_call>",
 ]  # fmt: skip
 
 
 def _add_random_tokens(answer: ConstrainedAnswer, random: Random, num_choices: int) -> bool:
-    """Take allowed tokens at random; tell whether the answer came to an end."""
+    """Append allowed tokens at random; return whether the answer may end."""
     while num_choices:
         if answer.matcher.is_stopped() or (answer.may_end() and random.random() < 0.2):
             return True
@@ -62,7 +62,7 @@ def _add_random_tokens(answer: ConstrainedAnswer, random: Random, num_choices: i
     st.booleans(),
     st.booleans(),
 )
-def test_every_answer_that_a_grammar_allows_is_calls_of_the_tools(
+def test_every_answer_that_a_grammar_allows_calls_tools_correctly(
     random: Random,
     syntax: Syntax,
     names: list[str],
@@ -71,7 +71,7 @@ def test_every_answer_that_a_grammar_allows_is_calls_of_the_tools(
     has_special: bool,
     is_thinking: bool,
 ) -> None:
-    """Whatever the model chooses: it calls a tool where it must, with arguments that are valid."""
+    """Any answer that the grammar allows calls only the given tools, with valid arguments."""
     if is_thinking:
         syntax = replace(syntax, thought_start_marker="<think>", thought_end_marker="</think>")
     tools = tools_of(*names, required=required, parallel=parallel)
@@ -101,8 +101,8 @@ _CALLS = {
 
 @pytest.mark.parametrize("has_special", [True, False])
 @pytest.mark.parametrize("syntax", _CALLS)
-def test_calls_are_in_the_form_that_the_model_knows(syntax: Syntax, *, has_special: bool) -> None:
-    """One call, or with `parallel` any number; then nothing but the end."""
+def test_calls_are_in_the_format_of_the_model(syntax: Syntax, *, has_special: bool) -> None:
+    """An answer is one call, or with `parallel` any number of calls, and ends behind them."""
     begin, end, between = _CALLS[syntax]
     call = begin + '{"a": [1, "b"]}' + end
     for required in (True, False):
@@ -121,7 +121,7 @@ def test_calls_are_in_the_form_that_the_model_knows(syntax: Syntax, *, has_speci
 
 @pytest.mark.parametrize("space", ["", " "])
 def test_calls_of_an_older_mistral_are_one_list(space: str) -> None:
-    """Behind one marker, with or without a space, comes a list of one call or more."""
+    """Behind one marker, with or without a space, follows a list of one or more calls."""
     call = '{"name": "any", "arguments": {}}'
     answer = answer_under(tools_of("any"), MISTRAL)
     assert answer.add(f"[TOOL_CALLS]{space}[{call}, {call}]")
@@ -133,7 +133,7 @@ def test_calls_of_an_older_mistral_are_one_list(space: str) -> None:
 
 
 def test_parameters_in_tags_are_those_of_the_schema_in_its_order() -> None:
-    """Required parameters must come, others may; strings are plain, anything else is JSON."""
+    """Required parameters must be there, others may; strings are plain and other values JSON."""
     begin = "<tool_call>\n<function=weather>\n<parameter=city>\nKö<ln\n</parameter>\n"
     unit = '<parameter=unit>\nF"\n</parameter>\n'
     end = "</function>\n</tool_call>"
@@ -151,8 +151,8 @@ def test_parameters_in_tags_are_those_of_the_schema_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("syntax", [HERMES, QWEN3_CODER])
-def test_arguments_are_any_object_where_schemas_cannot_be_kept(syntax: Syntax) -> None:
-    """Without `strict` a schema bounds nothing but the form, and the names of tools are kept."""
+def test_arguments_are_any_object_without_strict(syntax: Syntax) -> None:
+    """Without `strict`, only the names of tools and the format of calls are enforced."""
     schema = '{"type": "object", "properties": {"a": {"type": "integer", "not": {"const": 5}}}}'
     tools = Tools(tools=[Tool(name="f", parameters=schema)], required=True)
     text = tool_grammar(tools, syntax, special=SPECIAL)
@@ -168,8 +168,8 @@ def test_arguments_are_any_object_where_schemas_cannot_be_kept(syntax: Syntax) -
     assert not answer_under(tools, syntax, strict=False).add('<tool_call>\n{"name": "g')
 
 
-def test_schema_that_admits_other_values_is_kept_for_objects_alone() -> None:
-    """Arguments are an object, and on one line, whatever the schema says of itself."""
+def test_schema_that_admits_other_values_is_enforced_for_objects() -> None:
+    """Arguments are an object on one line, even if the schema allows other values."""
     schema = '{"type": ["object", "null"], "x-guidance": {"whitespace_flexible": true}}'
     tools = Tools(tools=[Tool(name="f", parameters=schema)], required=True)
     begin = '<tool_call>\n{"name": "f", "arguments": '
@@ -178,15 +178,15 @@ def test_schema_that_admits_other_values_is_kept_for_objects_alone() -> None:
     assert answer_under(tools, HERMES).add(f'{begin}{{"a": 1, "b": 2}}')
 
 
-def test_schema_that_is_no_object_is_refused() -> None:
-    """The error is the caller's, with the tool's name."""
+def test_schema_that_is_not_an_object_is_refused() -> None:
+    """A schema that is not a JSON object is refused with the tool's name."""
     with pytest.raises(InvalidField, match="the tool f "):
         tool_grammar(Tools(tools=[Tool(name="f", parameters="5")]), HERMES, special={})
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "é\u2028😀", "a/b\t"])
-def test_name_of_any_letters_is_kept(name: str) -> None:
-    """A tool's name is spelled as JSON has it, and as the grammar has it."""
+def test_name_of_any_characters_is_enforced(name: str) -> None:
+    """A tool's name may contain any character, which is escaped in JSON and in the grammar."""
     tools = Tools(tools=[Tool(name=name)], required=True, parallel=False)
     shown = json.dumps(name, ensure_ascii=False)
     answer = answer_under(tools, HERMES)
@@ -196,7 +196,7 @@ def test_name_of_any_letters_is_kept(name: str) -> None:
 
 @pytest.mark.parametrize("has_special", [True, False])
 def test_text_is_free_until_a_call_begins(*, has_special: bool) -> None:
-    """Text that only looks like a call is text; behind the marker there is no way back."""
+    """Text that only looks like a call is allowed, but behind a marker a call must follow."""
     answer = answer_under(tools_of("any"), HERMES, has_special=has_special)
     assert answer.add('No <tool>, no "tool_call", {"name": "any"} é\n\n')
     assert answer.may_end()
@@ -206,7 +206,7 @@ def test_text_is_free_until_a_call_begins(*, has_special: bool) -> None:
 
 
 def test_special_tokens_are_as_free_in_text_as_without_tools() -> None:
-    """Only those that have a place of their own are constrained_by to it."""
+    """Special tokens that are not markers of calls or thoughts are allowed in text."""
     for syntax in SYNTAXES:
         answer = answer_under(tools_of("any"), syntax)
         assert answer.add("a <other> b<other>")
@@ -214,7 +214,7 @@ def test_special_tokens_are_as_free_in_text_as_without_tools() -> None:
 
 
 def test_llama_may_answer_with_an_object_that_is_no_call() -> None:
-    """Only an object that begins as a call does is one, and only at the beginning."""
+    """An object of a Llama is a call only if it begins like one, at the start of the answer."""
     assert answer_under(tools_of("any"), LLAMA3).add('{"temperature": 5}')
     assert answer_under(tools_of("any"), LLAMA3).add('It is {"name": "Anna"}')
     assert not answer_under(tools_of("any"), LLAMA3).add('{"name": "Anna')
@@ -224,10 +224,8 @@ def test_llama_may_answer_with_an_object_that_is_no_call() -> None:
 
 
 @pytest.mark.parametrize("has_special", [True, False])
-def test_thought_that_the_prompt_opened_ends_before_calls_that_must_come(
-    *, has_special: bool
-) -> None:
-    """The thought is free, but for the answer's end."""
+def test_thought_that_the_prompt_opened_ends_before_required_calls(*, has_special: bool) -> None:
+    """A thought that the prompt opened may contain any text, but must end before the call."""
     tools = tools_of("any", required=True, parallel=False)
     call = '<tool_call>\n{"name": "any", "arguments": {}}\n</tool_call>'
     for space in ("", "\n", "\n\n"):
@@ -241,8 +239,8 @@ def test_thought_that_the_prompt_opened_ends_before_calls_that_must_come(
     assert not answer_under(tools, THINKING, has_special=has_special).add("<think>")
 
 
-def test_thoughts_are_free_where_calls_may_come() -> None:
-    """A marker of calls within a thought begins none; behind the thought it does."""
+def test_thoughts_are_free_if_calls_are_optional() -> None:
+    """A marker of calls within a thought is text, and behind the thought it begins a call."""
     for is_thinking in (True, False):
         answer = answer_under(tools_of("any"), THINKING, is_thinking=is_thinking)
         assert answer.add("Hm <tool_call>?" if is_thinking else "<think>Hm <tool_call>?")

@@ -6,7 +6,7 @@ from llmd.worker.llama.batch import Batch
 
 
 def test_batch_lays_out_its_tokens_as_llama_cpp_reads_them() -> None:
-    """Row by row: token, position, one sequence id behind a pointer, and whether it is output."""
+    """Each row has a token, a position, a pointer to one sequence id, and an output flag."""
     batch = Batch(3)
     batch.add(70, 5, 1, output=False)
     batch.add(71, 6, 1, output=True)
@@ -21,7 +21,7 @@ def test_batch_lays_out_its_tokens_as_llama_cpp_reads_them() -> None:
 
 
 def test_batch_refuses_more_tokens_than_it_holds() -> None:
-    """A token too many is an error here, not a write beyond the array."""
+    """A token too many raises IndexError instead of writing beyond the array."""
     batch = Batch(1)
     batch.add(70, 0, 0, output=False)
     with pytest.raises(IndexError):
@@ -29,7 +29,7 @@ def test_batch_refuses_more_tokens_than_it_holds() -> None:
 
 
 def test_batch_is_filled_anew_from_its_first_row() -> None:
-    """The pointers stay good for the next step."""
+    """The pointers stay valid when the batch is refilled."""
     batch = Batch(2)
     arrays = batch.pointers()
     batch.add(70, 0, 0, output=True)

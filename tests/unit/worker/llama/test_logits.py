@@ -18,8 +18,8 @@ ROWS = np_st.arrays(
 
 
 @given(ROWS, st.integers(1, 60))
-def test_the_likeliest_tokens_are_all_there(logits: np.ndarray, num: int) -> None:
-    """None with a greater logit is left out, whatever else is taken too, in the order of tokens."""
+def test_all_of_the_likeliest_tokens_are_returned(logits: np.ndarray, num: int) -> None:
+    """The result contains the likeliest tokens and perhaps others, in order of id."""
     found = likeliest(logits, num)
     possible = np.flatnonzero(logits > -np.inf)
     least = np.sort(logits[possible])[-num:].min(initial=np.inf)
@@ -29,7 +29,7 @@ def test_the_likeliest_tokens_are_all_there(logits: np.ndarray, num: int) -> Non
     assert len(found) >= min(num, len(possible))
 
 
-def test_few_of_a_large_vocabulary_are_looked_at() -> None:
-    """So that the samplers have little to sort."""
+def test_few_tokens_of_a_large_vocabulary_are_returned() -> None:
+    """Few tokens of a large vocabulary are returned, so that sorting them is quick."""
     logits = np.random.default_rng(1).normal(0, 3, 49152).astype(np.float32)
     assert 40 <= len(likeliest(logits, 40)) < 400

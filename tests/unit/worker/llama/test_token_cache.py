@@ -9,7 +9,7 @@ from llmd.worker.llama.token_cache import CHARS_PER_ENTRY, TokenCache
 
 
 class Tokeniser:
-    """A token a character; remembers what it was asked."""
+    """A tokeniser with a token for each byte. It records the texts that it gets."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -20,7 +20,7 @@ class Tokeniser:
 
 
 def test_text_is_tokenised_once() -> None:
-    """The next turn brings the turns before along."""
+    """A text that was tokenised before is taken from the cache."""
     tokenise = Tokeniser()
     cache = TokenCache(tokenise)
     assert (
@@ -30,7 +30,7 @@ def test_text_is_tokenised_once() -> None:
 
 
 def test_text_of_one_owner_is_not_looked_up_for_another() -> None:
-    """How long it takes would tell that somebody had it."""
+    """A text that one owner has cached is tokenised again for another owner."""
     tokenise = Tokeniser()
     cache = TokenCache(tokenise)
     cache.tokens("ann", "secret")
@@ -39,7 +39,7 @@ def test_text_of_one_owner_is_not_looked_up_for_another() -> None:
 
 
 def test_forgotten_owner_leaves_no_text() -> None:
-    """What others have stays."""
+    """Forgetting an owner drops that owner's texts and no others."""
     tokenise = Tokeniser()
     cache = TokenCache(tokenise)
     cache.tokens("ann", "mine")
@@ -52,7 +52,7 @@ def test_forgotten_owner_leaves_no_text() -> None:
 
 
 def test_text_longest_unused_goes_first() -> None:
-    """One that is asked for again is young again; one too long for all of them is not kept."""
+    """The least recently used text is dropped first, and one longer than the cache is not kept."""
     tokenise = Tokeniser()
     cache = TokenCache(tokenise, max_chars=2 * (CHARS_PER_ENTRY + 3))
     for text in ("abc", "def", "abc", "ghi", "x" * 90, "abc"):
@@ -66,7 +66,7 @@ def test_text_longest_unused_goes_first() -> None:
 def test_tokens_are_right_within_the_bound_whatever_is_asked(
     asked: list[tuple[str, str]], max_chars: int
 ) -> None:
-    """Nobody gets another's tokens, and nothing grows."""
+    """The tokens are always right, and the cache never exceeds its bound."""
     cache = TokenCache(Tokeniser(), max_chars)
     for owner, text in asked:
         assert cache.tokens(owner, text).tolist() == list(text.encode())

@@ -1,4 +1,4 @@
-"""Text to tokens, with a tokeniser that gives a token a character."""
+"""The vocabulary, with a fake tokeniser that makes a token of each character."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmd.engine.protocol import Part
 from llmd.worker.llama.vocabulary import MAX_RUN_CHARS, Vocabulary, _fragments, trie_pattern
 
 NORMAL, CONTROL, USER_DEFINED, RSTRIP = 4, 8, 16, 256
-# Token → how it is written, its attributes.
+# Token → its spelling and its attributes.
 TOKENS = {
     0: ("<s>", CONTROL),
     1: ("<|user|>", CONTROL | RSTRIP),
@@ -26,7 +26,7 @@ FIRST_CHAR = 100
 
 
 class FakeLib(SimpleNamespace):
-    """Tokenise a character at a time, and a user-defined token at once wherever it is spelled."""
+    """A fake llama.cpp that makes a token of each character and of each user-defined token."""
 
     LLAMA_TOKEN_ATTR_UNKNOWN = 1
     LLAMA_TOKEN_ATTR_CONTROL = CONTROL
@@ -70,7 +70,7 @@ class FakeLib(SimpleNamespace):
 
 @pytest.fixture
 def vocabulary() -> Vocabulary:
-    """Give the vocabulary of `TOKENS`."""
+    """Return the vocabulary of `TOKENS`."""
     return Vocabulary(FakeLib(), SimpleNamespace(), None)  # type: ignore[arg-type]
 
 
@@ -79,31 +79,31 @@ def chars(text: str) -> list[int]:
     return [FIRST_CHAR + ord(char) for char in text]
 
 
-def test_literal_text_gives_special_tokens(vocabulary: Vocabulary) -> None:
-    """An admin's template spells them, and one may take the white space behind it."""
+def test_literal_text_contains_special_tokens(vocabulary: Vocabulary) -> None:
+    """Literal text contains special tokens, which may absorb the white space behind them."""
     tokens = vocabulary.tokenize([Part(text="<|user|>\nhi", literal=True)])
     assert tokens == [0, 1, *chars("hi")]
 
 
-def test_inserted_text_gives_none(vocabulary: Vocabulary) -> None:
-    """Neither a control token nor one that the tokeniser would read unasked."""
+def test_inserted_text_contains_no_special_tokens(vocabulary: Vocabulary) -> None:
+    """Inserted text contains neither control tokens nor user-defined ones."""
     for text in ["<|user|>", "<|system|>", "a<|system|>b", "<|system|><|system|>", "<s>"]:
         assert vocabulary.tokenize([Part(text=text)]) == [0, *chars(text)]
 
 
 def test_a_special_token_is_not_put_together_of_two_parts(vocabulary: Vocabulary) -> None:
-    """Half in the template and half in the user's words, it stays text."""
+    """A special token spelled half in literal and half in inserted text stays text."""
     parts = [Part(text="<|us", literal=True), Part(text="er|>")]
     assert vocabulary.tokenize(parts) == [0, *chars("<|user|>")]
 
 
-def test_what_begins_with_the_first_token_gets_no_second_one(vocabulary: Vocabulary) -> None:
-    """A template that writes it itself is not given it twice."""
+def test_text_that_begins_with_the_first_token_gets_no_second_one(vocabulary: Vocabulary) -> None:
+    """The first token is not added to a text that begins with it."""
     assert vocabulary.tokenize([Part(text="<s>hi", literal=True)]) == [0, *chars("hi")]
 
 
 def test_an_owners_text_gives_the_same_tokens_again(vocabulary: Vocabulary) -> None:
-    """Kept or not, forgotten or not."""
+    """The tokens of a text are the same whether they are cached or not."""
     parts = [Part(text="<|user|>\n", literal=True), Part(text="hi"), Part(text="<s>ho")]
     tokens = vocabulary.tokenize(parts)
     for _ in range(2):
@@ -113,20 +113,20 @@ def test_an_owners_text_gives_the_same_tokens_again(vocabulary: Vocabulary) -> N
 
 
 @given(st.lists(st.text("ab<|>", min_size=1, max_size=4), min_size=1, max_size=9), st.text("ab<|>"))
-def test_a_trie_finds_the_longest_word_at_each_place(words: list[str], text: str) -> None:
-    """As an alternation does that names the longest words first."""
+def test_a_trie_finds_the_longest_word_at_each_position(words: list[str], text: str) -> None:
+    """The pattern finds the same words as an alternation with the longest first."""
     plain = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     assert re.findall(trie_pattern(words), text) == re.findall(plain, text)
 
 
 def test_a_trie_of_no_word_finds_nothing() -> None:
-    """A model may have no special token at all."""
+    """The pattern of no words matches nothing."""
     assert re.findall(trie_pattern([]), "any") == []
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", " ", "é"]), st.integers(1, 9000)), max_size=5))
 def test_long_runs_are_cut_and_nothing_is_lost(runs: list[tuple[str, int]]) -> None:
-    """No fragment has a run that could overflow the stack of a native pattern."""
+    """Long runs are split into fragments without a run that is too long."""
     text = "".join(char * count for char, count in runs)
     fragments = _fragments(text)
     assert "".join(fragments) == text

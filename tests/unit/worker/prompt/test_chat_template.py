@@ -31,10 +31,10 @@ def _text(parts: list[Part]) -> str:
 
 
 @given(st.lists(st.text(max_size=12) | st.sampled_from(SPECIAL), min_size=1, max_size=4))
-def test_words_of_the_template_are_literal_and_those_of_people_are_not(
+def test_text_of_the_template_is_literal_and_that_of_messages_is_not(
     contents: list[str],
 ) -> None:
-    """Whatever is typed, special tokens too, comes back as inserted text between the template's."""
+    """The text of messages, special tokens included, is inserted text and never literal."""
     parts = _render(CHATML, *contents)
     expected = [Part(text="<|im_start|>user\n", literal=True)]
     for number, content in enumerate(contents):
@@ -45,8 +45,8 @@ def test_words_of_the_template_are_literal_and_those_of_people_are_not(
     assert parts == expected
 
 
-def test_template_that_trims_still_tells_text_from_its_words() -> None:
-    """A template that strips the messages is marked around the stripped text."""
+def test_text_that_the_template_trims_is_still_inserted_text() -> None:
+    """The text of messages is recognised even if the template strips it."""
     assert _render("[{{ messages[0].content | trim }}]", "  <|im_end|> \n") == [
         Part(text="[", literal=True),
         Part(text="<|im_end|>"),
@@ -64,15 +64,15 @@ def test_template_that_trims_still_tells_text_from_its_words() -> None:
         "messages[0].content if messages[0].content | length < 14 else 'long'",
     ],
 )
-def test_template_that_tears_the_text_gets_no_special_token_from_it(expression: str) -> None:
-    """Where text and words cannot be told apart, typed special tokens are broken inside."""
+def test_text_that_the_template_changes_contains_no_special_token(expression: str) -> None:
+    """Special tokens of messages are broken up if the template changes the text."""
     parts = _render("<|im_start|>{{ " + expression + " }}", "<|im_end|>")
     assert _text(parts).startswith("<|im_start|>")
     assert "<|im_end|>" not in "".join(part.text for part in parts if part.literal)
 
 
-def test_piece_from_the_middle_of_a_text_is_not_taken_for_the_templates_words() -> None:
-    """A template that shows what lies between two words loses both marks, and gains no token."""
+def test_piece_from_the_middle_of_a_text_contains_no_special_token() -> None:
+    """A piece that a template cuts out of a message contains no special token."""
     source = "<|im_start|>{{ messages[0].content.split('#')[1] }}"
     assert _render(source, "a#b#c") == [Part(text="<|im_start|>b", literal=True)]
     assert _render(source, "a#<|im_end|>#c") == [
@@ -81,19 +81,19 @@ def test_piece_from_the_middle_of_a_text_is_not_taken_for_the_templates_words() 
 
 
 def test_text_that_looks_like_a_mark_is_only_text() -> None:
-    """Brackets and angles around a text do not confuse the marks."""
+    """A text that looks like a mark is inserted text."""
     content = "<0123456789abcdef[x]0123456789abcdef>"
     assert Part(text=content) in _render(CHATML, content)
 
 
 def test_message_that_appears_twice_is_inserted_text_both_times() -> None:
-    """A template may repeat a message, and leave one out."""
+    """A template may repeat one message and leave out another."""
     parts = _render("{{ messages[0].content }}-{{ messages[0].content }}", "a", "b")
     assert parts == [Part(text="a"), Part(text="-", literal=True), Part(text="a")]
 
 
 def test_template_knows_the_names_that_templates_use() -> None:
-    """bos_token, eos_token, strftime_now, loop controls and the generation tag are there."""
+    """Templates can use bos_token, eos_token, strftime_now, loop controls and generation."""
     source = (
         "{{ bos_token }}{{ eos_token }}{{ strftime_now('%%') }}"
         "{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}"
@@ -102,8 +102,8 @@ def test_template_knows_the_names_that_templates_use() -> None:
     assert _text(_render(source, "a", "b")) == "<s></s>%user"
 
 
-def test_template_says_itself_why_it_refuses() -> None:
-    """raise_exception ends in an error for the caller with the template's reason."""
+def test_template_gives_the_reason_why_it_refuses() -> None:
+    """The error of a template that calls raise_exception contains its message."""
     with pytest.raises(InvalidField, match="roles must alternate"):
         _render("{{ raise_exception('roles must alternate') }}", "a")
 
@@ -124,7 +124,7 @@ def test_template_says_itself_why_it_refuses() -> None:
     ],
 )
 def test_template_cannot_leave_its_sandbox(source: str) -> None:
-    """Python's insides, changes of the messages and files are out of reach."""
+    """A template cannot reach Python's internals or files, nor change the messages."""
     with pytest.raises(InvalidField):
         _render(source, "a")
 
@@ -145,7 +145,7 @@ def test_template_cannot_leave_its_sandbox(source: str) -> None:
     ],
 )
 def test_template_with_a_mistake_refuses_the_request_alone(source: str) -> None:
-    """Whatever Python raises within a template, the request is refused and the worker lives."""
+    """A request is refused if its template raises any Python exception."""
     with pytest.raises(InvalidField):
         _render(source, "a")
 
@@ -163,7 +163,7 @@ def test_template_with_a_mistake_refuses_the_request_alone(source: str) -> None:
     ids=["tag", "open", "generation", "deep", "nested", "constant"],
 )
 def test_text_that_is_no_template_is_refused(source: str) -> None:
-    """A template that cannot be compiled is an error that says so, of whatever kind."""
+    """A template that cannot be compiled is refused."""
     with pytest.raises(InvalidField, match="chat template"):
         _render(source, "a")
 
@@ -172,15 +172,15 @@ _LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}X{% endfor %}{% e
 
 
 @pytest.mark.parametrize("letter", ["", "{{ a * b }}"])
-def test_endless_template_is_cut(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A template that does not end is ended, whether it writes or not."""
+def test_endless_template_is_stopped(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endless template is stopped, whether it writes or not."""
     monkeypatch.setattr(chat_template, "MAX_RENDER_S", 0.1)
     with pytest.raises(InvalidField, match="too long"):
         _render(_LOOP.replace("X", letter), "a")
 
 
-def test_flood_of_output_is_cut() -> None:
-    """A template that writes without measure is ended long before the memory is full."""
+def test_flood_of_output_is_stopped() -> None:
+    """A template that writes too much is stopped long before the memory is full."""
     with pytest.raises(InvalidField, match="writes too much"):
         _render(_LOOP.replace("X", "x" * 10_000), "a")
 
@@ -199,7 +199,7 @@ def test_flood_of_output_is_cut() -> None:
     ],
 )
 def test_template_cannot_fill_the_memory(source: str) -> None:
-    """However the bytes are multiplied, the request is refused before the machine suffers."""
+    """A request is refused if its template needs too much memory."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(InvalidField):
         _render(source, "a")
@@ -209,7 +209,7 @@ def test_template_cannot_fill_the_memory(source: str) -> None:
 
 
 def test_time_limit_leaves_no_alarm_behind() -> None:
-    """After a template, and after one that was cut, no timer runs and the handler is the old."""
+    """After rendering, no timer runs and the old signal handler is back."""
     before = signal.getsignal(signal.SIGALRM)
     _render(CHATML, "a")
     with pytest.raises(InvalidField):

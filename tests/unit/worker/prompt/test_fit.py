@@ -34,7 +34,7 @@ def _request(prompt: Prompt, num_turns: int, max_tokens: int, limit: int | None 
 
 
 def _text(lengths: list[int], size: int) -> TextPrompt:
-    """Write a head, a letter for each old turn, and the question."""
+    """Return a prompt of a head, a run of one letter for each old turn, and a question."""
     parts = [Part(text="H", literal=True)]
     parts += [Part(text=chr(ord("a") + turn) * n, turn=turn) for turn, n in enumerate(lengths)]
     return TextPrompt([*parts, Part(text="Q" * size)])
@@ -54,10 +54,10 @@ def _without(prompt: TextPrompt, num_dropped: int) -> list[int]:
 )
 @example(lengths=[], size=1, max_tokens=1, num_context=2, limit=None)
 @example(lengths=[1], size=1, max_tokens=1, num_context=3, limit=None)
-def test_old_turns_are_left_out_until_there_is_room(
+def test_old_turns_are_left_out_until_the_prompt_fits(
     lengths: list[int], size: int, max_tokens: int, num_context: int, limit: int | None
 ) -> None:
-    """The prompt keeps its newest turns, more than half of those that fit, and fits the context."""
+    """A prompt that fits keeps its newest turns, at least half of those that fit."""
     prompt = _text(lengths, size)
     backend = FakeBackend(num_context_tokens=num_context)
     request = _request(prompt, len(lengths), max_tokens, limit)
@@ -65,7 +65,7 @@ def test_old_turns_are_left_out_until_there_is_room(
     if size + 1 >= context:
         with pytest.raises(PromptTooLong) as caught:
             fit(backend, request)
-        # Far too long a text need not be read to its end.
+        # A text that is far too long is not tokenised to its end.
         least = size + 1 if size <= 16 * context else context
         assert least <= caught.value.num_prompt_tokens <= size + 1
         assert caught.value.num_context_tokens == context
@@ -86,7 +86,7 @@ def test_old_turns_are_left_out_until_there_is_room(
 
 
 def test_a_long_conversation_begins_the_same_for_some_turns() -> None:
-    """What was computed of it is used again: it is not read anew at each turn."""
+    """Old turns are left out in blocks, so that the KV can be reused for some turns."""
     backend = FakeBackend(num_context_tokens=120)
     dropped = [
         num_turns - fit(backend, _request(_text([10] * num_turns, 10), num_turns, 10)).num_turns
@@ -98,7 +98,7 @@ def test_a_long_conversation_begins_the_same_for_some_turns() -> None:
 
 
 def test_prompt_that_fits_is_tokenised_once() -> None:
-    """The usual case costs one pass over the text."""
+    """A prompt that fits is tokenised once."""
     backend = FakeBackend()
     fitted = fit(backend, _request(_text([3, 3, 3], 5), 3, 16))
     assert (fitted.tokens, fitted.num_turns) == (list(b"HaaabbbcccQQQQQ"), 3)
@@ -106,7 +106,7 @@ def test_prompt_that_fits_is_tokenised_once() -> None:
 
 
 def test_chat_prompt_loses_old_messages_by_their_turns() -> None:
-    """Messages of the oldest turns go, those without a turn stay."""
+    """Messages of the oldest turns are left out, and those without a turn stay."""
     messages = [Message(role="system", content="be kind")]
     for turn in range(3):
         messages.append(Message(role="user", content="u" * 20, turn=turn))
@@ -121,13 +121,13 @@ def test_chat_prompt_loses_old_messages_by_their_turns() -> None:
 
 
 def test_prompt_without_a_token_is_refused() -> None:
-    """There is nothing to go on from: the caller is told, and the model not run on nothing."""
+    """A prompt without any token is refused."""
     with pytest.raises(InvalidField, match="no text"):
         fit(FakeBackend(), _request(TextPrompt([Part(text="")]), 0, 16))
 
 
 def test_far_too_long_a_text_is_refused_from_its_beginning() -> None:
-    """A megabyte is not tokenised to learn that it does not fit."""
+    """A text that is far too long is refused after its beginning is tokenised."""
     backend = FakeBackend(num_context_tokens=10)
     seen: list[int] = []
     tokenize = backend.tokenize
@@ -142,8 +142,8 @@ def test_far_too_long_a_text_is_refused_from_its_beginning() -> None:
     assert seen == [4096]
 
 
-def test_tokens_of_a_request_are_its_own() -> None:
-    """The answer's tokens go to a list of the sequence, not to the request's."""
+def test_tokens_of_a_request_are_copied() -> None:
+    """Appending the answer's tokens to the prompt does not change the request."""
     request = _request(TokenPrompt(tokens=[104, 105]), num_turns=0, max_tokens=4)
     fit(FakeBackend(), request).tokens.append(1)
     assert request.prompt == TokenPrompt(tokens=[104, 105])

@@ -25,11 +25,11 @@ def _result(content: str, turn: int = -1) -> Message:
     return Message(role="tool", content=content, turn=turn, call_id="call_1", name="weather")
 
 
-# For templates that know no tools
+# For templates that do not know tools
 
 
 def test_tools_are_described_at_the_end_of_the_system_message() -> None:
-    """The system message that is there goes on with a line of JSON for each tool."""
+    """The tools are appended to an existing system message, one line of JSON for each."""
     system = Message(role="system", content="Be brief.")
     first, *others = plain_messages([system, USER], TOOLS)
     assert others == [USER]
@@ -41,7 +41,7 @@ def test_tools_are_described_at_the_end_of_the_system_message() -> None:
 
 
 def test_system_message_is_made_where_there_is_none() -> None:
-    """It comes first, belongs to no turn, and says the same as one that was there and empty."""
+    """Without a system message, one is added that equals an empty one with the tools."""
     made, *others = plain_messages([USER], TOOLS)
     assert others == [USER]
     assert (made.role, made.turn) == ("system", -1)
@@ -50,13 +50,13 @@ def test_system_message_is_made_where_there_is_none() -> None:
 
 @pytest.mark.parametrize("required", [False, True])
 def test_description_depends_on_nothing_but_the_tools(*, required: bool) -> None:
-    """Whatever a request asks for, its prompt begins the same, so that its KV is reused."""
+    """The text does not depend on `required` or `parallel`, so that its KV can be reused."""
     other = Tools(tools=TOOLS.tools, required=required, parallel=not required)
     assert plain_messages([USER], other)[0] == plain_messages([USER], TOOLS)[0]
 
 
 def test_example_in_the_description_is_in_the_form_that_is_parsed() -> None:
-    """The prompt shows a call as the parser of answers reads it."""
+    """The parser of answers can parse the example call in the prompt."""
     text = plain_messages([USER], TOOLS)[0].content
     example = text[text.index(HERMES.call_start_marker) : text.index(HERMES.call_end_marker)]
     parser = AnswerParser(
@@ -66,7 +66,7 @@ def test_example_in_the_description_is_in_the_form_that_is_parsed() -> None:
 
 
 def test_old_calls_are_text_as_the_model_wrote_it() -> None:
-    """A call's arguments stand in the text letter by letter, after what was said before it."""
+    """A call is written behind the message's content, with its arguments unchanged."""
     message = Message(role="assistant", content="Let me see.", turn=1, calls=[_call(), _call("")])
     (plain,) = plain_messages([message], None)
     assert plain == Message(
@@ -82,8 +82,8 @@ def test_old_calls_are_text_as_the_model_wrote_it() -> None:
     assert plain.content.startswith("<tool_call>\n")
 
 
-def test_results_are_messages_of_the_user_one_for_all_that_follow_each_other() -> None:
-    """Templates want users and assistants to take turns: results of one turn are one message."""
+def test_consecutive_results_are_one_message_of_the_user() -> None:
+    """Consecutive results of one turn become one message, since templates require alternation."""
     messages = [_result("20°", 1), _result("21°", 1), USER, _result("22°", 3), _result("23°", 4)]
     assert plain_messages(messages, None) == [
         Message(
@@ -100,7 +100,7 @@ def test_results_are_messages_of_the_user_one_for_all_that_follow_each_other() -
 
 
 def test_messages_without_tools_stay_as_they_are() -> None:
-    """Without tools, calls and results nothing is changed."""
+    """Messages are unchanged if there are no tools, calls or results."""
     messages = [Message(role="system", content="Be brief."), USER]
     assert plain_messages(messages, None) == messages
 
@@ -109,7 +109,7 @@ def test_messages_without_tools_stay_as_they_are() -> None:
 
 
 def test_calls_are_given_to_templates_with_arguments_as_objects() -> None:
-    """A template finds what it expects: the type, the function and its arguments as a mapping."""
+    """Templates get a call's type, its function and its arguments as a mapping."""
     message = Message(role="assistant", content="", calls=[_call(call_id="abcDEF123")])
     assert template_messages([message]) == [
         {
@@ -130,8 +130,8 @@ def test_calls_are_given_to_templates_with_arguments_as_objects() -> None:
     ("text", "given"),
     [("", {}), ("{}", {}), ("[1]", "[1]"), ('{"a": ', '{"a": '), ("[" * 99_999, "[" * 99_999)],
 )
-def test_arguments_that_are_no_object_are_given_as_text(text: str, given: object) -> None:
-    """A call that was cut or malformed is shown as it was."""
+def test_arguments_that_are_not_an_object_are_given_as_text(text: str, given: object) -> None:
+    """The arguments of a call that was cut off or malformed stay text."""
     message = Message(role="assistant", content="", calls=[_call(text)])
     (shown,) = template_messages([message])
     calls = shown["tool_calls"]
@@ -140,7 +140,7 @@ def test_arguments_that_are_no_object_are_given_as_text(text: str, given: object
 
 
 def test_result_has_the_id_of_its_call_in_a_form_that_all_templates_take() -> None:
-    """Ids of other forms become nine letters and digits, a call's and its result's the same."""
+    """An id becomes nine letters and digits, the same for a call and its result."""
     messages = [Message(role="assistant", content="", calls=[_call()]), _result("20°")]
     asked, told = template_messages(messages)
     calls = asked["tool_calls"]
@@ -155,13 +155,13 @@ def test_result_has_the_id_of_its_call_in_a_form_that_all_templates_take() -> No
     assert calls[0]["id"].isalnum()
 
 
-def test_message_without_calls_says_nothing_of_them() -> None:
-    """Templates ask whether a message has calls by whether the key is there."""
+def test_message_without_calls_has_no_key_for_them() -> None:
+    """A message without calls has no key for them, since templates check only for the key."""
     assert template_messages([USER]) == [{"role": "user", "content": "Is it warm?"}]
 
 
 def test_tools_have_the_form_of_openai() -> None:
-    """A tool without parameters takes an object without properties."""
+    """Tools are in OpenAI's format; without parameters a tool takes an empty object."""
     assert template_tools(TOOLS) == [
         {
             "type": "function",
@@ -183,6 +183,6 @@ def test_tools_have_the_form_of_openai() -> None:
 
 
 def test_tool_whose_parameters_are_no_schema_is_refused() -> None:
-    """The error names the tool."""
+    """A tool is refused by name if its parameters are not a schema."""
     with pytest.raises(InvalidField, match="the tool f "):
         plain_messages([USER], Tools(tools=[Tool(name="f", parameters="5")]))
