@@ -28,10 +28,10 @@ MAX_SEQUENCES = 32
 # llama.cpp allocates logits for each token of which it computes a vector. With a vocabulary of
 # 250,000 tokens that is 1 MB for each token.
 _MAX_SPLIT_LOGITS_BYTES = 64 * 1024 * 1024
-"""Memory limit for these logits if inputs can be split."""
+"""Memory limit for these logits in a batch of several inputs or chunks."""
 
 _MAX_WHOLE_LOGITS_BYTES = 2 * 1024 * 1024 * 1024
-"""Memory limit for these logits if inputs cannot be split."""
+"""Memory limit for these logits in a batch of one input that cannot be split."""
 
 _MIN_BATCH_TOKENS = 32
 """Smallest batch, however large the vocabulary is."""
