@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmd.engine.mailbox import Mailbox
-from llmd.engine.protocol import Answered, Done, Progress, Refused
-from llmd.errors import InvalidField, LlmdError, PromptTooLong
+from llmd.engine.protocol import Answered, Done, Progress, Refused, refusal_error
 
 GenerationEvent = Progress | Done | Answered
 
@@ -27,16 +26,8 @@ class Generation(Mailbox[GenerationEvent]):
 
     def put(self, item: GenerationEvent | Refused | BaseException) -> None:
         """Hand an event to the reader, or to the listener while the reader waits for one."""
-        super().put(_refusal(item) if isinstance(item, Refused) else item)
+        super().put(refusal_error(item) if isinstance(item, Refused) else item)
 
     def cancel(self) -> None:
         """Ask the worker to stop; `Done` follows. Does nothing after the end."""
         self._cancel(self.id)
-
-
-def _refusal(event: Refused) -> LlmdError:
-    if event.num_prompt_tokens:
-        error = PromptTooLong(event.num_prompt_tokens, event.num_context_tokens)
-        error.message = event.message
-        return error
-    return InvalidField(event.message, param=event.param)

@@ -23,13 +23,13 @@ from llmd.engine.protocol import (
     Text,
     Tokenize,
     Tokens,
+    refusal_event,
 )
 from llmd.errors import InvalidField, LlmdError
 from llmd.worker.backend import Backend
 from llmd.worker.embedding.queue import EmbedQueue
 from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.kv.disk import DiskStates
-from llmd.worker.refusal import refusal
 from llmd.worker.scheduling.grammar_thread import Compiled, GrammarThread
 from llmd.worker.scheduling.scheduler import Scheduler
 
@@ -111,7 +111,7 @@ class Dispatcher:
                 else:
                     self._answer(command)
             except LlmdError as error:
-                self._emit(refusal(command.id, error))
+                self._emit(refusal_event(command.id, error))
 
     def _submit(self, request: Submit) -> None:
         sequence = self._scheduler.prepare(request)
@@ -129,7 +129,7 @@ class Dispatcher:
         if compiled.error is None:
             self._scheduler.enqueue(sequence, compiled.matcher)
         else:
-            self._emit(refusal(sequence.request.id, compiled.error))
+            self._emit(refusal_event(sequence.request.id, compiled.error))
 
     def _cancel(self, request_id: int) -> None:
         sequence = self._grammars.take(request_id)

@@ -54,6 +54,7 @@ from llmd.engine.protocol.prompt import (
     Tool,
     Tools,
 )
+from llmd.engine.protocol.refusal import refusal_error, refusal_event
 from llmd.engine.protocol.wire import (
     MAX_FRAME_BYTES,
     receive_command,
@@ -112,6 +113,8 @@ __all__ = [
     "Tools",
     "receive_command",
     "receive_events",
+    "refusal_error",
+    "refusal_event",
     "send_command",
     "send_events",
 ]

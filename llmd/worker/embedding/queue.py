@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from llmd.engine.protocol import Done, Embedded, Event
+from llmd.engine.protocol import Done, Embedded, Event, refusal_event
 from llmd.errors import InvalidField, LlmdError, PromptTooLong
 from llmd.worker.embedding_backend import Chunk, EmbeddingBackend, Vector
 from llmd.worker.prompt.fit import CHARS_A_TOKEN, MIN_CHECKED_CHARS
-from llmd.worker.refusal import refusal
 
 MAX_VECTORS_BYTES = 32 * 1024 * 1024
 """Size limit of the vectors that a step sends, half the size limit of a frame to the daemon."""
@@ -231,7 +230,7 @@ class EmbedQueue:
             self._split = None
 
     def _refuse(self, job_id: int, error: LlmdError) -> None:
-        self._emit(refusal(job_id, error, param="input"))
+        self._emit(refusal_event(job_id, error, param="input"))
 
 
 def _tokenize(backend: EmbeddingBackend, text_or_tokens: str | list[int], name: str) -> list[int]:

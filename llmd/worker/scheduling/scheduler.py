@@ -15,13 +15,13 @@ from llmd.engine.protocol import (
     Progress,
     Started,
     Submit,
+    refusal_event,
 )
 from llmd.errors import InvalidField
 from llmd.worker.backend import Backend, Matcher, Sampler
 from llmd.worker.kv.disk import DiskStates
 from llmd.worker.kv.slots import Slot
 from llmd.worker.kv.tiers import KvTiers
-from llmd.worker.refusal import refusal
 from llmd.worker.scheduling.cells import Cells
 from llmd.worker.scheduling.intake import sequence_of
 from llmd.worker.scheduling.prefill_budget import PrefillBudget
@@ -271,7 +271,7 @@ class Scheduler:
             token = sampler.sample(row)
         except InvalidField as error:
             self._leave(sequence)
-            self._emit(refusal(sequence.request.id, error))
+            self._emit(refusal_event(sequence.request.id, error))
             return
         if self._backend.is_end(token) and not sequence.request.ignores_end:
             self._finish(sequence, "stop")
