@@ -14,9 +14,9 @@ import msgspec
 from llmd import config
 from llmd.engine.generation import Generation
 from llmd.engine.model import Model, State
+from llmd.engine.process import WORKER_SETTINGS, WorkerSettings
 from llmd.engine.protocol import Constraint, ModelInfo, Prompt, Query, Sampling, Start, Submit
 from llmd.engine.supervisor import Supervisor
-from llmd.engine.watch import WATCH, Watch
 from llmd.errors import Conflict, EngineFailed, ModelInvalid
 
 _request_ids = itertools.count(1)
@@ -67,14 +67,14 @@ class Engine:
         self,
         settings: config.Engine,
         cache: config.Cache,
-        watch: Watch = WATCH,
+        worker_settings: WorkerSettings = WORKER_SETTINGS,
         *,
         embeds_only: bool = False,
     ) -> None:
         """Make an engine without model; with `embeds_only` its models make nothing but vectors."""
         self._settings = settings
         self._cache = cache
-        self._watch = watch
+        self._worker_settings = worker_settings
         self._embeds_only = embeds_only
         self._current: Supervisor | None = None
         self._loading: Supervisor | None = None
@@ -234,4 +234,4 @@ class Engine:
             avoid_variants=self._current.avoided_variants if self._current else [],
             embeds_only=self._embeds_only,
         )
-        return Supervisor(model, start, settings, self._watch)
+        return Supervisor(model, start, settings, self._worker_settings)

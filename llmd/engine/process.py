@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import IO
-
-from llmd.engine.watch import WATCH, Watch
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,33 @@ With fewer pages to look up a step takes 2 to 5 % less time (`bench/pages.py`).
 """
 
 
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What is run as the worker, and how soon is done what must be. Others in tests alone."""
+
+    command: tuple[str, ...] = (sys.executable, "-m", "llmd.worker")
+    """The descriptor of the worker's socket is added as the last argument."""
+    poll_s: float = 1.0
+    """How often a silent worker is looked at."""
+    restart_after_s: float = 0.5
+    kill_after_s: float = 5.0
+    """How long a worker has for its end after its socket was closed."""
+
+
+WORKER_SETTINGS = WorkerSettings()
+
+
 class WorkerProcess:
     """One child process with the socket to it. What it writes on standard error is logged."""
 
-    def __init__(self, watch: Watch = WATCH) -> None:
+    def __init__(self, settings: WorkerSettings = WORKER_SETTINGS) -> None:
         """Start the worker. Raise OSError when there is no process or descriptor to be had."""
-        self._kill_after_s = watch.kill_after_s
+        self._kill_after_s = settings.kill_after_s
         self.sock, child_end = socket.socketpair()
         with child_end, contextlib.ExitStack() as on_failure:
             on_failure.callback(self.sock.close)
             self._process = subprocess.Popen(
-                [*watch.command, str(child_end.fileno())],
+                [*settings.command, str(child_end.fileno())],
                 pass_fds=[child_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -9,11 +9,16 @@ import threading
 import time
 
 from llmd import config
-from llmd.engine.deaths import DEATHS_WITHIN_S, MAX_DEATHS, Deaths, avoiding
 from llmd.engine.generation import Generation
+from llmd.engine.health import (
+    DEATHS_WITHIN_S,
+    MAX_DEATHS,
+    RecentDeaths,
+    StallLimit,
+    without_variant,
+)
 from llmd.engine.model import Model, State
-from llmd.engine.pace import Pace
-from llmd.engine.process import WorkerProcess
+from llmd.engine.process import WORKER_SETTINGS, WorkerProcess, WorkerSettings
 from llmd.engine.protocol import (
     Answered,
     Beat,
@@ -34,7 +39,6 @@ from llmd.engine.protocol import (
     send_command,
 )
 from llmd.engine.rate import Rate
-from llmd.engine.watch import WATCH, Watch
 from llmd.errors import EngineDied, EngineFailed, EngineLoading, LlmdError
 
 log = logging.getLogger(__name__)
@@ -47,7 +51,11 @@ class Supervisor:
     """Start the worker, pass requests on, start it again when it dies or hangs."""
 
     def __init__(
-        self, model: Model, start: Start, settings: config.Engine, watch: Watch = WATCH
+        self,
+        model: Model,
+        start: Start,
+        settings: config.Engine,
+        worker_settings: WorkerSettings = WORKER_SETTINGS,
     ) -> None:
         self.model = model
         self.state = State.LOADING
@@ -61,14 +69,14 @@ class Supervisor:
         self._start = start
         self._cpu_variant = ""
         self._settings = settings
-        self._watch = watch
+        self._worker_settings = worker_settings
         self._changed = threading.Condition()
         self._generations: dict[int, Generation] = {}
         self._process: WorkerProcess | None = None
         self._send_lock = threading.Lock()
-        self._deaths = Deaths()
+        self._deaths = RecentDeaths()
         self._last_event_at = time.monotonic()
-        self._pace = Pace(start.max_batch_tokens)
+        self._stall_limit = StallLimit(start.max_batch_tokens)
         # The thread that starts the worker must live as long as it: the kernel ends the worker
         # with the thread (PR_SET_PDEATHSIG), not with the process.
         self._thread = threading.Thread(target=self._run, name=f"engine-{model.name}", daemon=True)
@@ -148,7 +156,7 @@ class Supervisor:
         while self.state is State.LOADING:
             try:
                 self.model.check()
-                process = WorkerProcess(self._watch)
+                process = WorkerProcess(self._worker_settings)
             except LlmdError as error:
                 # The file was changed or removed: native code must not see it.
                 self._fail(error.message)
@@ -176,7 +184,7 @@ class Supervisor:
 
     def _avoid(self) -> bool:
         """Let the next worker take other CPU code; False when that changes nothing."""
-        start = avoiding(self._start, self._cpu_variant)
+        start = without_variant(self._start, self._cpu_variant)
         if start is None:
             return False
         log.error("CPU code %s cannot run here: going on without it", self._cpu_variant)
@@ -197,7 +205,7 @@ class Supervisor:
         poll = select.poll()
         poll.register(process.sock, select.POLLIN)
         while self.state is not State.STOPPED:
-            if not poll.poll(1000 * self._watch.poll_s):
+            if not poll.poll(1000 * self._worker_settings.poll_s):
                 if self._is_stalled():
                     log.error("worker %d makes no progress: killing it", process.pid)
                     process.kill()
@@ -215,7 +223,7 @@ class Supervisor:
             return silent_s > self._settings.load_timeout_s
         if not self._generations:
             return False
-        limit_s = self._pace.limit_s()
+        limit_s = self._stall_limit.limit_s()
         if limit_s is None:
             limit_s = self._settings.load_timeout_s
         return silent_s > max(self._settings.stall_s, limit_s)
@@ -227,7 +235,7 @@ class Supervisor:
             self.beat = event
             self.rate.add(time.monotonic(), event.num_completion_tokens)
             if event.step_s:
-                self._pace.add(event.step_s, event.num_step_tokens)
+                self._stall_limit.add(event.step_s, event.num_step_tokens)
         elif isinstance(event, Loading):
             self.progress = event.progress
             self._cpu_variant = event.cpu_variant
@@ -279,13 +287,13 @@ class Supervisor:
                     self._set(State.LOADING, "the worker died and is being started again")
                 log.error("the worker of %s ended: %s", self.model.name, how)
             self.beat = None
-            self._pace = Pace(self._start.max_batch_tokens)
+            self._stall_limit = StallLimit(self._start.max_batch_tokens)
             self.progress = 0.0
             self._changed.notify_all()
         for generation in generations:
             generation.put(EngineDied("the model's worker ended while it worked on this answer"))
         if self.state is State.LOADING:
-            time.sleep(self._watch.restart_after_s)
+            time.sleep(self._worker_settings.restart_after_s)
 
     def _fail(self, reason: str) -> None:
         log.error("%s cannot be loaded: %s", self.model.name, reason)

@@ -14,8 +14,8 @@ from llmd import config
 from llmd.engine.engine import Engine, Request
 from llmd.engine.generation import Generation
 from llmd.engine.model import Model
+from llmd.engine.process import WORKER_SETTINGS, WorkerSettings
 from llmd.engine.protocol import Done, Sampling, TokenPrompt
-from llmd.engine.watch import WATCH, Watch
 from llmd.errors import EngineFailed
 
 NUM_PROMPT = 512
@@ -69,9 +69,14 @@ BATCHES = (128, 384, 512)
 class Tuner:
     """Run a model with one setting after another, each in a worker of its own."""
 
-    def __init__(self, model: Model, settings: config.Engine, watch: Watch = WATCH) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: config.Engine,
+        worker_settings: WorkerSettings = WORKER_SETTINGS,
+    ) -> None:
         self._model = model
-        self._watch = watch
+        self._worker_settings = worker_settings
         num_together = min(NUM_TOGETHER, settings.parallel)
         self._num_together = num_together
         self._settings = msgspec.structs.replace(
@@ -122,7 +127,7 @@ class Tuner:
     def _engine(self, settings: config.Engine) -> Iterator[Engine]:
         # No states: what one prompt left must not shorten the next.
         cache = config.Cache(ram_bytes=0, disk_bytes=0)
-        engine = Engine(settings, cache, self._watch)
+        engine = Engine(settings, cache, self._worker_settings)
         try:
             engine.switch(self._model, lambda: None)
             yield engine

@@ -9,9 +9,9 @@ import sys
 
 from llmd import config
 from llmd.engine.model import Model
+from llmd.engine.process import WorkerSettings
 from llmd.engine.protocol import Delta, Done, Part, Sampling, Start, Submit, TextPrompt
 from llmd.engine.supervisor import Supervisor
-from llmd.engine.watch import Watch
 from llmd.errors import LlmdError
 
 
@@ -30,7 +30,7 @@ def main(cpu: str, path: str) -> None:
         max_state_bytes=0,
     )
     settings = config.Engine(stall_s=3600)
-    supervisor = Supervisor(Model("m", path), start, settings, Watch(command=emulator))
+    supervisor = Supervisor(Model("m", path), start, settings, WorkerSettings(command=emulator))
     try:
         supervisor.wait_ready()
     except LlmdError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from llmd import config
 from llmd.engine.generation import Generation
 from llmd.engine.model import Model
+from llmd.engine.process import WorkerSettings
 from llmd.engine.protocol import (
     Delta,
     Done,
@@ -24,14 +25,13 @@ from llmd.engine.protocol import (
     TextPrompt,
 )
 from llmd.engine.supervisor import Supervisor
-from llmd.engine.watch import Watch
 
 _ids = itertools.count(1)
 
 LIMIT_S = 20.0
 """Far beyond what anything here takes: who waits so long has failed."""
 
-WATCH = Watch(
+FAKE_WORKER = WorkerSettings(
     command=(sys.executable, str(Path(__file__).with_name("fake_worker.py"))),
     poll_s=0.01,
     restart_after_s=0.01,
@@ -60,7 +60,7 @@ class Supervise:
         how: str = "",
         *,
         settings: config.Engine = SETTINGS,
-        watch: Watch = WATCH,
+        worker_settings: WorkerSettings = FAKE_WORKER,
         check: Callable[[], object] = lambda: None,
     ) -> Supervisor:
         model = dataclasses.replace(make_model(self._folder, how=how), check=check)
@@ -75,7 +75,7 @@ class Supervise:
             kv_type="f16",
             max_state_bytes=0,
         )
-        self._made.append(Supervisor(model, start, settings, watch))
+        self._made.append(Supervisor(model, start, settings, worker_settings))
         return self._made[-1]
 
     def stop(self) -> None:

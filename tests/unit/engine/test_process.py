@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from llmd.engine.process import WorkerProcess
-from llmd.engine.watch import Watch
+from llmd.engine.process import WorkerProcess, WorkerSettings
 from tests.support.supervisors import LIMIT_S, is_alive
 
 
 def _process(program: str, kill_after_s: float = LIMIT_S) -> WorkerProcess:
     return WorkerProcess(
-        Watch(command=(sys.executable, "-I", "-S", "-c", program), kill_after_s=kill_after_s)
+        WorkerSettings(
+            command=(sys.executable, "-I", "-S", "-c", program), kill_after_s=kill_after_s
+        )
     )
 
 
@@ -79,7 +80,7 @@ def test_hung_up_process_reads_its_end_of_file() -> None:
 def test_process_runs_in_the_root_folder_and_imports_nothing_from_there() -> None:
     """No library or module can be slipped in by way of the current folder."""
     process = WorkerProcess(
-        Watch(
+        WorkerSettings(
             command=(
                 sys.executable,
                 "-S",
@@ -96,7 +97,7 @@ def test_process_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> N
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", ResourceWarning)
         with pytest.raises(OSError, match="no-such-program") as caught:
-            WorkerProcess(Watch(command=(str(tmp_path / "no-such-program"),)))
+            WorkerProcess(WorkerSettings(command=(str(tmp_path / "no-such-program"),)))
         del caught
         gc.collect()
     assert not any("unclosed <socket" in str(warning.message) for warning in warned)

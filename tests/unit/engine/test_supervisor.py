@@ -9,12 +9,18 @@ from typing import NoReturn
 import pytest
 
 from llmd.engine.model import State
-from llmd.engine.process import WorkerProcess
+from llmd.engine.process import WorkerProcess, WorkerSettings
 from llmd.engine.supervisor import Supervisor
-from llmd.engine.watch import Watch
 from llmd.errors import EngineDied, EngineFailed, EngineLoading, InvalidField
 from tests.support.fake_backend import wait_until
-from tests.support.supervisors import WATCH, Supervise, is_alive, read_delta, read_done, submit
+from tests.support.supervisors import (
+    FAKE_WORKER,
+    Supervise,
+    is_alive,
+    read_delta,
+    read_done,
+    submit,
+)
 
 
 def _wait_for(supervisor: Supervisor, state: State) -> None:
@@ -82,7 +88,9 @@ def test_worker_that_cannot_be_started_leaves_the_model_failed(
     supervise: Supervise, tmp_path: Path
 ) -> None:
     """Without a process to be had the reason is what the system said."""
-    supervisor = supervise(watch=Watch(command=(str(tmp_path / "gone"),), restart_after_s=0.01))
+    supervisor = supervise(
+        worker_settings=WorkerSettings(command=(str(tmp_path / "gone"),), restart_after_s=0.01)
+    )
     with pytest.raises(EngineFailed, match=r"no process could be started: .*gone"):
         supervisor.wait_ready()
 
@@ -91,7 +99,7 @@ def test_worker_that_cannot_be_started_leaves_the_model_failed(
 def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the system refuse a process for now."""
 
-    def refuse(_watch: Watch) -> NoReturn:
+    def refuse(_worker: WorkerSettings) -> NoReturn:
         raise BlockingIOError(errno.EAGAIN, "no process to be had")
 
     monkeypatch.setattr("llmd.engine.supervisor.WorkerProcess", refuse)
@@ -171,7 +179,9 @@ def test_stop_ends_a_worker_that_loads(supervise: Supervise) -> None:
 
 def test_stop_ends_the_wait_for_a_restart(supervise: Supervise) -> None:
     """A supervisor that is about to start a worker anew starts none after it was stopped."""
-    supervisor = supervise("die", watch=Watch(command=WATCH.command, restart_after_s=0.1))
+    supervisor = supervise(
+        "die", worker_settings=WorkerSettings(command=FAKE_WORKER.command, restart_after_s=0.1)
+    )
     wait_until(lambda: len(supervisor._deaths._times) == 1)
     supervisor.stop()
     assert supervisor.state is State.STOPPED

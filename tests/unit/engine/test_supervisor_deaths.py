@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmd.engine.deaths import MAX_DEATHS
+from llmd.engine.health import MAX_DEATHS
 from llmd.engine.model import State
 from llmd.errors import EngineDied, EngineFailed, ModelInvalid
 from tests.support.fake_backend import wait_until

@@ -6,7 +6,7 @@ import pytest
 
 from llmd.engine.tuning import Speed, Tuned, Tuner, choose, thread_counts
 from llmd.errors import ModelInvalid
-from tests.support.supervisors import SETTINGS, WATCH, make_model
+from tests.support.supervisors import FAKE_WORKER, SETTINGS, make_model
 
 
 def _speed(
@@ -25,7 +25,7 @@ def test_few_numbers_of_threads_are_tried(num_cores: int, counts: list[int]) -> 
 
 def test_each_setting_is_measured_in_a_worker_of_its_own(tmp_path: Path) -> None:
     """Rates are tokens a second: the fake worker's threads make 10 ms of each token less."""
-    tuner = Tuner(make_model(tmp_path), SETTINGS, WATCH)
+    tuner = Tuner(make_model(tmp_path), SETTINGS, FAKE_WORKER)
     slow, fast = tuner.measure(1, 256), tuner.measure(4, 128)
     assert (slow.read, slow.alone, slow.together) == pytest.approx((100, 100, 800))
     assert (fast.read, fast.alone, fast.together) == pytest.approx((400, 200, 1600))
@@ -35,7 +35,7 @@ def test_each_setting_is_measured_in_a_worker_of_its_own(tmp_path: Path) -> None
 def test_model_that_cannot_run_is_told(tmp_path: Path) -> None:
     """With the reason, as at any other load."""
     with pytest.raises(ModelInvalid, match="not a model that runs here"):
-        Tuner(make_model(tmp_path, how="refuse"), SETTINGS, WATCH).measure(1, 256)
+        Tuner(make_model(tmp_path, how="refuse"), SETTINGS, FAKE_WORKER).measure(1, 256)
 
 
 def test_of_what_is_as_fast_the_fewest_threads_and_the_smallest_batch_are_taken() -> None:

@@ -14,13 +14,13 @@ from llmd.errors import (
     ModelInvalid,
 )
 from tests.support.engine_requests import ask, commit_nothing, load_in_background, serve
-from tests.support.supervisors import SETTINGS, WATCH, is_alive, make_model, read_delta
+from tests.support.supervisors import FAKE_WORKER, SETTINGS, is_alive, make_model, read_delta
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     """Give an engine without a model, and close it."""
-    engine = Engine(SETTINGS, config.Cache(), WATCH)
+    engine = Engine(SETTINGS, config.Cache(), FAKE_WORKER)
     yield engine
     engine.close()
 

@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from llmd import config
-from llmd.engine.pace import Pace
+from llmd.engine.health import StallLimit
+from llmd.engine.process import WorkerSettings
 from llmd.engine.protocol import Beat
-from llmd.engine.watch import Watch
 from llmd.errors import EngineDied, EngineFailed
 from tests.support.fake_backend import wait_until
 from tests.support.supervisors import (
+    FAKE_WORKER,
     LIMIT_S,
-    WATCH,
     Supervise,
     is_alive,
     read_delta,
@@ -60,7 +60,10 @@ def test_model_whose_loading_makes_no_progress_is_given_up(supervise: Supervise)
 def test_stall_is_judged_by_the_steps_before(supervise: Supervise) -> None:
     """Neither an idle worker nor one with slow steps is a hang, and ten usual steps are."""
     settings = config.Engine(load_timeout_s=1000, stall_s=30)
-    supervisor = supervise(settings=settings, watch=Watch(command=WATCH.command, poll_s=LIMIT_S))
+    supervisor = supervise(
+        settings=settings,
+        worker_settings=WorkerSettings(command=FAKE_WORKER.command, poll_s=LIMIT_S),
+    )
     supervisor.wait_ready()
 
     def is_stalled(silent_s: float) -> bool:
@@ -71,14 +74,14 @@ def test_stall_is_judged_by_the_steps_before(supervise: Supervise) -> None:
     generation = submit(supervisor, "wait here")
     assert time.monotonic() - supervisor._last_event_at < 5000
     assert read_delta(generation) == "here"
-    wait_until(lambda: supervisor._pace.limit_s() is not None)
-    supervisor._pace = Pace(1)
+    wait_until(lambda: supervisor._stall_limit.limit_s() is not None)
+    supervisor._stall_limit = StallLimit(1)
     assert not is_stalled(900)
     assert is_stalled(1100)
-    supervisor._pace.add(1.0, 1)
+    supervisor._stall_limit.add(1.0, 1)
     assert not is_stalled(25)
     assert is_stalled(35)
-    supervisor._pace.add(20.0, 1)
+    supervisor._stall_limit.add(20.0, 1)
     assert not is_stalled(190)
     assert is_stalled(210)
 
@@ -96,7 +99,7 @@ def test_pace_is_learnt_from_steps_alone(supervise: Supervise) -> None:
         step_s=2.0,
     )
     supervisor._handle(beat)
-    limit_s = supervisor._pace.limit_s()
+    limit_s = supervisor._stall_limit.limit_s()
     assert limit_s is not None
     supervisor._handle(msgspec.structs.replace(beat, step_s=0.0))
-    assert supervisor._pace.limit_s() == limit_s
+    assert supervisor._stall_limit.limit_s() == limit_s

@@ -22,13 +22,20 @@ from llmd.errors import (
 )
 from tests.support.engine_requests import Switch, ask, commit_nothing, load_in_background, serve
 from tests.support.fake_backend import wait_until
-from tests.support.supervisors import SETTINGS, WATCH, is_alive, make_model, read_delta, read_done
+from tests.support.supervisors import (
+    FAKE_WORKER,
+    SETTINGS,
+    is_alive,
+    make_model,
+    read_delta,
+    read_done,
+)
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     """Give an engine without a model, and close it."""
-    engine = Engine(SETTINGS, config.Cache(), WATCH)
+    engine = Engine(SETTINGS, config.Cache(), FAKE_WORKER)
     yield engine
     engine.close()
 
