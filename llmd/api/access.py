@@ -12,7 +12,7 @@ import falcon
 
 from llmd import logs
 from llmd.auth.gate import Caller, Gate
-from llmd.chat.usage import Timings, Usage
+from llmd.chat.outcome import Timings, Usage
 from llmd.errors import Forbidden, Unauthorized
 
 

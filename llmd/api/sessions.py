@@ -14,7 +14,7 @@ from llmd.api import body
 from llmd.api.access import Access, caller_of
 from llmd.api.reply import next_after, send
 from llmd.api.route import AFTER, LIMIT, Operation, Parameter
-from llmd.chat.usage import Usage
+from llmd.chat.outcome import Usage
 from llmd.engine.engine import Engine
 from llmd.errors import InvalidField, StoreFull, UnknownSession
 from llmd.store.sessions import MAX_NAME_CHARS, Session, Sessions, Turn

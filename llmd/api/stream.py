@@ -12,8 +12,8 @@ import msgspec
 
 from llmd.api import errors
 from llmd.api.access import RequestLog, log_of
-from llmd.chat.answer import Answer
-from llmd.chat.usage import Timings, Usage
+from llmd.chat.answers import Answer
+from llmd.chat.outcome import Timings, Usage
 from llmd.errors import ClientGone, LlmdError
 
 log = logging.getLogger(__name__)

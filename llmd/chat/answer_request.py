@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from llmd.chat.usage import Timings, Usage
+from llmd.chat.outcome import Timings, Usage
 from llmd.engine.protocol import FinishReason
 from llmd.errors import InvalidField
 from llmd.store.profiles import Profile, read_profile

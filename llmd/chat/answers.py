@@ -3,21 +3,94 @@
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
-from llmd.chat import prompt, window
-from llmd.chat.answer import Answer, Asked, keep_turn
-from llmd.chat.answer_request import AnswerRequest
+from msgspec import Struct
+
+from llmd.chat import prompt
+from llmd.chat.answer_request import AnswerRequest, AnswerResult
+from llmd.chat.engine_request import engine_request
 from llmd.chat.model_names import ModelIds
-from llmd.chat.outcome import Outcome
-from llmd.chat.run import Plan, Runs
-from llmd.engine.engine import Request
-from llmd.engine.protocol import Sampling
-from llmd.store.profiles import Profile
-from llmd.store.sessions import Sessions, session_id
+from llmd.chat.outcome import Outcome, Piece, Timings, Usage
+from llmd.chat.run import Plan, Run, Runs
+from llmd.engine.protocol import Delta
+from llmd.store.profiles import StoredProfile
+from llmd.store.sessions import NewTurn, Sessions, session_id
 
 log = logging.getLogger(__name__)
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What is answered, and by which means. `num_turns` counts the session's turns before."""
+
+    owner: str
+    session: str | None
+    request: AnswerRequest
+    profile: StoredProfile
+    seed: int
+    num_turns: int
+
+
+class Answer:
+    """One answer on its way: iterate over its text, then take `result`.
+
+    Iteration gives None now and then while there is nothing new. It ends only after the turn is
+    stored. `close` must be called at last; before the end of the iteration it cancels.
+    """
+
+    def __init__(self, run: Run, asked: Asked) -> None:
+        self._run = run
+        self._asked = asked
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens, once they are known: also of an answer that nobody waits for."""
+        return self._run.usage
+
+    @property
+    def timings(self) -> Timings | None:
+        """How long it took in the engine, once that is known."""
+        return self._run.timings
+
+    @property
+    def result(self) -> AnswerResult | None:
+        """The answer, once it is complete and kept."""
+        outcome, asked = self._run.outcome, self._asked
+        if outcome is None:
+            return None
+        return AnswerResult(
+            result=outcome.text,
+            session_id=asked.session,
+            profile=asked.profile.name,
+            model=outcome.model,
+            usage=outcome.usage,
+            finish_reason=outcome.finish_reason,
+            turns_in_prompt=outcome.num_turns,
+            seed=asked.seed,
+            timings=outcome.timings,
+        )
+
+    def __iter__(self) -> Iterator[str | None]:
+        return self
+
+    def __next__(self) -> str | None:
+        event = next(self._run)
+        # What the model thinks is not its answer.
+        return event.text if isinstance(event, Delta) else None
+
+    def push_to(self, is_ready: Callable[[], bool], push: Callable[[str], None]) -> None:
+        """Let the engine's thread hand text to `push`, as `Run.push_to` does."""
+
+        def push_text(piece: Piece) -> None:
+            if isinstance(piece, Delta):
+                push(piece.text)
+
+        self._run.push_to(is_ready, push_text)
+
+    def close(self) -> None:
+        """Give the place back; cancel what is still running and keep what there is of it."""
+        self._run.close()
 
 
 class Answers:
@@ -63,59 +136,49 @@ class Answers:
             else self._sessions.history(owner, session, profile.history_turns)
         )
         max_turns = profile.history_turns if prompt.takes_history(profile) else 0
-        kept = window.num_kept(num_turns, max_turns)
+        kept = prompt.num_kept(num_turns, max_turns)
         turns = turns[len(turns) - kept :]
+        planned = engine_request(
+            profile,
+            prompt.build(profile, turns, request.prompt),
+            owner=owner,
+            session=session or "",
+            num_turns=len(turns),
+            has_default_stop=request.stop is None,
+        )
         asked = Asked(
             owner=owner,
             session=session,
             request=request,
             profile=stored,
-            seed=seed_of(profile),
+            seed=planned.sampling.seed,
             num_turns=num_turns,
-        )
-        engine_request = Request(
-            owner=owner,
-            session=session or "",
-            prompt=prompt.build(profile, turns, request.prompt),
-            num_turns=len(turns),
-            sampling=sampling_of(profile, asked.seed),
-            max_tokens=profile.max_tokens,
-            max_context_tokens=profile.n_ctx,
-            stop=_stop(profile, request),
         )
 
         def keep(outcome: Outcome) -> None:
-            keep_turn(self._sessions, asked, outcome)
+            _keep_turn(self._sessions, asked, outcome)
             if self._log_prompts:
                 log.info("answer: %s", outcome.text)
 
-        return Plan(engine_request, keep), asked
+        return Plan(planned, keep), asked
 
 
-def seed_of(profile: Profile) -> int:
-    """Return the profile's seed, or one that nobody can foretell."""
-    return secrets.randbelow(2**32 - 1) if profile.seed is None else profile.seed
-
-
-def sampling_of(
-    profile: Profile, seed: int, logit_bias: dict[int, float] | None = None
-) -> Sampling:
-    """Return how tokens are chosen by a profile."""
-    return Sampling(
-        temperature=profile.temperature,
-        top_p=profile.top_p,
-        top_k=profile.top_k,
-        min_p=profile.min_p,
-        repeat_penalty=profile.repeat_penalty,
-        presence_penalty=profile.presence_penalty,
-        frequency_penalty=profile.frequency_penalty,
-        seed=seed,
-        logit_bias=logit_bias or {},
+def _keep_turn(sessions: Sessions, asked: Asked, outcome: Outcome) -> None:
+    """Store a turn at the end of its session, if it has one."""
+    if asked.session is None or (outcome.finish_reason == "cancelled" and not outcome.text):
+        return
+    turn = NewTurn(
+        user=asked.request.prompt,
+        assistant=outcome.text,
+        profile=asked.profile.name,
+        profile_revision=asked.profile.revision,
+        model=outcome.model,
+        num_prompt_tokens=outcome.usage.prompt_tokens,
+        num_cached_tokens=outcome.usage.prompt_tokens_details.cached_tokens,
+        num_completion_tokens=outcome.usage.completion_tokens,
+        finish_reason=outcome.finish_reason,
+        seed=asked.seed,
+        created_at=int(time.time()),
     )
-
-
-def _stop(profile: Profile, request: AnswerRequest) -> list[str]:
-    """Return the stop strings; a request can switch the default ones off by an empty list."""
-    if profile.stop or request.stop is not None:
-        return list(profile.stop)
-    return prompt.default_stop(profile)
+    # A session that was deleted meanwhile must not come back.
+    sessions.append(asked.owner, asked.session, turn, must_exist=asked.num_turns > 0)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from llmd.chat import prompt
-from llmd.chat.answers import sampling_of, seed_of
+from llmd.chat.engine_request import engine_request
 from llmd.chat.model_names import ModelIds
 from llmd.chat.outcome import Outcome
 from llmd.chat.run import Plan, Run, Runs
@@ -95,18 +95,13 @@ def changed(profile: Profile, options: Options) -> Profile:
 def request_for(owner: str, session: str, ask: Ask, profile: Profile, options: Options) -> Request:
     """Return what the engine is asked."""
     is_chat = isinstance(ask, Conversation)
-    stop = list(profile.stop)
-    if is_chat and not stop and "stop" not in options.changes:
-        stop = prompt.default_stop(profile)
-    return Request(
+    return engine_request(
+        profile,
+        _prompt(ask, profile),
         owner=owner,
         session=session,
-        prompt=_prompt(ask, profile),
-        num_turns=0,
-        sampling=sampling_of(profile, seed_of(profile), options.logit_bias),
-        max_tokens=profile.max_tokens,
-        max_context_tokens=profile.n_ctx,
-        stop=stop,
+        has_default_stop=is_chat and "stop" not in options.changes,
+        logit_bias=options.logit_bias,
         constraint=options.constraint,
         num_logprobs=options.num_logprobs,
     )

@@ -79,6 +79,20 @@ def takes_history(profile: Profile) -> bool:
     return profile.template is None or "{chat_history}" in profile.template
 
 
+def num_kept(num_turns: int, max_turns: int) -> int:
+    """Return how many of the last turns to keep: at most `max_turns`.
+
+    The oldest go in blocks of half the window and more, not one by one: for some turns the prompt
+    then begins as before, and the engine reuses what it has computed of it.
+    """
+    excess = num_turns - max_turns
+    if excess <= 0:
+        return num_turns
+    block = max(1, -(-max_turns // 2))
+    num_dropped = -(-excess // block) * block
+    return max(0, num_turns - num_dropped)
+
+
 def default_stop(profile: Profile) -> list[str]:
     """Return where an answer ends when the profile names no stop strings.
 

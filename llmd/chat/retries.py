@@ -10,25 +10,20 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 from msgspec import Struct
 
-from llmd.chat.admission import POLL_S
-from llmd.chat.outcome import Outcome, Piece
-from llmd.chat.run import Run, poll_s
-from llmd.chat.usage import Timings, Usage
-from llmd.engine.mailbox import Mailbox
-from llmd.errors import ClientGone, InvalidField
+from llmd.chat.joined_run import JoinedRun, RunMailbox
+from llmd.chat.outcome import Piece
+from llmd.chat.run import Run
+from llmd.errors import InvalidField
 
 KEPT_S = 300.0
 MAX_KEPT = 256
 RETRY_WITHIN_S = 60.0
 """How long an answer is made on for nobody, when its client is sure to come again."""
-
-
-_Items = Mailbox[Piece | Run]
-"""A run when it has begun, its pieces, and the run again when it is over."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -45,82 +40,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
     gives_up_after_s: float | None = None
     comes_again: bool = False
 
-
-class JoinedRun:
-    """One reader's view of a run that others may read too: as `Run`, from the beginning."""
-
-    def __init__(
-        self, job: _Job, mailbox: _Items, is_gone: Callable[[], bool], attempt: Attempt
-    ) -> None:
-        self._job = job
-        self._mailbox = mailbox
-        self._is_gone = is_gone
-        self._attempt = attempt
-        self._began = time.monotonic()
-        self._closed = False
-        self.id = ""
-        self.created_at = 0
-        self.usage: Usage | None = None
-        self.timings: Timings | None = None
-        self.outcome: Outcome | None = None
-
-    def wait_started(self) -> None:
-        """Wait until the prompt is accepted. On an error this reader is closed."""
-        try:
-            while (run := self._mailbox.next(POLL_S)) is None:
-                self._check_gone()
-        except BaseException:
-            self.close()
-            raise
-        assert isinstance(run, Run), "a run comes first"  # noqa: S101
-        # The same for all readers.
-        self.id, self.created_at = run.id, run.created_at
-
-    def __iter__(self) -> Iterator[Piece | None]:
-        return self
-
-    def __next__(self) -> Piece | None:
-        if self._closed or self.outcome is not None:
-            raise StopIteration
-        try:
-            item = self._next()
-        except BaseException:
-            self.close()
-            raise
-        if isinstance(item, Run):
-            self.usage, self.timings, self.outcome = item.usage, item.timings, item.outcome
-            raise StopIteration
-        return item
-
-    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
-        """Let another thread hand pieces to `push`, as `Run.push_to`, once all before are read."""
-
-        def listen(item: Piece | Run) -> bool:
-            if isinstance(item, Run) or self._is_gone() or not is_ready():
-                return False
-            push(item)
-            return True
-
-        self._mailbox.listen(listen)
-
-    def close(self) -> None:
-        """Read no further. The last reader's going ends the run, unless one will come again."""
-        if not self._closed:
-            self._closed = True
-            waited_s = time.monotonic() - self._began
-            limit_s = self._attempt.gives_up_after_s
-            comes_again = self._attempt.comes_again or (
-                limit_s is not None and waited_s >= 0.9 * limit_s
-            )
-            self._job.leave(self._mailbox, RETRY_WITHIN_S if comes_again else 0.0)
-
-    def _next(self) -> Piece | Run | None:
-        self._check_gone()
-        return self._mailbox.next(poll_s(self._mailbox))
-
-    def _check_gone(self) -> None:
-        if self._is_gone():
-            raise ClientGone("the client went away")
+    def grace_s(self, waited_s: float) -> float:
+        """Return how long a run goes on for nobody after this attempt has waited and left."""
+        limit_s = self.gives_up_after_s
+        comes_again = self.comes_again or (limit_s is not None and waited_s >= 0.9 * limit_s)
+        return RETRY_WITHIN_S if comes_again else 0.0
 
 
 class _Job:
@@ -131,30 +55,30 @@ class _Job:
         self._start = start
         self._lock = threading.RLock()
         self._brought: list[Piece | Run | BaseException] = []
-        self._readers: list[_Items] = []
+        self._readers: list[RunMailbox] = []
         self._has_failed = False
         self._ended_at = math.inf
         self._left_until = math.inf
         self._is_abandoned = False
 
-    def begin(self) -> _Items:
+    def begin(self) -> RunMailbox:
         """Start the work; return where the first reader gets everything."""
         mailbox = self._add_reader()
         threading.Thread(target=self._work, name="answer", daemon=True).start()
         return mailbox
 
-    def enter(self) -> _Items | None:
+    def enter(self) -> RunMailbox | None:
         """Return where a further reader gets everything; None when it is too late to join."""
         with self._lock:
             if self.is_stale or self._check_abandoned():
                 return None
             return self._add_reader()
 
-    def leave(self, mailbox: _Items, grace_s: float) -> None:
+    def leave(self, mailbox: RunMailbox, attempt: Attempt, waited_s: float) -> None:
         """Take a reader off. Without any, the work ends after so long."""
         with self._lock:
             self._readers.remove(mailbox)
-            self._left_until = time.monotonic() + grace_s
+            self._left_until = time.monotonic() + attempt.grace_s(waited_s)
             self._check_abandoned()
 
     @property
@@ -162,8 +86,8 @@ class _Job:
         """Whether nobody shall join any more."""
         return self._has_failed or time.monotonic() - self._ended_at > KEPT_S
 
-    def _add_reader(self) -> _Items:
-        mailbox = _Items()
+    def _add_reader(self) -> RunMailbox:
+        mailbox = RunMailbox()
         for item in self._brought:
             mailbox.put(item)
         self._readers.append(mailbox)
@@ -237,6 +161,6 @@ class Retries:
             self._jobs.move_to_end(place)
             while len(self._jobs) > MAX_KEPT:
                 self._jobs.popitem(last=False)
-        joined = JoinedRun(job, mailbox, is_gone, attempt)
+        joined = JoinedRun(mailbox, is_gone, partial(job.leave, mailbox, attempt))
         joined.wait_started()
         return joined

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from llmd.chat.admission import POLL_S, Admission, Ticket
-from llmd.chat.outcome import CallPiece, Outcome, Piece, ToolCall
-from llmd.chat.usage import Timings, Usage
+from llmd.chat.outcome import CallPiece, Outcome, Piece, Timings, ToolCall, Usage
 from llmd.engine.engine import Engine, Request
 from llmd.engine.generation import Generation, GenerationEvent
 from llmd.engine.mailbox import Mailbox

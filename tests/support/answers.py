@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llmd.chat.answer import Answer
 from llmd.chat.answer_request import AnswerRequest, AnswerResult
+from llmd.chat.answers import Answer
 from llmd.store.sessions import Turn
 from tests.support.service import Service
 

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable
 
 from llmd.chat.completions import Options
-from llmd.chat.retries import Attempt, JoinedRun, Retries
+from llmd.chat.joined_run import JoinedRun
+from llmd.chat.retries import Attempt, Retries
 from llmd.chat.run import Run
 from tests.support.answers import never
 from tests.support.service import Service

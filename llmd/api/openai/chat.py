@@ -43,8 +43,7 @@ from llmd.api.reply import send
 from llmd.api.route import Operation
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Conversation
-from llmd.chat.outcome import CallPiece, Outcome, Piece
-from llmd.chat.usage import Usage
+from llmd.chat.outcome import CallPiece, Outcome, Piece, Usage
 from llmd.engine.protocol import Constraint, Reasoning
 
 EXAMPLE = [{"role": "user", "content": "Name a fruit."}]

@@ -30,8 +30,7 @@ from llmd.api.reply import send
 from llmd.api.route import Operation
 from llmd.api.stream import Source, send_stream, take_whole
 from llmd.chat.completions import Completions, Options
-from llmd.chat.outcome import CallPiece, Piece
-from llmd.chat.usage import Usage
+from llmd.chat.outcome import CallPiece, Piece, Usage
 from llmd.engine.protocol import Reasoning, TokenLogprob
 from llmd.errors import InvalidField
 

@@ -10,7 +10,8 @@ import falcon
 
 from llmd.api.access import caller_of, is_gone
 from llmd.api.route import Parameter
-from llmd.chat.retries import Attempt, JoinedRun, Retries
+from llmd.chat.joined_run import JoinedRun
+from llmd.chat.retries import Attempt, Retries
 from llmd.chat.run import Run
 from llmd.errors import InvalidField
 

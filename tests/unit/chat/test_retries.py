@@ -4,7 +4,8 @@ import pytest
 
 from llmd.chat import retries
 from llmd.chat.completions import Options
-from llmd.chat.retries import Attempt, JoinedRun
+from llmd.chat.joined_run import JoinedRun
+from llmd.chat.retries import Attempt
 from llmd.engine.protocol import Delta
 from llmd.errors import ClientGone, InvalidField, UnknownModel
 from tests.support.answers import is_free, never

@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from llmd.api.openai.reply_parts import Logprob, logprobs_of
-from llmd.chat.outcome import Outcome, ToolCall
-from llmd.chat.usage import Usage
+from llmd.chat.outcome import Outcome, ToolCall, Usage
 from llmd.engine.protocol import TokenLogprob
 
 Status = Literal["in_progress", "completed", "incomplete", "cancelled"]

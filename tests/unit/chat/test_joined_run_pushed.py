@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from llmd.chat.joined_run import JoinedRun
 from llmd.chat.outcome import Piece
-from llmd.chat.retries import JoinedRun
 from llmd.engine.mailbox import Mailbox
 from llmd.engine.protocol import Delta
 from llmd.errors import ClientGone
@@ -17,7 +17,7 @@ from tests.support.service import Background, until
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a reader that waits wake for nothing but what it is given."""
-    for name in ("run.POLL_S", "run.PUSHED_POLL_S", "retries.POLL_S"):
+    for name in ("run.POLL_S", "run.PUSHED_POLL_S", "joined_run.POLL_S"):
         monkeypatch.setattr(f"llmd.chat.{name}", 20)
 
 

@@ -1,0 +1,90 @@
+"""One reader's view of a run that others may read too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from llmd.chat.admission import POLL_S
+from llmd.chat.outcome import Outcome, Piece, Timings, Usage
+from llmd.chat.run import Run, poll_s
+from llmd.engine.mailbox import Mailbox
+from llmd.errors import ClientGone
+
+RunMailbox = Mailbox[Piece | Run]
+"""A run when it has begun, its pieces, and the run again when it is over."""
+
+
+class JoinedRun:
+    """One reader's view of a run that others may read too: as `Run`, from the beginning."""
+
+    def __init__(
+        self,
+        mailbox: RunMailbox,
+        is_gone: Callable[[], bool],
+        leave: Callable[[float], None],
+    ) -> None:
+        """Read a run from `mailbox`; `leave` is called once with the seconds that it was read."""
+        self._mailbox = mailbox
+        self._is_gone = is_gone
+        self._leave = leave
+        self._began = time.monotonic()
+        self._closed = False
+        self.id = ""
+        self.created_at = 0
+        self.usage: Usage | None = None
+        self.timings: Timings | None = None
+        self.outcome: Outcome | None = None
+
+    def wait_started(self) -> None:
+        """Wait until the prompt is accepted. On an error this reader is closed."""
+        try:
+            while (run := self._mailbox.next(POLL_S)) is None:
+                self._check_gone()
+        except BaseException:
+            self.close()
+            raise
+        assert isinstance(run, Run), "a run comes first"  # noqa: S101
+        # The same for all readers.
+        self.id, self.created_at = run.id, run.created_at
+
+    def __iter__(self) -> Iterator[Piece | None]:
+        return self
+
+    def __next__(self) -> Piece | None:
+        if self._closed or self.outcome is not None:
+            raise StopIteration
+        try:
+            item = self._next()
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(item, Run):
+            self.usage, self.timings, self.outcome = item.usage, item.timings, item.outcome
+            raise StopIteration
+        return item
+
+    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
+        """Let another thread hand pieces to `push`, as `Run.push_to`, once all before are read."""
+
+        def listen(item: Piece | Run) -> bool:
+            if isinstance(item, Run) or self._is_gone() or not is_ready():
+                return False
+            push(item)
+            return True
+
+        self._mailbox.listen(listen)
+
+    def close(self) -> None:
+        """Read no further. The last reader's going ends the run, unless one will come again."""
+        if not self._closed:
+            self._closed = True
+            self._leave(time.monotonic() - self._began)
+
+    def _next(self) -> Piece | Run | None:
+        self._check_gone()
+        return self._mailbox.next(poll_s(self._mailbox))
+
+    def _check_gone(self) -> None:
+        if self._is_gone():
+            raise ClientGone("the client went away")
