@@ -12,8 +12,8 @@ from llmd.api.access import Access, caller_of
 from llmd.api.openai.models import ModelObject, view
 from llmd.api.reply import send
 from llmd.api.route import Operation
-from llmd.chat.model_names import ModelIds
-from llmd.chat.model_selection import Selector
+from llmd.chat import model_names
+from llmd.chat.model_selection import ModelSelector
 from llmd.errors import (
     ConfigError,
     Conflict,
@@ -88,7 +88,7 @@ MODEL = {
 class ModelsResource:
     """All models."""
 
-    def __init__(self, library: Library, models: ModelIds) -> None:
+    def __init__(self, library: Library, models: model_names.ModelNames) -> None:
         self._library = library
         self._models = models
 
@@ -101,7 +101,7 @@ class ModelsResource:
 class ModelResource:
     """The model that serves."""
 
-    def __init__(self, selector: Selector) -> None:
+    def __init__(self, selector: ModelSelector) -> None:
         self._selector = selector
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:

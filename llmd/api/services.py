@@ -10,8 +10,8 @@ from llmd.chat.answers import Answers
 from llmd.chat.completions import Completions
 from llmd.chat.embeddings import Embeddings
 from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.model_names import ModelIds
-from llmd.chat.model_selection import Selector
+from llmd.chat.model_names import ModelNames
+from llmd.chat.model_selection import ModelSelector
 from llmd.chat.queries import Queries
 from llmd.chat.responses import Responses
 from llmd.chat.retries import Retries
@@ -34,8 +34,8 @@ class Services:
     embeddings: Embeddings
     queries: Queries
     retries: Retries
-    models: ModelIds
-    selector: Selector
+    models: ModelNames
+    selector: ModelSelector
     issuer: KeyIssuer
     engine: Engine
     admission: Admission

@@ -11,7 +11,7 @@ from msgspec import Struct
 from llmd.chat import prompt
 from llmd.chat.answer_request import AnswerRequest, AnswerResult
 from llmd.chat.engine_request import engine_request
-from llmd.chat.model_names import ModelIds
+from llmd.chat.model_names import ModelNames
 from llmd.chat.outcome import Outcome, Piece, Timings, Usage
 from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.protocol import Delta
@@ -97,7 +97,7 @@ class Answers:
     """Begin answers: read session and profile, build the prompt, submit."""
 
     def __init__(
-        self, runs: Runs, models: ModelIds, sessions: Sessions, *, log_prompts: bool = False
+        self, runs: Runs, models: ModelNames, sessions: Sessions, *, log_prompts: bool = False
     ) -> None:
         self._runs = runs
         self._models = models

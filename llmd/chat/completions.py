@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from llmd.chat import prompt
 from llmd.chat.engine_request import engine_request
-from llmd.chat.model_names import ModelIds
+from llmd.chat.model_names import ModelNames
 from llmd.chat.outcome import Outcome
 from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.engine import Request
@@ -62,7 +62,7 @@ Ask = Conversation | str | list[int]
 class Completions:
     """Begin completions: nothing of them is stored."""
 
-    def __init__(self, runs: Runs, models: ModelIds, *, log_prompts: bool = False) -> None:
+    def __init__(self, runs: Runs, models: ModelNames, *, log_prompts: bool = False) -> None:
         self._runs = runs
         self._models = models
         self._log_prompts = log_prompts
@@ -70,7 +70,7 @@ class Completions:
     def start(self, owner: str, ask: Ask, options: Options, is_gone: Callable[[], bool]) -> Run:
         """Return a run that generates; all that can be refused is refused here.
 
-        Raise the errors of `Runs.start` and `ModelIds.resolve`, and `InvalidField`.
+        Raise the errors of `Runs.start` and `ModelNames.resolve`, and `InvalidField`.
         """
         # Before anything waits: who named what is not there shall hear it at once.
         profile = changed(self._models.resolve(options.model).profile, options)

@@ -15,14 +15,14 @@ from llmd.store.settings import Settings
 _PAGE = 1000
 
 
-class ModelId(Struct, frozen=True, kw_only=True):
+class ModelName(Struct, frozen=True, kw_only=True):
     """A name that can be asked for. `created_at` in Unix seconds."""
 
     id: str
     created_at: int
 
 
-class ModelIds:
+class ModelNames:
     """Find the profile that answers under a name."""
 
     def __init__(
@@ -33,17 +33,17 @@ class ModelIds:
         self._settings = settings
         self._library = library
 
-    def list(self) -> list[ModelId]:
+    def list(self) -> list[ModelName]:
         """Return the profiles, then the GGUF files, each by name."""
         ids = {
-            stored.name: ModelId(id=stored.name, created_at=stored.updated_at)
+            stored.name: ModelName(id=stored.name, created_at=stored.updated_at)
             for stored in self._all_profiles()
         }
         for file in self._library.list():
-            ids.setdefault(file.name, ModelId(id=file.name, created_at=file.modified_at))
+            ids.setdefault(file.name, ModelName(id=file.name, created_at=file.modified_at))
         return list(ids.values())
 
-    def get(self, name: str) -> ModelId:
+    def get(self, name: str) -> ModelName:
         """Return one of them, or raise `UnknownModel`."""
         for found in self.list():
             if found.id == name:

@@ -16,7 +16,7 @@ from llmd.store.settings import Selection, Settings
 log = logging.getLogger(__name__)
 
 
-class Selector:
+class ModelSelector:
     """Load what is selected at the start, and change over to another selection."""
 
     def __init__(

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from llmd.chat.completions import Conversation, Options, changed, request_for
-from llmd.chat.model_names import ModelIds
+from llmd.chat.model_names import ModelNames
 from llmd.chat.outcome import Outcome
 from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.engine import Engine
@@ -65,7 +65,7 @@ class Responses:
     def __init__(
         self,
         runs: Runs,
-        models: ModelIds,
+        models: ModelNames,
         store: ResponseStore,
         engine: Engine,
         *,

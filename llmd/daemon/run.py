@@ -18,8 +18,8 @@ from llmd.chat.answers import Answers
 from llmd.chat.completions import Completions
 from llmd.chat.embeddings import Embeddings
 from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.model_names import ModelIds
-from llmd.chat.model_selection import Selector
+from llmd.chat.model_names import ModelNames
+from llmd.chat.model_selection import ModelSelector
 from llmd.chat.queries import Queries
 from llmd.chat.responses import Responses
 from llmd.chat.retries import Retries
@@ -126,7 +126,7 @@ def build(settings: Config, db: Database) -> Services:
     engine = Engine(settings.engine, settings.cache)
     admission = Admission(settings.server.max_streams, settings.server.max_queue)
     library = Library(Path(settings.models.dir), Path(settings.models.packaged_dir))
-    models = ModelIds(engine, profiles, chosen, library)
+    models = ModelNames(engine, profiles, chosen, library)
     runs = Runs(engine, admission)
     embedder = (
         Engine(settings.engine, settings.cache, embeds_only=True)
@@ -144,7 +144,7 @@ def build(settings: Config, db: Database) -> Services:
         queries=Queries(engine),
         retries=Retries(),
         models=models,
-        selector=Selector(
+        selector=ModelSelector(
             engine,
             library,
             profiles,

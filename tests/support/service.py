@@ -22,8 +22,8 @@ from llmd.chat.answers import Answers
 from llmd.chat.completions import Completions
 from llmd.chat.embeddings import Embeddings
 from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.model_names import ModelIds
-from llmd.chat.model_selection import Selector
+from llmd.chat.model_names import ModelNames
+from llmd.chat.model_selection import ModelSelector
 from llmd.chat.queries import Queries
 from llmd.chat.responses import Responses
 from llmd.chat.retries import Retries
@@ -128,12 +128,16 @@ class Service:
         self.library = Library(self.models)
         hasher = Hasher("cheapest")
         self.issuer = KeyIssuer(self.keys, hasher)
-        self.model_ids = ModelIds(self.engine, self.profiles, self.settings, self.library)
+        self.model_names = ModelNames(self.engine, self.profiles, self.settings, self.library)
         self.runs = Runs(self.engine, self.admission)
-        self.answers = Answers(self.runs, self.model_ids, self.sessions, log_prompts=log_prompts)
-        self.completions = Completions(self.runs, self.model_ids, log_prompts=log_prompts)
+        self.answers = Answers(self.runs, self.model_names, self.sessions, log_prompts=log_prompts)
+        self.completions = Completions(self.runs, self.model_names, log_prompts=log_prompts)
         self.responses = Responses(
-            self.runs, self.model_ids, ResponseStore(self.db), self.engine, log_prompts=log_prompts
+            self.runs,
+            self.model_names,
+            ResponseStore(self.db),
+            self.engine,
+            log_prompts=log_prompts,
         )
         self.selector = self.make_selector()
         self.services = Services(
@@ -144,7 +148,7 @@ class Service:
             embeddings=Embeddings(self.engine, None, self.admission),
             queries=Queries(self.engine),
             retries=Retries(),
-            models=self.model_ids,
+            models=self.model_names,
             selector=self.selector,
             issuer=self.issuer,
             engine=self.engine,
@@ -166,9 +170,9 @@ class Service:
         """Close the database."""
         self.db.close()
 
-    def make_selector(self, default_model: str = "") -> Selector:
+    def make_selector(self, default_model: str = "") -> ModelSelector:
         """Return a selector with this `[models] default`."""
-        return Selector(
+        return ModelSelector(
             self.engine, self.library, self.profiles, self.settings, default_model=default_model
         )
 

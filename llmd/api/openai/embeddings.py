@@ -19,7 +19,7 @@ from llmd.api.openai.text_inputs import Inputs, inputs_of
 from llmd.api.reply import send
 from llmd.api.route import Operation
 from llmd.chat.embeddings import Embeddings
-from llmd.chat.model_names import ModelIds
+from llmd.chat.model_names import ModelNames
 from llmd.errors import Conflict, InvalidField
 
 MAX_INPUTS = 2048
@@ -76,7 +76,7 @@ class EmbeddingResource:
 
     is_openai = True
 
-    def __init__(self, embeddings: Embeddings, models: ModelIds) -> None:
+    def __init__(self, embeddings: Embeddings, models: ModelNames) -> None:
         self._embeddings = embeddings
         self._models = models
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from llmd.api.access import Access
 from llmd.api.reply import send
 from llmd.api.route import Operation
-from llmd.chat.model_names import ModelId, ModelIds
+from llmd.chat.model_names import ModelName, ModelNames
 from llmd.errors import UnknownModel
 
 
@@ -52,7 +52,7 @@ class ModelListResource:
 
     is_openai = True
 
-    def __init__(self, models: ModelIds) -> None:
+    def __init__(self, models: ModelNames) -> None:
         self._models = models
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -65,7 +65,7 @@ class ModelObjectResource:
 
     is_openai = True
 
-    def __init__(self, models: ModelIds) -> None:
+    def __init__(self, models: ModelNames) -> None:
         self._models = models
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, model_id: str) -> None:
@@ -73,6 +73,6 @@ class ModelObjectResource:
         send(resp, view(self._models.get(model_id)))
 
 
-def view(model: ModelId) -> ModelObject:
+def view(model: ModelName) -> ModelObject:
     """Return a model as the object that OpenAI's clients read."""
     return ModelObject(id=model.id, created=model.created_at)

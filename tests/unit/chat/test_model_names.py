@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmd.chat import model_names
-from llmd.chat.model_names import ModelId, ModelIds
+from llmd.chat.model_names import ModelName, ModelNames
 from llmd.errors import Conflict, UnknownModel, UnknownProfile
 from llmd.models.library import Library
 from llmd.store.db import Database
@@ -24,7 +24,7 @@ class House:
         self.folder = folder
         self.engine = FakeEngine("loaded.gguf")
         self.profiles, self.settings = Profiles(db), Settings(db)
-        self.ids = ModelIds(self.engine, self.profiles, self.settings, Library(folder))
+        self.ids = ModelNames(self.engine, self.profiles, self.settings, Library(folder))
         for name in ("loaded.gguf", "other.gguf"):
             self.add(name)
         self.put("default", at=5)
@@ -75,7 +75,7 @@ def test_a_name_is_listed_once(house: House) -> None:
     """A profile may be called as a file is: then the profile answers."""
     house.put("loaded.gguf", at=7)
     assert house.names() == ["default", "loaded.gguf", "other.gguf"]
-    assert house.ids.get("loaded.gguf") == ModelId(id="loaded.gguf", created_at=7)
+    assert house.ids.get("loaded.gguf") == ModelName(id="loaded.gguf", created_at=7)
 
 
 def test_there_may_be_more_profiles_than_a_page_of_the_store(
