@@ -1,1 +1,1 @@
-"""Inference as the daemon sees it: submit, cancel and switch, and the child that does the work."""
+"""The daemon's side of inference: submit and cancel requests, switch models, run the worker."""

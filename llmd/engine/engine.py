@@ -1,4 +1,4 @@
-"""The engine: the model that serves now, and the way to another."""
+"""The engine: the model that serves requests, and the switch to another one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from llmd.errors import Conflict, EngineFailed, ModelInvalid
 _request_ids = itertools.count(1)
 
 LONGEST_EMBEDDED = 8192
-"""Tokens. Most models that make vectors read a whole text in one step, however long that takes."""
+"""Tokens in a step of an embedding model: most of them need a whole text in one step."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to generate. `owner` and `session` bound the reuse of what is computed."""
+    """A request for a generation.
+
+    A KV state is reused only within the same `owner`; `session` names the conversation.
+    """
 
     owner: str
     session: str
@@ -42,7 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine at this moment. Token counts are since the worker's start."""
+    """The state of the engine. Counts of tokens are totals since the start of the worker."""
 
     state: str
     reason: str
@@ -61,7 +64,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine:
-    """Pass requests to the current model; load another beside it and change over."""
+    """Pass requests to the current model, and switch to another one without ending a request."""
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Engine:
         *,
         embeds_only: bool = False,
     ) -> None:
-        """Make an engine without model; with `embeds_only` its models make nothing but vectors."""
+        """Create an engine without a model. With `embeds_only`, its models make only embeddings."""
         self._settings = settings
         self._cache = cache
         self._worker_settings = worker_settings
@@ -85,31 +88,32 @@ class Engine:
 
     @property
     def model(self) -> str | None:
-        """Name of the current model, which may still be loading."""
+        """The name of the current model, which may still be loading."""
         current = self._current
         return current.model.name if current else None
 
     def start(self, model: Model) -> None:
-        """Begin to load the first model and return at once. Does nothing when there is one."""
+        """Begin to load the first model and return at once. Do nothing if there is a model."""
         with self._lock:
             if not self._closed and self._current is None and self._loading is None:
                 self._current = self._supervise(model)
 
     def start_without(self, reason: str) -> None:
-        """Note why there is no model to start with."""
+        """Record the reason why no model is loaded at the start."""
         self._why_none = reason
 
     def switch(self, model: Model, commit: Callable[[], None]) -> None:
-        """Load a model and change over to it; requests that run finish where they are.
+        """Load a model and pass all new requests to it; running requests finish on the old model.
 
-        Returns when it serves. `commit` notes the choice once the model can serve. Raise what it
-        raises, `ModelInvalid` when the model cannot be loaded, and `Conflict` while another
-        switch is on its way: what ran before still runs then.
+        Return when the model is ready. Call `commit` as soon as it is, before any request goes to
+        it, so that the choice can be stored. Raise the errors of `commit`, `ModelInvalid` if the
+        model cannot be loaded, `EngineFailed` if this machine cannot load it, and `Conflict`
+        during another switch. After an error the old model still serves.
         """
         with self._lock:
             if self._loading is not None:
                 name = self._loading.model.name
-                raise Conflict(f"{name} is being loaded: wait until it serves")
+                raise Conflict(f"{name} is being loaded: wait until it is ready")
             if self._closed:
                 raise EngineFailed("the daemon is going down")
             old = self._current
@@ -137,7 +141,7 @@ class Engine:
             self._retire(old)
 
     def check_ready(self) -> None:
-        """Raise `EngineLoading` or `EngineFailed` unless a request would be served now."""
+        """Raise `EngineLoading` or `EngineFailed` unless a request could be submitted now."""
         self._supervisor().check_ready()
 
     def submit(self, request: Request) -> Generation:
@@ -145,7 +149,7 @@ class Engine:
         return self._send(Submit(id=next(_request_ids), **msgspec.structs.asdict(request)))
 
     def ask(self, query: Query) -> Generation:
-        """Begin to answer a query, whose id is set here. Raise as `submit` does."""
+        """Begin to answer a query; its `id` is replaced. Raise the errors of `submit`."""
         return self._send(msgspec.structs.replace(query, id=next(_request_ids)))
 
     def _send(self, command: Submit | Query) -> Generation:
@@ -154,12 +158,12 @@ class Engine:
             try:
                 return supervisor.submit(command)
             except EngineFailed:
-                # It may have retired just now, for another model.
+                # The supervisor may have retired just now, for another model: ask that one.
                 if supervisor is self._current:
                     raise
 
     def forget(self, owner: str, session: str | None = None) -> None:
-        """Drop what is kept of an owner's session, or of all its sessions."""
+        """Delete the KV states of an owner's session; of all its sessions if `session` is None."""
         current = self._current
         if current is not None:
             current.forget(owner, session)
@@ -186,7 +190,7 @@ class Engine:
         )
 
     def close(self) -> None:
-        """End every worker."""
+        """Stop every worker."""
         with self._lock:
             self._closed = True
             supervisors = [self._current, self._loading, *self._retiring]
@@ -195,7 +199,7 @@ class Engine:
                 supervisor.stop()
 
     def _retire(self, old: Supervisor) -> None:
-        """Let a model go when its last answer has, or with the daemon."""
+        """Stop a model after its last request has ended, or when the engine is closed."""
         with self._lock:
             self._retiring = [
                 supervisor for supervisor in self._retiring if supervisor.state is not State.STOPPED
@@ -219,7 +223,7 @@ class Engine:
             max_batch_tokens=(
                 LONGEST_EMBEDDED
                 if self._embeds_only
-                # Each step has a token of every sequence that generates.
+                # A step must have room for one token of every sequence that generates.
                 else max(settings.batch, settings.parallel)
             ),
             num_threads=settings.threads,

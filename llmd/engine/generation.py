@@ -1,4 +1,4 @@
-"""An answer on its way from the worker to the thread that waits for it."""
+"""The events of a request, passed from the worker to the thread that waits for them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ GenerationEvent = Progress | Done | Answered
 
 
 class Generation(Mailbox[GenerationEvent]):
-    """The events of one request. One thread reads them, another puts them in.
+    """The events of one request. One thread puts events in and another one reads them.
 
-    `Done` is the last of a request, and one of `Answered` all that a query brings. `next` raises
-    `PromptTooLong` or `InvalidField` when the worker refuses the request, and `EngineDied` when
-    the worker ends before its time.
+    A request ends with `Done`; a query has a single event, which is one of `Answered`. `next`
+    raises `PromptTooLong` or `InvalidField` if the worker refuses the request, and `EngineDied`
+    if the worker dies before the end of the request.
     """
 
     def __init__(self, request_id: int, model: str, cancel: Callable[[int], None]) -> None:
@@ -29,5 +29,5 @@ class Generation(Mailbox[GenerationEvent]):
         super().put(refusal_error(item) if isinstance(item, Refused) else item)
 
     def cancel(self) -> None:
-        """Ask the worker to stop; `Done` follows. Does nothing after the end."""
+        """Ask the worker to stop generating; `Done` follows. Do nothing after the end."""
         self._cancel(self.id)

@@ -10,15 +10,21 @@ import msgspec
 from llmd.engine.protocol import Start
 
 STALL_STEPS = 10
-"""A step that takes so many times the longest to be expected is a hang."""
+"""A step hangs if it takes more than this many times the longest step to be expected."""
 
 MAX_DEATHS = 3
 DEATHS_WITHIN_S = 300.0
-"""So many deaths in so short a time: it would die again. The model waits to be loaded anew."""
+"""After `MAX_DEATHS` deaths within this time, the next worker would probably die as well.
+
+No further one is started until an admin loads a model.
+"""
 
 
 class StallLimit:
-    """The steps of one worker, with up to `max_tokens` tokens each."""
+    """How long a step of one worker may take, learned from its steps so far.
+
+    A step computes up to `max_tokens` tokens.
+    """
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
@@ -26,15 +32,16 @@ class StallLimit:
         self._token_s = 0.0
 
     def add(self, step_s: float, num_tokens: int) -> None:
-        """Note a step: how long it took, for how many tokens."""
+        """Record the duration of a step and its number of tokens."""
         self._longest_s = max(self._longest_s, step_s)
         token_s = step_s / max(1, num_tokens)
         self._token_s = min(self._token_s or token_s, token_s)
 
     def limit_s(self) -> float | None:
-        """Return after which time a step is a hang; None before the first one.
+        """Return the time after which a step counts as a hang; None before the first step.
 
-        A step for one token tells of a full one only what it costs a token.
+        Generation has steps of one token: from such a step we learn only the cost per token, so
+        a full step is allowed `max_tokens` times that.
         """
         if not self._longest_s:
             return None
@@ -42,23 +49,24 @@ class StallLimit:
 
 
 class RecentDeaths:
-    """Count the last deaths of one model's workers."""
+    """Count the recent deaths of one model's workers."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=MAX_DEATHS)
 
     def add(self) -> bool:
-        """Note a death; tell whether there were too many."""
+        """Record a death. Return whether there were too many within `DEATHS_WITHIN_S`."""
         self._times.append(time.monotonic())
-        full = len(self._times) == MAX_DEATHS
-        return full and self._times[-1] - self._times[0] <= DEATHS_WITHIN_S
+        is_full = len(self._times) == MAX_DEATHS
+        return is_full and self._times[-1] - self._times[0] <= DEATHS_WITHIN_S
 
 
 def without_variant(start: Start, variant: str) -> Start | None:
-    """Return `start` for a worker without this CPU code, of which the last one died.
+    """Return `start` for a worker that avoids a variant of the CPU code.
 
-    None when it is unknown or avoided already. llama.cpp asks what the processor can do, not what
-    its system or hypervisor lets it do.
+    Return None if the variant is unknown or is avoided already. Such a variant is chosen because
+    llama.cpp asks the processor for its features, and an operating system or hypervisor may
+    still forbid their use: the worker then dies of an illegal instruction.
     """
     if not variant or variant in start.avoid_variants:
         return None

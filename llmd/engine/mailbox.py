@@ -1,4 +1,4 @@
-"""The way from a thread that brings something to the thread that waits for it."""
+"""A queue between two threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """One thread reads, another puts in: something new, or an error for the reader to raise."""
+    """A queue that one thread fills and another one reads. It carries items and errors."""
 
     def __init__(self) -> None:
         self.was_heard = False
@@ -40,7 +40,7 @@ class Mailbox(Generic[T]):
             self._listener = listener
 
     def next(self, timeout_s: float) -> T | None:
-        """Return the oldest item, or None when none comes in time. Raise it if it is an error."""
+        """Return the oldest item, or None if none comes in time. Raise it if it is an error."""
         with self._changed:
             self.was_heard = False
             if not self._items:

@@ -1,4 +1,4 @@
-"""A model as the engine knows it."""
+"""A model file and the states of loading it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 class State(enum.Enum):
-    """What a supervisor's model can do now."""
+    """Whether the model of a supervisor can serve requests."""
 
     LOADING = "loading"
     READY = "ready"
@@ -18,7 +18,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Model:
-    """A model file, the name by which people know it, and what checks it before each start."""
+    """A model file with the name that users see; `check` validates the file before each load."""
 
     name: str
     path: str

@@ -1,4 +1,4 @@
-"""Keep a worker alive for one model."""
+"""Keep a worker running for one model."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ from llmd.errors import EngineDied, EngineFailed, EngineLoading, LlmdError
 log = logging.getLogger(__name__)
 
 SPAWN_AGAIN_AFTER_S = 5.0
+"""Pause before another attempt when the system has no process or descriptor left."""
+
 _SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Supervisor:
-    """Start the worker, pass requests on, start it again when it dies or hangs."""
+    """Start a worker, pass requests to it, and restart it when it dies or hangs."""
 
     def __init__(
         self,
@@ -77,27 +79,27 @@ class Supervisor:
         self._deaths = RecentDeaths()
         self._last_event_at = time.monotonic()
         self._stall_limit = StallLimit(start.max_batch_tokens)
-        # The thread that starts the worker must live as long as it: the kernel ends the worker
-        # with the thread (PR_SET_PDEATHSIG), not with the process.
+        # The thread that starts the worker must outlive it: the kernel kills the worker when that
+        # thread ends (PR_SET_PDEATHSIG), not when the process ends.
         self._thread = threading.Thread(target=self._run, name=f"engine-{model.name}", daemon=True)
         self._thread.start()
 
     def wait_ready(self) -> None:
-        """Wait until the model serves. Raise `EngineFailed` when it cannot."""
+        """Wait until the model is ready. Raise `EngineFailed` if it cannot be loaded."""
         with self._changed:
             self._changed.wait_for(lambda: self.state is not State.LOADING)
             if self.state is not State.READY:
                 raise EngineFailed(self.reason, retry_after_s=30)
 
     def check_ready(self) -> None:
-        """Raise `EngineLoading` or `EngineFailed` unless a request would be served now."""
+        """Raise `EngineLoading` or `EngineFailed` unless a request could be submitted now."""
         if self.state is State.LOADING:
             raise EngineLoading(f"{self.reason} ({self.progress:.0%})", retry_after_s=2)
         if self.state is not State.READY:
             raise EngineFailed(self.reason, retry_after_s=30)
 
     def submit(self, request: Submit | Query) -> Generation:
-        """Pass a request or a query on. Raise `EngineLoading` or `EngineFailed`."""
+        """Send a request or a query to the worker. Raise `EngineLoading` or `EngineFailed`."""
         with self._changed:
             self.check_ready()
             if not self._generations:
@@ -105,27 +107,28 @@ class Supervisor:
             generation = Generation(request.id, self.model.name, self._cancel)
             self._generations[request.id] = generation
             process = self._process
-        # To this process: should it die now, the next one has nobody to answer.
+        # Only to this process: if it dies now, the generation has ended and the next one must not
+        # get the request.
         self._send(process, request)
         return generation
 
     def forget(self, owner: str, session: str | None) -> None:
-        """Drop the KV of an owner's session, or of all its sessions."""
+        """Delete the KV states of an owner's session; of all its sessions if `session` is None."""
         if self.state is State.READY:
             self._send(self._process, Forget(owner=owner, session=session))
 
     def retire(self) -> None:
-        """Stop once the running requests have ended. Returns at once."""
+        """Stop as soon as the running requests have ended. Return at once."""
         threading.Thread(target=self._retire, name="engine-retire", daemon=True).start()
 
     def stop(self) -> None:
-        """End the worker and this supervisor; requests get `EngineDied`. Idempotent."""
+        """Stop the worker and this supervisor; requests end with `EngineDied`. Idempotent."""
         with self._changed:
             is_loading = self.state is State.LOADING
             self._set(State.STOPPED, "the engine was stopped")
             process = self._process
         if process is not None and is_loading:
-            # It would not look at its socket before the model is loaded.
+            # A worker does not read its socket before the model is loaded.
             process.kill()
         elif process is not None:
             process.hang_up()
@@ -134,7 +137,7 @@ class Supervisor:
     def _retire(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._generations)
-            # Under the same lock: a request that comes now must go to the other model.
+            # Still under the lock: a request that comes now must go to the other model.
             self._set(State.STOPPED, "another model was chosen")
         self.stop()
 
@@ -143,14 +146,14 @@ class Supervisor:
             self._send(self._process, Cancel(request_id))
 
     def _send(self, process: WorkerProcess | None, command: Command) -> None:
-        """Send to the worker; when it has just died, `_run` will notice and tell everyone."""
+        """Send a command. If the worker has just died, `_run` notices it and ends the requests."""
         if process is None:
             return
         try:
             with self._send_lock:
                 send_command(process.sock, command)
         except OSError:
-            log.debug("the worker is gone: a command was not sent")
+            log.debug("the worker has ended: a command was not sent")
 
     def _run(self) -> None:
         while self.state is State.LOADING:
@@ -158,7 +161,7 @@ class Supervisor:
                 self.model.check()
                 process = WorkerProcess(self._worker_settings)
             except LlmdError as error:
-                # The file was changed or removed: native code must not see it.
+                # The file was changed or removed: native code must not read it.
                 self._fail(error.message)
                 return
             except OSError as error:
@@ -170,7 +173,7 @@ class Supervisor:
             log.info("loading %s in process %d", self.model.name, process.pid)
             self._last_event_at = time.monotonic()
             self._send(process, self._start)
-            # Only now others may send to it: the start comes first.
+            # Other threads may send commands only after the first one, which is `Start`.
             self._process = process
             self._serve(process)
             how = process.close()
@@ -179,11 +182,11 @@ class Supervisor:
 
     @property
     def avoided_variants(self) -> list[str]:
-        """CPU code that has died on this processor."""
+        """The variants of the CPU code of which a worker has died on this processor."""
         return self._start.avoid_variants
 
     def _avoid(self) -> bool:
-        """Let the next worker take other CPU code; False when that changes nothing."""
+        """Make the next worker avoid the current CPU code. Return False if it cannot."""
         start = without_variant(self._start, self._cpu_variant)
         if start is None:
             return False
@@ -192,16 +195,16 @@ class Supervisor:
         return True
 
     def _wait_to_spawn(self, error: OSError) -> None:
-        """Wait for processes or descriptors to be had again: that is no fault of the model."""
+        """Wait until a process can be created again. Such a failure is not the model's fault."""
         reason = f"no worker could be started: {error.strerror}"
         if self.reason != reason:
-            log.error("%s: trying again", reason)
+            log.error("%s: retrying every %g s", reason, SPAWN_AGAIN_AFTER_S)
         with self._changed:
             self._set(self.state, reason)
             self._changed.wait_for(lambda: self.state is State.STOPPED, SPAWN_AGAIN_AFTER_S)
 
     def _serve(self, process: WorkerProcess) -> None:
-        """Handle events until the worker is gone."""
+        """Handle the events of a worker until it has ended."""
         poll = select.poll()
         poll.register(process.sock, select.POLLIN)
         while self.state is not State.STOPPED:
@@ -270,9 +273,9 @@ class Supervisor:
         )
 
     def _bury(self, how: str, *, counts: bool = True) -> None:
-        """Tell everyone that the worker is gone, and decide whether to start another.
+        """End all requests after the death of a worker, and decide whether to start another one.
 
-        A death that `counts` is one of those that may not be too many.
+        Only a death that `counts` is added to the recent deaths.
         """
         with self._changed:
             generations = list(self._generations.values())
@@ -291,7 +294,9 @@ class Supervisor:
             self.progress = 0.0
             self._changed.notify_all()
         for generation in generations:
-            generation.put(EngineDied("the model's worker ended while it worked on this answer"))
+            generation.put(
+                EngineDied("the worker process ended while it was working on this request")
+            )
         if self.state is State.LOADING:
             time.sleep(self._worker_settings.restart_after_s)
 
@@ -301,7 +306,7 @@ class Supervisor:
             self._set(State.FAILED, reason)
 
     def _set(self, state: State, reason: str) -> None:
-        """Change the state, unless it is the last one; the lock is held."""
+        """Change the state, unless it is `STOPPED`, which is final. The lock is held."""
         if self.state is not State.STOPPED:
             self.state = state
             self.reason = reason

@@ -1,4 +1,4 @@
-"""Find the threads and the batch with which this machine runs a model best."""
+"""Find the numbers of threads and the batch size with which this machine runs a model best."""
 
 from __future__ import annotations
 
@@ -19,39 +19,48 @@ from llmd.engine.protocol import Done, Sampling, TokenPrompt
 from llmd.errors import EngineFailed
 
 NUM_PROMPT = 512
-"""Tokens of the prompt whose reading is timed."""
+"""Tokens in the prompt whose prefill is timed."""
 
 NUM_ANSWER = 48
+"""Tokens in each answer."""
+
 NUM_TOGETHER = 8
+"""The largest number of requests that generate at the same time."""
+
 NUM_SHORT = 16
-"""Tokens of the prompts of those who generate together."""
+"""Tokens in the prompts of the requests that generate at the same time."""
 
 NUM_TIMES = 3
+"""How often each setting is measured."""
+
 ENOUGH_S = 30.0
-"""After so long with one setting, what was measured must do."""
+"""No further measurement of a setting begins after this time."""
 
 _SILENCE_S = 600.0
+"""A measurement fails if no token comes for this long."""
 
 
 class Speed(Struct, frozen=True, kw_only=True):
-    """What one setting gives, in tokens a second.
+    """The speed of one setting in tokens per second.
 
-    The best of several times: others on the machine only ever make it slower.
+    Each number is the best of several measurements, because other programs on the machine can
+    only make a measurement slower.
     """
 
     threads: int
-    """For generation and for reading alike."""
+    """Threads for generation and for prefill."""
     batch: int
+    """Tokens in a step at most."""
     read: float
-    """Of one prompt."""
+    """Speed of the prefill of one prompt."""
     alone: float
-    """Generated for one request."""
+    """Speed of generation for a single request."""
     together: float
-    """Generated for all of as many as run side by side."""
+    """Total speed of generation for `NUM_TOGETHER` requests, or as many as may run at once."""
 
 
 class Tuned(Struct, frozen=True, kw_only=True):
-    """The settings of [engine] to take."""
+    """The best values for the settings of the section ``[engine]``."""
 
     threads: int
     threads_batch: int
@@ -59,15 +68,16 @@ class Tuned(Struct, frozen=True, kw_only=True):
 
 
 def thread_counts(num_cores: int) -> list[int]:
-    """Return the numbers of threads that are worth trying: the ends, the half, one core free."""
+    """Return the numbers of threads to try: one, half of the cores, all but one, and all."""
     return sorted({1, max(1, num_cores // 2), max(1, num_cores - 1), num_cores})
 
 
 BATCHES = (128, 384, 512)
+"""The batch sizes to try."""
 
 
 class Tuner:
-    """Run a model with one setting after another, each in a worker of its own."""
+    """Measure a model with different settings, each in a worker of its own."""
 
     def __init__(
         self,
@@ -81,16 +91,16 @@ class Tuner:
         self._num_together = num_together
         self._settings = msgspec.structs.replace(
             settings,
-            # Nothing else shall differ: no guesses, and room for just what is asked.
+            # Only threads and batch may differ: no drafts, and a context just large enough.
             draft=0,
             parallel=num_together,
             context=max(256, num_together * (NUM_PROMPT + NUM_ANSWER + 64)),
         )
 
     def measure(self, threads: int, batch: int) -> Speed:
-        """Return the speed with a setting.
+        """Return the speed of a setting.
 
-        Raise `EngineFailed` or `ModelInvalid` when the model does not run.
+        Raise `EngineFailed` or `ModelInvalid` if the model cannot be run.
         """
         settings = msgspec.structs.replace(
             self._settings, threads=threads, threads_batch=threads, batch=batch
@@ -99,7 +109,7 @@ class Tuner:
         alones: list[float] = []
         togethers: list[float] = []
         with self._engine(settings) as engine:
-            # The first request pays for what is made only once.
+            # The first request is slower, since some buffers are only created then.
             self._ask(engine, [self._prompt(engine, NUM_SHORT, 0)], 4)
             began = time.monotonic()
             for number in range(1, NUM_TIMES + 1):
@@ -125,7 +135,7 @@ class Tuner:
 
     @contextmanager
     def _engine(self, settings: config.Engine) -> Iterator[Engine]:
-        # No states: what one prompt left must not shorten the next.
+        # No KV states are kept: the state of one prompt must not shorten the next prefill.
         cache = config.Cache(ram_bytes=0, disk_bytes=0)
         engine = Engine(settings, cache, self._worker_settings)
         try:
@@ -135,10 +145,10 @@ class Tuner:
             engine.close()
 
     def _prompt(self, engine: Engine, num_tokens: int, number: int) -> list[int]:
-        """Return tokens that are the same for every setting, and like no other prompt's."""
+        """Return random tokens that depend only on `number`, so that all settings get the same."""
         info = engine.status().info
         num_vocabulary = info.num_vocabulary if info else 0
-        chance = random.Random(number)  # noqa: S311 - nothing is kept secret by it
+        chance = random.Random(number)  # noqa: S311 - not used for secrets
         return [chance.randrange(max(1, num_vocabulary)) for _ in range(num_tokens)]
 
     def _ask(
@@ -171,23 +181,24 @@ def _wait(generation: Generation) -> Done:
             return event
         if event is not None:
             deadline = time.monotonic() + _SILENCE_S
-    raise EngineFailed(f"no token came for {_SILENCE_S:g} s")
+    raise EngineFailed(f"the engine generated no token for {_SILENCE_S:g} s")
 
 
 NEAR = 0.95
-"""What is within the noise of a measurement of the best: the cheaper setting is taken then."""
+"""A setting counts as equal to the best one from this part of its speed: the rest is noise."""
 
 
 def choose(by_threads: Iterable[Speed], by_batch: Iterable[Speed]) -> Tuned:
-    """Return what to take: of what is as fast, the fewest threads and the smallest batch.
+    """Return the fewest threads and the smallest batch among the settings that are equally fast.
 
-    A core that is left free is there for all else the machine does, and small steps keep answers
-    smooth while prompts are read.
+    A free core is left for other programs, and answers stutter less during a prefill if steps are
+    small.
     """
     speeds = list(by_threads)
     return Tuned(
         threads=_least(speeds, lambda one: one.alone, lambda one: one.threads),
-        # Reading, and generating for several, both take these threads: neither may suffer much.
+        # Prefill and generation for several requests both use these threads: the geometric mean
+        # keeps either from becoming much slower.
         threads_batch=_least(
             speeds, lambda one: (one.read * one.together) ** 0.5, lambda one: one.threads
         ),

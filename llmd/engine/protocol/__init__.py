@@ -1,4 +1,4 @@
-"""What the daemon and a worker say to each other over their socket pair."""
+"""The commands and events that the daemon and a worker exchange over a socket pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon tells a worker."""
+"""The commands that the daemon sends to a worker."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from llmd.engine.protocol.prompt import ChatPrompt, Prompt
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How a token is chosen. Temperature 0 is greedy; a `top_k` of 0 and a `top_p` of 1 are off.
+    """How tokens are sampled.
 
-    `logit_bias` is added to the logits of tokens, by id.
+    Temperature 0 is greedy. `top_k` 0 and `top_p` 1 are off. `logit_bias` maps the IDs of tokens
+    to numbers that are added to their logits.
     """
 
     temperature: float = 0.7
@@ -27,13 +28,13 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JsonSchema(msgspec.Struct, frozen=True, tag="json_schema"):
-    """The answer must be JSON that is valid by this schema, a JSON text."""
+    """Constrain the answer to JSON that matches a schema, which is given as JSON text."""
 
     schema: str
 
 
 class Grammar(msgspec.Struct, frozen=True, tag="grammar"):
-    """The answer must be of this grammar, in llama.cpp's GBNF."""
+    """Constrain the answer to a grammar in llama.cpp's GBNF format."""
 
     text: str
 
@@ -42,11 +43,12 @@ Constraint = JsonSchema | Grammar
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """First command: which model to load, and how. A thread count of 0: as many as fit.
+    """Load a model: the first command of a worker.
 
-    Up to `max_draft_tokens` of a sequence are guessed in each step. `avoid_variants` names CPU code
-    that has died on this processor. With `embeds_only` the model generates nothing: it may be one
-    that cannot.
+    A number of threads of 0 lets the worker choose. In each step, up to `max_draft_tokens` tokens
+    of a sequence are drafted. `avoid_variants` names variants of the CPU code of which a worker
+    has died on this processor. With `embeds_only` the model serves embeddings alone, and need not
+    be able to generate.
     """
 
     model_path: str
@@ -68,11 +70,12 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
-    """Generate. `owner` bounds the reuse of KV; `session` tells which to drop with a session.
+    """Generate an answer.
 
-    `num_logprobs` asks for the log probability of each token and of so many others; None for
-    none. Tools in the prompt bound the answer too, so a `constraint` excludes them. With
-    `ignores_end` the answer goes on beyond the model's own end: for measurements.
+    A KV state is reused only within the same `owner`; `Forget` finds it by `session`. With
+    `num_logprobs`, report the log probability of each token and of that many alternatives. Tools
+    in the prompt constrain the answer as well, so they exclude a `constraint`. With `ignores_end`,
+    which is meant for measurements, generate beyond the model's end-of-text token.
     """
 
     id: int
@@ -90,20 +93,24 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
-    """Stop generating: answered by a `Done` with the reason ``cancelled``."""
+    """Stop generating. The worker answers with a `Done` whose reason is ``cancelled``."""
 
     id: int
 
 
 class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
-    """Drop the KV of an owner's session; of all its sessions when `session` is None."""
+    """Delete the KV states of an owner's session; of all its sessions if `session` is None."""
 
     owner: str
     session: str | None = None
 
 
 class Tokenize(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
-    """Answered by `Tokens`. `with_special`: begin as a prompt does; `parse_special`: read them."""
+    """Split a text into tokens. The worker answers with `Tokens`.
+
+    `with_special` adds the special tokens that begin a prompt; `parse_special` recognises special
+    tokens that are spelled out in the text.
+    """
 
     id: int
     text: str
@@ -112,33 +119,33 @@ class Tokenize(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
 
 
 class Detokenize(msgspec.Struct, frozen=True, tag="detokenize"):
-    """Answered by `Text`."""
+    """Join tokens into a text. The worker answers with `Text`."""
 
     id: int
     tokens: list[int]
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):
-    """Answered by `Text`: the prompt that the model's chat template makes."""
+    """Render a prompt with the model's chat template. The worker answers with `Text`."""
 
     id: int
     prompt: ChatPrompt
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
-    """Answered by `Embedded`. An input is a text, or tokens that the client made itself."""
+    """Compute embeddings. An input is a text or a list of tokens; `Embedded` is the answer."""
 
     id: int
     inputs: list[str | list[int]]
 
 
 class ListStates(msgspec.Struct, frozen=True, tag="list_states"):
-    """Answered by `KeptStates`."""
+    """List the KV states of all sessions. The worker answers with `KeptStates`."""
 
     id: int
 
 
 Query = Tokenize | Detokenize | Render | Embed | ListStates
-"""Commands that are answered by one event."""
+"""Commands that the worker answers with a single event."""
 
 Command = Start | Submit | Cancel | Forget | Query

@@ -1,4 +1,4 @@
-"""What a worker tells the daemon."""
+"""The events that a worker sends to the daemon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The model serves. `num_context_tokens` is what one sequence can hold."""
+    """The model is ready. `num_context_tokens` is the context of a single sequence."""
 
     architecture: str
     num_parameters: int
@@ -27,21 +27,27 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Loading(msgspec.Struct, frozen=True, tag="loading"):
-    """Part of the model that is loaded, 0 to 1, by this variant of the CPU code."""
+    """The part of the model that is loaded, 0 to 1, and the variant of the CPU code in use."""
 
     progress: float
     cpu_variant: str = ""
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
-    """The model cannot be loaded, by its own fault or this machine's; the worker ends."""
+    """The model cannot be loaded, and the worker ends.
+
+    `is_models_fault` is False if the reason is this machine: a lack of memory, for example.
+    """
 
     message: str
     is_models_fault: bool = True
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """A sequence has its slot; its prompt has these numbers of tokens and of old turns."""
+    """A sequence has got its slot, so the prompt is accepted.
+
+    `num_turns` counts the old turns in the prompt.
+    """
 
     id: int
     num_prompt_tokens: int
@@ -50,7 +56,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 
 class Candidate(msgspec.Struct, frozen=True, array_like=True):
-    """A token that could have been chosen, with its natural log probability."""
+    """A token with its natural log probability."""
 
     token: int
     text: bytes
@@ -58,14 +64,14 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """A chosen token, and the most likely ones in its place, the likeliest first."""
+    """A chosen token and the most probable alternatives, the most probable first."""
 
     chosen: Candidate
     top: list[Candidate]
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
-    """Further text of an answer, with the log probabilities of the tokens since the last one."""
+    """More text of an answer, with the log probabilities of the tokens since the last event."""
 
     id: int
     text: str
@@ -73,16 +79,16 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
 
 
 class Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
-    """Further text of what the model thinks before its answer."""
+    """More text of the reasoning that comes before the answer."""
 
     id: int
     text: str
 
 
 class CallDelta(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
-    """A tool call begins (`name`), or goes on (`arguments`, a piece of JSON text).
+    """The beginning of a tool call, with its `name`, or a further piece of its `arguments`.
 
-    `index` counts the calls of an answer from 0.
+    The arguments are JSON text. `index` counts the calls of an answer from 0.
     """
 
     id: int
@@ -92,7 +98,7 @@ class CallDelta(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """An answer is at its end. Of the drafted tokens, which were guessed, some were right."""
+    """The end of an answer. Drafted tokens were guessed; accepted ones were guessed correctly."""
 
     id: int
     finish_reason: FinishReason
@@ -105,7 +111,10 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """A request that cannot be served, or not to its end. Both numbers: a prompt too long."""
+    """A request cannot be served, or cannot be completed.
+
+    Both numbers of tokens are set if the prompt is too long.
+    """
 
     id: int
     message: str
@@ -115,7 +124,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
-    """The tokens of a text, and the bytes of each."""
+    """The tokens of a text and the bytes of each token."""
 
     id: int
     tokens: list[int]
@@ -123,14 +132,14 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """A text that was asked for."""
+    """The text that answers a query."""
 
     id: int
     text: str
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
-    """A vector for each input: float32 in the order of this machine, of length 1."""
+    """A vector for each input: float32 in native byte order, normalised to length 1."""
 
     id: int
     vectors: list[bytes]
@@ -138,7 +147,7 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
 
 
 class KeptState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is computed of a session, and where it is: in use or ready in a slot, or kept."""
+    """The KV state of a session, and whether it is in a slot, in memory or on disk."""
 
     owner: str
     session: str
@@ -147,16 +156,18 @@ class KeptState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeptStates(msgspec.Struct, frozen=True, tag="kept_states"):
-    """Everything that is warm, the quickest to go on from first."""
+    """The KV states of all sessions, the fastest to continue from first."""
 
     id: int
     states: list[KeptState]
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
-    """Totals since the start and the counts of this moment; `step_s` is 0 between steps.
+    """The counters of the worker.
 
-    The last step took `num_step_tokens` through the model.
+    Numbers of tokens are totals since the start of the worker, but `num_step_tokens` is the
+    number of tokens in the last step. `step_s` is the duration of that step, or 0 for a beat
+    between steps.
     """
 
     num_running: int
@@ -171,9 +182,9 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
 
 
 Answered = Tokens | Text | Embedded | KeptStates
-"""What ends a `Query`."""
+"""The events that answer a `Query`."""
 
 Progress = Started | Delta | Reasoning | CallDelta
-"""What a request brings before its end."""
+"""The events of a request before its end."""
 
 Event = ModelInfo | Loading | LoadFailed | Progress | Done | Refused | Answered | Beat

@@ -1,4 +1,4 @@
-"""What a model is asked: a text that is made already, or messages for its own chat template."""
+"""Prompts: ready-made text, messages for the model's chat template, or tokens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a prompt: `turn` counts the old turns from 0, or is -1 for what always stays.
+    """A piece of a prompt.
 
-    Only `literal` text, an admin's, may spell special tokens; all else is inserted text.
+    `turn` counts the old turns from 0; pieces with -1 are never left out. Special tokens are
+    recognised only in `literal` text, which comes from an admin or from the client itself.
     """
 
     text: str
@@ -21,7 +22,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool call that the model made in an earlier message. `arguments` is JSON text."""
+    """A tool call in an earlier message of the model. `arguments` is JSON text."""
 
     name: str
     arguments: str
@@ -29,9 +30,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message for the model's own chat template: `turn` as in `Part`.
+    """A message for the model's chat template. `turn` is the same as in `Part`.
 
-    A message of the role ``tool`` answers the call `call_id`, which was of the tool `name`.
+    A message with the role ``tool`` is the result of the call `call_id` of the tool `name`.
     """
 
     role: Role
@@ -43,7 +44,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may ask to be called. `parameters` is a JSON schema as text."""
+    """A function that the model may call. `parameters` is a JSON schema as text."""
 
     name: str
     description: str = ""
@@ -51,7 +52,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """The tools of a request. With `required` the answer is calls alone, of these tools."""
+    """The tools of a request. With `required`, the answer consists only of calls of these tools."""
 
     tools: list[Tool]
     required: bool = False
@@ -59,13 +60,13 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
-    """A prompt whose text is made already, from a profile's template or by the client."""
+    """A prompt of ready-made text, from a profile's template or from the client."""
 
     parts: list[Part]
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
-    """A prompt that the worker renders by the model's own chat template.
+    """A prompt that the worker renders with the model's chat template.
 
     `variables` is a JSON object of further values for the template, such as ``enable_thinking``.
     """
@@ -76,7 +77,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
 
 
 class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens"):
-    """A prompt whose tokens the client made itself."""
+    """A prompt that the client has split into tokens itself."""
 
     tokens: list[int]
 

@@ -7,7 +7,7 @@ from llmd.errors import InvalidField, LlmdError, PromptTooLong
 
 
 def refusal_event(request_id: int, error: LlmdError, param: str | None = None) -> Refused:
-    """Return the event that reports an error; `param` names the field in place of the error's."""
+    """Return the event that reports an error. A `param` replaces the name of the error's field."""
     too_long = error if isinstance(error, PromptTooLong) else None
     return Refused(
         id=request_id,

@@ -1,7 +1,7 @@
-"""Frames: a length (4 bytes, big-endian) and that many bytes of msgpack.
+"""Send and receive frames: a length (4 bytes, big-endian) and that many bytes of msgpack.
 
-The daemon sends one command a frame, the worker a list of events a frame: all that one step
-brought.
+A frame from the daemon holds one command. A frame from the worker holds the list of all events
+of a step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llmd.engine.protocol.events import Event
 _LENGTH = struct.Struct(">I")
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""Far above any real frame: a length beyond it means that the stream is out of step."""
+"""Far more than any valid frame: a larger length means that the stream is corrupt."""
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
@@ -25,23 +25,23 @@ _events: msgspec.msgpack.Decoder[list[Event]] = msgspec.msgpack.Decoder(list[Eve
 
 
 def send_command(sock: socket.socket, command: Command) -> None:
-    """Send one command. Raise OSError when the worker is gone."""
+    """Send one command. Raise OSError if the worker has ended."""
     _send(sock, _encoder.encode(command))
 
 
 def send_events(sock: socket.socket, events: list[Event]) -> None:
-    """Send the events of a step. Raise OSError when the daemon is gone."""
+    """Send the events of a step. Raise OSError if the daemon has ended."""
     _send(sock, _encoder.encode(events))
 
 
 def receive_command(sock: socket.socket) -> Command | None:
-    """Wait for a command; None when the daemon is gone."""
+    """Wait for a command and return it. Return None if the daemon has ended."""
     frame = _receive(sock)
     return None if frame is None else _commands.decode(frame)
 
 
 def receive_events(sock: socket.socket) -> list[Event] | None:
-    """Wait for the events of a step; None when the worker is gone, or out of its mind."""
+    """Wait for the events of a step. Return None if the worker has ended or sends garbage."""
     frame = _receive(sock)
     try:
         return None if frame is None else _events.decode(frame)
@@ -64,7 +64,7 @@ def _receive(sock: socket.socket) -> bytes | None:
 
 
 def _receive_exactly(sock: socket.socket, num_bytes: int) -> bytes | None:
-    """Return that many bytes; None when the other side closed first, even within a frame."""
+    """Return `num_bytes` bytes; None if the other side closes first, even within a frame."""
     chunks: list[bytes] = []
     while num_bytes:
         try:

@@ -50,7 +50,7 @@ def test_end_of_a_process_is_told_with_its_last_words() -> None:
     process = _process(
         r"import os; os.write(2, b''.join(b'%d\n' % n for n in range(9)) + b'\n\xff'); os._exit(3)"
     )
-    assert process.close() == "exit code 3; its last words: 8 / �"
+    assert process.close() == "exit code 3; last output: 8 / �"
 
 
 def test_process_that_a_signal_ended_is_told_by_its_name() -> None:
