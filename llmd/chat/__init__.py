@@ -1,1 +1,1 @@
-"""The use cases of the daemon, without HTTP, SQL or llama.cpp."""
+"""The use cases of the daemon. Nothing here knows HTTP, SQL or llama.cpp."""

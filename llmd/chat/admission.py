@@ -1,4 +1,4 @@
-"""Who may generate now, who waits, and who is sent away."""
+"""Admission of requests: some generate, some wait in a queue, and the rest are refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Callable
 from llmd.errors import Busy, ClientGone, Draining
 
 POLL_S = 0.1
-"""How soon a waiting request notices that its client went away."""
+"""How often a waiting request checks whether its client has disconnected."""
 
 BUSY_RETRY_AFTER_S = 5
+"""When a client that was refused with `Busy` should try again."""
 
 
 class Ticket:
-    """A place: first in the queue, then among the streams."""
+    """The right of a request to a place in the queue and then to a stream."""
 
     def __init__(self, admission: Admission, owner: str, session: str | None) -> None:
         self._admission = admission
@@ -24,14 +25,15 @@ class Ticket:
         self.conversation = None if session is None else (owner, session)
 
     def release(self) -> None:
-        """Give the place back. Idempotent."""
+        """Free the stream. Idempotent."""
         self._admission.leave(self)
 
 
 class Admission:
-    """At most `max_streams` generate and `max_queue` wait; owners take turns in the queue.
+    """Let at most `max_streams` requests generate and at most `max_queue` wait.
 
-    Requests of one session run one after another: each sees the turn before it.
+    Owners take turns in the queue. Requests of one session run one after another, so that each
+    sees the turn before it.
     """
 
     def __init__(self, max_streams: int, max_queue: int) -> None:
@@ -39,43 +41,43 @@ class Admission:
         self.max_queue = max_queue
         self._changed = threading.Condition()
         self._active: set[Ticket] = set()
-        # The owner served longest ago comes first.
+        # The owner whose last request was admitted longest ago comes first.
         self._queues: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._draining = False
         self._expired = False
 
     @property
     def num_active(self) -> int:
-        """Requests that generate."""
+        """The number of requests that generate."""
         return len(self._active)
 
     @property
     def num_queued(self) -> int:
-        """Requests that wait."""
+        """The number of requests that wait."""
         return sum(map(len, self._queues.values()))
 
     @property
     def draining(self) -> bool:
-        """Whether new requests are refused because the daemon goes down."""
+        """Whether new requests are refused because the daemon is shutting down."""
         return self._draining
 
     @property
     def expired(self) -> bool:
-        """Whether even the answers that are being made must end now."""
+        """Whether the requests that generate must end now as well."""
         return self._expired
 
     def set_limits(self, max_streams: int, max_queue: int) -> None:
-        """Take other limits; nobody who has a place loses it."""
+        """Change the limits. Requests that are already admitted or queued are not affected."""
         with self._changed:
             self.max_streams = max_streams
             self.max_queue = max_queue
             self._grant()
 
     def enter(self, owner: str, session: str | None, is_gone: Callable[[], bool]) -> Ticket:
-        """Wait for a place among the streams.
+        """Wait for a free stream.
 
-        Raise `Busy` when the queue is full, `Draining` when the daemon goes down, and
-        `ClientGone` when the client went away meanwhile.
+        Raise `Busy` if the queue is full, `Draining` if the daemon is shutting down, and
+        `ClientGone` if the client disconnects meanwhile.
         """
         ticket = Ticket(self, owner, session)
         with self._changed:
@@ -85,14 +87,14 @@ class Admission:
             if ticket not in self._active and self.num_queued > self.max_queue:
                 self._drop(ticket)
                 raise Busy(
-                    f"{self.num_active} answers are being made and {self.num_queued} requests "
-                    "wait: try again later",
+                    f"{self.num_active} answers are being generated and {self.num_queued} "
+                    "requests are waiting: try again later",
                     retry_after_s=BUSY_RETRY_AFTER_S,
                 )
             while ticket not in self._active:
                 if self._draining or is_gone():
                     self._drop(ticket)
-                    # Whoever waits until all have left looks again.
+                    # `wait_idle` checks again.
                     self._changed.notify_all()
                     self._check_draining()
                     raise ClientGone("the client went away while its request waited")
@@ -100,24 +102,24 @@ class Admission:
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """Take a place back and give it to the next."""
+        """Free the stream of a ticket and admit the next request."""
         with self._changed:
             self._active.discard(ticket)
             self._grant()
             self._changed.notify_all()
 
     def drain(self) -> None:
-        """Refuse all new requests and those that wait; the others go on."""
+        """Refuse new and waiting requests; those that generate go on."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
 
     def expire(self) -> None:
-        """End the answers that are still being made: the time to drain is over."""
+        """End the requests that still generate, because the time to drain is over."""
         self._expired = True
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no request is left; False when time runs out before."""
+        """Wait until no request is left. Return False if `timeout_s` passes first."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             return self._changed.wait_for(
@@ -130,7 +132,7 @@ class Admission:
             raise Draining("the server is going down: try again later", retry_after_s=10)
 
     def _grant(self) -> None:
-        """Give free places to those who wait, unless they are to go; the lock is held."""
+        """Admit waiting requests to free streams, unless draining. The lock is held."""
         while not self._draining and len(self._active) < self.max_streams:
             ticket = self._next()
             if ticket is None:
@@ -141,7 +143,7 @@ class Admission:
             self._changed.notify_all()
 
     def _next(self) -> Ticket | None:
-        """Return the first that waits, by owner, and whose session nobody else uses."""
+        """Return the first waiting ticket, in the order of owners, whose session is not in use."""
         taken = {ticket.conversation for ticket in self._active}
         for queue in self._queues.values():
             for ticket in queue:

@@ -1,4 +1,4 @@
-"""What is asked and what is answered, as `POST /answer` has it."""
+"""The request and the result of `POST /answer`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmd.store.profiles import Profile, read_profile
 
 
 class AnswerRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A prompt, and what shall differ from the profile for this once."""
+    """A prompt, and values that override the profile for this request."""
 
     prompt: Annotated[str, Meta(min_length=1)]
     session_id: int | str | None = None
@@ -32,7 +32,7 @@ class AnswerRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     stop: str | list[str] | None = None
 
     def applied_to(self, profile: Profile) -> Profile:
-        """Return the profile with this request's values. Raise `InvalidField` out of bounds."""
+        """Return the profile with the values of this request. Raise `InvalidField`."""
         changes: dict[str, Any] = {
             name: value for name in _SAMPLING_FIELDS if (value := getattr(self, name)) is not None
         }
@@ -41,10 +41,10 @@ class AnswerRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return read_profile(msgspec.to_builtins(profile) | changes) if changes else profile
 
     def check(self) -> None:
-        """Raise `InvalidField` for what no profile could take, before anything waits for it."""
+        """Raise `InvalidField` for values that no profile allows, before the request is queued."""
         self.applied_to(Profile())
         if not self.prompt.strip():
-            raise InvalidField("prompt must hold more than white space", param="prompt")
+            raise InvalidField("prompt must contain more than white space", param="prompt")
 
 
 _SAMPLING_FIELDS = (
@@ -61,7 +61,7 @@ _SAMPLING_FIELDS = (
 
 
 class AnswerResult(Struct, frozen=True, kw_only=True):
-    """An answer at its end. `result` is what the seed's clients read."""
+    """A complete answer. Its text is in `result`, where clients of the older project read it."""
 
     result: str
     session_id: str | None

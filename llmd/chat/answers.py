@@ -1,4 +1,4 @@
-"""The main job: begin to answer a prompt, within a session or without."""
+"""Answer a prompt, within a session or without one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from llmd.chat import prompt
 from llmd.chat.answer_request import AnswerRequest, AnswerResult
-from llmd.chat.engine_request import engine_request
+from llmd.chat.engine_request import build_engine_request
 from llmd.chat.model_names import ModelNames
 from llmd.chat.outcome import Outcome, Piece, Timings, Usage
 from llmd.chat.run import Plan, Run, Runs
@@ -21,8 +21,11 @@ from llmd.store.sessions import NewTurn, Sessions, session_id
 log = logging.getLogger(__name__)
 
 
-class Asked(Struct, frozen=True, kw_only=True):
-    """What is answered, and by which means. `num_turns` counts the session's turns before."""
+class AnswerContext(Struct, frozen=True, kw_only=True):
+    """What an answer belongs to: its owner, session, request, profile and seed.
+
+    `num_turns` counts the turns of the session before this one.
+    """
 
     owner: str
     session: str | None
@@ -33,41 +36,41 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class Answer:
-    """One answer on its way: iterate over its text, then take `result`.
+    """An answer that is being generated: iterate over its text, then read `result`.
 
-    Iteration gives None now and then while there is nothing new. It ends only after the turn is
-    stored. `close` must be called at last; before the end of the iteration it cancels.
+    Iteration yields None now and then while there is no new text. It ends only after the turn is
+    stored. Always call `close` in the end: before the end of the iteration it cancels the answer.
     """
 
-    def __init__(self, run: Run, asked: Asked) -> None:
+    def __init__(self, run: Run, context: AnswerContext) -> None:
         self._run = run
-        self._asked = asked
+        self._context = context
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens, once they are known: also of an answer that nobody waits for."""
+        """The numbers of tokens, once they are known; a cancelled answer has them too."""
         return self._run.usage
 
     @property
     def timings(self) -> Timings | None:
-        """How long it took in the engine, once that is known."""
+        """The times that the answer took in the engine, once they are known."""
         return self._run.timings
 
     @property
     def result(self) -> AnswerResult | None:
-        """The answer, once it is complete and kept."""
-        outcome, asked = self._run.outcome, self._asked
+        """The result, once the answer is complete and stored."""
+        outcome, context = self._run.outcome, self._context
         if outcome is None:
             return None
         return AnswerResult(
             result=outcome.text,
-            session_id=asked.session,
-            profile=asked.profile.name,
+            session_id=context.session,
+            profile=context.profile.name,
             model=outcome.model,
             usage=outcome.usage,
             finish_reason=outcome.finish_reason,
             turns_in_prompt=outcome.num_turns,
-            seed=asked.seed,
+            seed=context.seed,
             timings=outcome.timings,
         )
 
@@ -76,7 +79,7 @@ class Answer:
 
     def __next__(self) -> str | None:
         event = next(self._run)
-        # What the model thinks is not its answer.
+        # Reasoning and tool calls are not part of the answer.
         return event.text if isinstance(event, Delta) else None
 
     def push_to(self, is_ready: Callable[[], bool], push: Callable[[str], None]) -> None:
@@ -89,12 +92,12 @@ class Answer:
         self._run.push_to(is_ready, push_text)
 
     def close(self) -> None:
-        """Give the place back; cancel what is still running and keep what there is of it."""
+        """Free the stream. Cancel an answer that is incomplete, and store the text so far."""
         self._run.close()
 
 
 class Answers:
-    """Begin answers: read session and profile, build the prompt, submit."""
+    """Begin answers: read the session and the profile, build the prompt, submit the request."""
 
     def __init__(
         self, runs: Runs, models: ModelNames, sessions: Sessions, *, log_prompts: bool = False
@@ -105,25 +108,27 @@ class Answers:
         self._log_prompts = log_prompts
 
     def start(self, owner: str, request: AnswerRequest, is_gone: Callable[[], bool]) -> Answer:
-        """Return an answer that is being generated; all that can be refused is refused here.
+        """Begin to generate an answer, and return it once the engine has accepted its prompt.
 
-        Raise the errors of `Runs.start`, `UnknownProfile`, and `Conflict` when the profile is
-        made for a model that is not loaded.
+        Raise the errors of `Runs.start`, `UnknownProfile`, and `Conflict` if the profile is for a
+        model that is not loaded.
         """
         session = None if request.session_id is None else session_id(request.session_id)
         if self._log_prompts:
             log.info("prompt: %s", request.prompt)
-        asked: list[Asked] = []
+        contexts: list[AnswerContext] = []
 
-        def plan() -> Plan:
-            planned, what = self._plan(owner, session, request)
-            asked.append(what)
-            return planned
+        def make_plan() -> Plan:
+            plan, context = self._plan(owner, session, request)
+            contexts.append(context)
+            return plan
 
-        run = self._runs.start(owner, session, is_gone, plan)
-        return Answer(run, asked[0])
+        run = self._runs.start(owner, session, is_gone, make_plan)
+        return Answer(run, contexts[0])
 
-    def _plan(self, owner: str, session: str | None, request: AnswerRequest) -> tuple[Plan, Asked]:
+    def _plan(
+        self, owner: str, session: str | None, request: AnswerRequest
+    ) -> tuple[Plan, AnswerContext]:
         stored = (
             self._models.selected()
             if request.profile is None
@@ -138,7 +143,7 @@ class Answers:
         max_turns = profile.history_turns if prompt.takes_history(profile) else 0
         kept = prompt.num_kept(num_turns, max_turns)
         turns = turns[len(turns) - kept :]
-        planned = engine_request(
+        engine_request = build_engine_request(
             profile,
             prompt.build(profile, turns, request.prompt),
             owner=owner,
@@ -146,39 +151,39 @@ class Answers:
             num_turns=len(turns),
             has_default_stop=request.stop is None,
         )
-        asked = Asked(
+        context = AnswerContext(
             owner=owner,
             session=session,
             request=request,
             profile=stored,
-            seed=planned.sampling.seed,
+            seed=engine_request.sampling.seed,
             num_turns=num_turns,
         )
 
         def keep(outcome: Outcome) -> None:
-            _keep_turn(self._sessions, asked, outcome)
+            _keep_turn(self._sessions, context, outcome)
             if self._log_prompts:
                 log.info("answer: %s", outcome.text)
 
-        return Plan(planned, keep), asked
+        return Plan(engine_request, keep), context
 
 
-def _keep_turn(sessions: Sessions, asked: Asked, outcome: Outcome) -> None:
-    """Store a turn at the end of its session, if it has one."""
-    if asked.session is None or (outcome.finish_reason == "cancelled" and not outcome.text):
+def _keep_turn(sessions: Sessions, context: AnswerContext, outcome: Outcome) -> None:
+    """Store the turn at the end of its session, if the answer belongs to one."""
+    if context.session is None or (outcome.finish_reason == "cancelled" and not outcome.text):
         return
     turn = NewTurn(
-        user=asked.request.prompt,
+        user=context.request.prompt,
         assistant=outcome.text,
-        profile=asked.profile.name,
-        profile_revision=asked.profile.revision,
+        profile=context.profile.name,
+        profile_revision=context.profile.revision,
         model=outcome.model,
         num_prompt_tokens=outcome.usage.prompt_tokens,
         num_cached_tokens=outcome.usage.prompt_tokens_details.cached_tokens,
         num_completion_tokens=outcome.usage.completion_tokens,
         finish_reason=outcome.finish_reason,
-        seed=asked.seed,
+        seed=context.seed,
         created_at=int(time.time()),
     )
-    # A session that was deleted meanwhile must not come back.
-    sessions.append(asked.owner, asked.session, turn, must_exist=asked.num_turns > 0)
+    # A session that was deleted meanwhile must not be created again.
+    sessions.append(context.owner, context.session, turn, must_exist=context.num_turns > 0)

@@ -1,4 +1,4 @@
-"""Answer a conversation, or go on with a text, that the client brings along as a whole."""
+"""Complete a conversation or a text that the client sends as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from llmd.chat import prompt
-from llmd.chat.engine_request import engine_request
+from llmd.chat.engine_request import build_engine_request
 from llmd.chat.model_names import ModelNames
 from llmd.chat.outcome import Outcome
 from llmd.chat.run import Plan, Run, Runs
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """Messages of which the last is to be answered, perhaps by calls of tools.
+    """Messages, of which the last one is to be answered, and tools that the answer may call.
 
     `variables` is a JSON object of further values for the model's chat template.
     """
@@ -41,10 +41,10 @@ class Conversation(Struct, frozen=True, kw_only=True):
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """How to answer, whatever is asked.
+    """Options of a request that do not depend on the kind of input.
 
-    `changes` are fields of the profile for this once. `affinity` names a conversation of the
-    owner, so that the engine knows which of what it keeps warm is meant.
+    `changes` are fields that override the profile for this request. `affinity` names a
+    conversation of the owner, so that the engine can find its KV state.
     """
 
     model: str
@@ -56,11 +56,11 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 Ask = Conversation | str | list[int]
-"""A conversation; or a text or tokens to go on with, as they are."""
+"""The input of a completion: a conversation, or a text or tokens to be continued as they are."""
 
 
 class Completions:
-    """Begin completions: nothing of them is stored."""
+    """Begin completions. Nothing is stored of them."""
 
     def __init__(self, runs: Runs, models: ModelNames, *, log_prompts: bool = False) -> None:
         self._runs = runs
@@ -68,11 +68,11 @@ class Completions:
         self._log_prompts = log_prompts
 
     def start(self, owner: str, ask: Ask, options: Options, is_gone: Callable[[], bool]) -> Run:
-        """Return a run that generates; all that can be refused is refused here.
+        """Begin a generation, and return its run once the engine has accepted the prompt.
 
         Raise the errors of `Runs.start` and `ModelNames.resolve`, and `InvalidField`.
         """
-        # Before anything waits: who named what is not there shall hear it at once.
+        # Before the request is queued: an unknown name is reported at once.
         profile = changed(self._models.resolve(options.model).profile, options)
         if self._log_prompts:
             log.info("prompt: %s", _shown(ask))
@@ -86,16 +86,16 @@ class Completions:
 
 
 def changed(profile: Profile, options: Options) -> Profile:
-    """Return a profile with this request's changes, or raise `InvalidField`."""
+    """Return a profile with the changes of a request. Raise `InvalidField`."""
     if not options.changes:
         return profile
     return read_profile(msgspec.to_builtins(profile) | options.changes)
 
 
 def request_for(owner: str, session: str, ask: Ask, profile: Profile, options: Options) -> Request:
-    """Return what the engine is asked."""
+    """Return the request for the engine."""
     is_chat = isinstance(ask, Conversation)
-    return engine_request(
+    return build_engine_request(
         profile,
         _prompt(ask, profile),
         owner=owner,
@@ -111,7 +111,7 @@ def _prompt(ask: Ask, profile: Profile) -> Prompt:
     if isinstance(ask, Conversation):
         return prompt.build_messages(profile, ask.messages, ask.tools, ask.variables)
     if isinstance(ask, str):
-        # Nobody else's words are in it: the client may spell the model's special tokens.
+        # The client wrote all of it, so it may spell out special tokens.
         return TextPrompt([Part(text=ask, literal=True)])
     return TokenPrompt(ask)
 

@@ -1,4 +1,4 @@
-"""Make vectors of texts."""
+"""Compute embeddings of texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmd.errors import ClientGone, Draining, PromptTooLong
 
 
 class EmbeddingResult(Struct, frozen=True, kw_only=True):
-    """A vector for each input, float32 and of length 1, and how many tokens the inputs had."""
+    """A vector for each input (float32, of length 1), and the number of tokens in all inputs."""
 
     vectors: list[bytes]
     num_tokens: int
@@ -22,7 +22,7 @@ class EmbeddingResult(Struct, frozen=True, kw_only=True):
 
 
 class Embeddings:
-    """Ask the model that is for embeddings, or the one that answers when there is no such."""
+    """Compute embeddings with the embedding model, or else with the model that generates."""
 
     def __init__(self, engine: Engine, embedder: Engine | None, admission: Admission) -> None:
         self._engine = embedder or engine
@@ -31,13 +31,13 @@ class Embeddings:
 
     @property
     def model(self) -> str | None:
-        """Name of the model that makes the vectors."""
+        """The name of the model that computes embeddings."""
         return self._engine.model
 
     def embed(
         self, owner: str, inputs: list[str | list[int]], is_gone: Callable[[], bool]
     ) -> EmbeddingResult:
-        """Return the vectors of texts, or of tokens that the client made itself.
+        """Return the embeddings of inputs, each of which is a text or a list of tokens.
 
         Raise the errors of `Admission.enter` and `Engine.ask`, and `InvalidField` or
         `PromptTooLong` for an input that cannot be embedded.
@@ -52,8 +52,8 @@ class Embeddings:
                     raise ClientGone("the client went away")
                 if self._admission.expired:
                     generation.cancel()
-                    raise Draining("the server went down before the vectors were complete")
-            assert isinstance(event, Embedded), "not what was asked for"  # noqa: S101
+                    raise Draining("the server went down before the embeddings were complete")
+            assert isinstance(event, Embedded), "an answer to another query"  # noqa: S101
             return EmbeddingResult(
                 vectors=event.vectors, num_tokens=event.num_tokens, model=generation.model
             )
@@ -61,7 +61,7 @@ class Embeddings:
             ticket.release()
 
     def close(self) -> None:
-        """End the model that is for embeddings alone, if there is one."""
+        """Stop the embedding model, if there is one."""
         if self._embedder is not None:
             self._embedder.close()
 
@@ -70,6 +70,6 @@ def _next(generation: Generation) -> GenerationEvent | None:
     try:
         return generation.next(POLL_S)
     except PromptTooLong as error:
-        # There is no prompt here.
+        # An embedding has inputs, not a prompt.
         error.param = "input"
         raise

@@ -1,4 +1,4 @@
-"""Build what the engine is asked from a profile and a prompt."""
+"""Build requests for the engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmd.engine.protocol import Constraint, Prompt, Sampling
 from llmd.store.profiles import Profile
 
 
-def engine_request(
+def build_engine_request(
     profile: Profile,
     prompt: Prompt,
     *,
@@ -22,10 +22,10 @@ def engine_request(
     constraint: Constraint | None = None,
     num_logprobs: int | None = None,
 ) -> Request:
-    """Return a request for the engine with the sampling, the stop strings and limits of a profile.
+    """Return a request for the engine with the sampling, stop strings and limits of a profile.
 
-    With `has_default_stop`, a profile without stop strings gets those of its template. A profile
-    without a seed gets a random one, which is in the request's `sampling`.
+    With `has_default_stop`, a profile without stop strings gets those of its template. If the
+    profile has no seed, a random one is chosen; it can be read from the request's `sampling`.
     """
     stop = list(profile.stop)
     if not stop and has_default_stop:
@@ -55,5 +55,5 @@ def engine_request(
 
 
 def _random_seed() -> int:
-    """Return a seed that nobody can predict: below the one that llama.cpp replaces by its own."""
+    """Return an unpredictable seed. llama.cpp would replace 2**32 - 1 by a seed of its own."""
     return secrets.randbelow(2**32 - 1)

@@ -12,11 +12,11 @@ from llmd.engine.mailbox import Mailbox
 from llmd.errors import ClientGone
 
 RunMailbox = Mailbox[Piece | Run]
-"""A run when it has begun, its pieces, and the run again when it is over."""
+"""A queue that holds a run once it has begun, then its pieces, and the run again at its end."""
 
 
 class JoinedRun:
-    """One reader's view of a run that others may read too: as `Run`, from the beginning."""
+    """One reader's view of a shared run, used like a `Run`. It begins with the first piece."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class JoinedRun:
         is_gone: Callable[[], bool],
         leave: Callable[[float], None],
     ) -> None:
-        """Read a run from `mailbox`; `leave` is called once with the seconds that it was read."""
+        """Read a run from `mailbox`. On `close`, call `leave` with the seconds since now."""
         self._mailbox = mailbox
         self._is_gone = is_gone
         self._leave = leave
@@ -37,15 +37,15 @@ class JoinedRun:
         self.outcome: Outcome | None = None
 
     def wait_started(self) -> None:
-        """Wait until the prompt is accepted. On an error this reader is closed."""
+        """Wait until the prompt is accepted. Close this view on an error."""
         try:
             while (run := self._mailbox.next(POLL_S)) is None:
                 self._check_gone()
         except BaseException:
             self.close()
             raise
-        assert isinstance(run, Run), "a run comes first"  # noqa: S101
-        # The same for all readers.
+        assert isinstance(run, Run), "the first item is the run"  # noqa: S101
+        # All readers see the same ID and time.
         self.id, self.created_at = run.id, run.created_at
 
     def __iter__(self) -> Iterator[Piece | None]:
@@ -76,7 +76,7 @@ class JoinedRun:
         self._mailbox.listen(listen)
 
     def close(self) -> None:
-        """Read no further. The last reader's going ends the run, unless one will come again."""
+        """Stop reading. The run is cancelled if no reader is left and no retry is expected."""
         if not self._closed:
             self._closed = True
             self._leave(time.monotonic() - self._began)

@@ -1,4 +1,4 @@
-"""Make a key for somebody."""
+"""Create API keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from llmd.store.keys import Key, Keys, Role
 
 
 class KeyIssuer:
-    """Make keys, keep their hashes, and hand out their text once."""
+    """Create keys and store their hashes. The text of a key is returned only once."""
 
     def __init__(self, keys: Keys, hasher: secret.Hasher) -> None:
         self._keys = keys
@@ -16,7 +16,7 @@ class KeyIssuer:
     def issue(
         self, name: str, role: Role, *, expires_in_s: int | None, actor: str, now: int
     ) -> tuple[Key, str]:
-        """Return the stored key and its text. Raise `InvalidField`, or `Busy` when Argon2 is."""
+        """Return the stored key and its text. Raise `InvalidField`, or `Busy` if Argon2 is busy."""
         made = secret.make()
         key = Key(
             id=made.id,

@@ -1,4 +1,4 @@
-"""What a client may name as its model: a profile, or a GGUF file."""
+"""The names that clients may use for a model: those of profiles and of GGUF files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from llmd.store.profiles import Profile, Profiles, StoredProfile
 from llmd.store.settings import Settings
 
 _PAGE = 1000
+"""How many profiles are read from the store at once."""
 
 
 class ModelName(Struct, frozen=True, kw_only=True):
-    """A name that can be asked for. `created_at` in Unix seconds."""
+    """A name that a client may use. `created_at` is in Unix seconds."""
 
     id: str
     created_at: int
 
 
 class ModelNames:
-    """Find the profile that answers under a name."""
+    """Find the profile for the name of a model."""
 
     def __init__(
         self, engine: Engine, profiles: Profiles, settings: Settings, library: Library
@@ -34,7 +35,7 @@ class ModelNames:
         self._library = library
 
     def list(self) -> list[ModelName]:
-        """Return the profiles, then the GGUF files, each by name."""
+        """Return the names of all profiles, then those of the GGUF files, each sorted by name."""
         ids = {
             stored.name: ModelName(id=stored.name, created_at=stored.updated_at)
             for stored in self._all_profiles()
@@ -44,14 +45,14 @@ class ModelNames:
         return list(ids.values())
 
     def get(self, name: str) -> ModelName:
-        """Return one of them, or raise `UnknownModel`."""
+        """Return a name from `list`. Raise `UnknownModel`."""
         for found in self.list():
             if found.id == name:
                 return found
         raise _unknown(name)
 
     def selected(self) -> StoredProfile:
-        """Return the profile of those who name none."""
+        """Return the profile for requests that name none."""
         return self._profiles.get(self._settings.selection().profile)
 
     def profile(self, name: str) -> StoredProfile:
@@ -62,16 +63,17 @@ class ModelNames:
         if stored.name != selected and wanted not in ("", self._engine.model):
             raise Conflict(
                 f"the profile {stored.name} is for {wanted}, but {self._loaded} is loaded: "
-                "an admin can load it by POST /models/model",
+                f"an admin can load {wanted} with POST /models/model",
                 param="profile",
             )
         return stored
 
     def resolve(self, name: str) -> StoredProfile:
-        """Return the profile for a model's name: never another model's.
+        """Return the profile for the name of a model. Never choose another model.
 
-        Under a file's name that is the selected profile, or the plain one if the selected is
-        for another file. Raise `UnknownModel`, or `Conflict` when the file is not loaded.
+        For the name of a file, return the selected profile, or the default values if the selected
+        profile is for another file. Raise `UnknownModel`, or `Conflict` if the model is not
+        loaded.
         """
         try:
             return self.profile(name)
@@ -84,7 +86,7 @@ class ModelNames:
         if name != self._engine.model:
             raise Conflict(
                 f"{name} is not loaded, {self._loaded} is: "
-                "an admin can load it by POST /models/model",
+                f"an admin can load {name} with POST /models/model",
                 param="model",
             )
         stored = self.selected()
@@ -105,5 +107,5 @@ class ModelNames:
 
 def _unknown(name: str) -> UnknownModel:
     return UnknownModel(
-        f"there is no model {printable(name)}: GET /v1/models lists them", param="model"
+        f"there is no model {printable(name)}: GET /v1/models lists the models", param="model"
     )

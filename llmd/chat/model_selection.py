@@ -1,4 +1,4 @@
-"""Which model and which profile serve those who name none."""
+"""The selected model and profile, which serve requests that name none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class ModelSelector:
-    """Load what is selected at the start, and change over to another selection."""
+    """Load the selected model at the start, and switch to another model or profile."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class ModelSelector:
         self._now = now
 
     def start(self) -> None:
-        """Begin to load the selected model. Without one the engine says why there is none."""
+        """Begin to load the selected model. If there is none, tell the engine the reason."""
         try:
             name = self._first_model()
             model = self._checked(name)
@@ -53,33 +53,33 @@ class ModelSelector:
         self._start_embedder()
 
     def start_missing(self) -> None:
-        """Begin to load the selected model if there was none to load before."""
+        """Begin to load the selected model if none is loaded yet."""
         if self._engine.model is None:
             self.start()
         else:
             self._start_embedder()
 
     def _start_embedder(self) -> None:
-        """Begin to load the model for embeddings, if one is named and it is not there already."""
+        """Begin to load the embedding model, if one is configured and not loaded yet."""
         if self._embedder is None or self._embedder.model is not None:
             return
         try:
             self._embedder.start(self._checked(self._embedding_model))
         except LlmdError as error:
-            log.error("no model for embeddings is loaded: %s", error.message)
+            log.error("no embedding model is loaded: %s", error.message)
             self._embedder.start_without(error.message)
 
     def select(self, model: str | None, profile: str | None, *, actor: str) -> Selection:
-        """Load a model and select a profile; each as it is when None is given.
+        """Load a model and select a profile. With None, keep the current profile or model.
 
-        Returns when the model serves. Raise `UnknownModel`, `UnknownProfile`, `ModelInvalid` or
-        `Conflict`: then nothing has changed.
+        Return when the model is ready. Raise `UnknownModel`, `UnknownProfile`, `ModelInvalid` or
+        `Conflict`; after an error nothing has changed.
         """
         chosen_profile = profile or self._settings.selection().profile
         stored = self._profiles.get(chosen_profile)
         name = model or stored.profile.model or self._engine.model
         if name is None:
-            raise InvalidField("a model is needed: no other is loaded", param="model")
+            raise InvalidField("name a model, because none is loaded", param="model")
         selection = Selection(model=name, profile=chosen_profile)
 
         def commit() -> None:
@@ -88,11 +88,11 @@ class ModelSelector:
             )
 
         self._engine.switch(self._checked(name), commit)
-        log.info("selected %s with the profile %s", name, chosen_profile)
+        log.info("selected the model %s with the profile %s", name, chosen_profile)
         return selection
 
     def _first_model(self) -> str:
-        """Return the model to start with: selected, the profile's, the default, else the first."""
+        """Return the first model that is set: selected, the profile's, the default, or any file."""
         selection = self._settings.selection()
         if selection.model:
             return selection.model
@@ -104,11 +104,13 @@ class ModelSelector:
             return of_profile or self._default_model
         files = self._library.list()
         if not files:
-            raise UnknownModel("there is no GGUF file in the models folder: 'llmd model add FILE'")
+            raise UnknownModel(
+                "there is no GGUF file in the models folder: add one with 'llmd model add FILE'"
+            )
         return files[0].name
 
     def _checked(self, name: str) -> Model:
-        """Return a model whose file is whole as far as its header tells."""
+        """Return a model whose file is complete as far as its header shows."""
         file = self._library.find(name)
         self._library.check(name)
         return Model(file.name, str(file.path), check=lambda: self._library.check(name))

@@ -1,4 +1,4 @@
-"""What a generation says: its pieces as they come, and what it came to."""
+"""The pieces of a generation, and its outcome with the numbers of tokens and the times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llmd.engine.protocol import Delta, FinishReason, Reasoning, TokenLogprob
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
-    """A call that the model asks for. `arguments` is JSON text, unless it was cut off."""
+    """A tool call by the model. `arguments` is JSON text, incomplete if the answer was cut off."""
 
     id: str
     name: str
@@ -16,7 +16,7 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 
 
 class CallPiece(Struct, frozen=True, kw_only=True):
-    """A tool call begins (`name`), or goes on (`arguments`); `index` counts them from 0."""
+    """The beginning of a tool call, or more of its `arguments`. `index` counts calls from 0."""
 
     index: int
     id: str
@@ -25,17 +25,17 @@ class CallPiece(Struct, frozen=True, kw_only=True):
 
 
 Piece = Delta | Reasoning | CallPiece
-"""What a reader of a run gets to see."""
+"""The pieces that a run yields."""
 
 
 class PromptTokensDetails(Struct, frozen=True, kw_only=True):
-    """Prompt tokens that were not computed again."""
+    """Prompt tokens that did not have to be computed, since their KV state was reused."""
 
     cached_tokens: int
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Numbers of tokens, by the names of OpenAI's API."""
+    """Numbers of tokens. The fields are named as in OpenAI's API."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -44,7 +44,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, num_prompt: int, num_completion: int, num_cached: int) -> Usage:
-        """Return the usage with its total."""
+        """Return the usage with the total."""
         return cls(
             prompt_tokens=num_prompt,
             completion_tokens=num_completion,
@@ -54,9 +54,10 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Timings(Struct, frozen=True, kw_only=True):
-    """How long the parts of an answer took in the engine, in milliseconds.
+    """The times that an answer took in the engine, in milliseconds.
 
-    Of the drafted tokens, which were guessed, some were accepted: those cost no step.
+    Drafted tokens were guessed. Accepted ones were guessed correctly and needed no step of their
+    own.
     """
 
     queue_ms: float
@@ -67,7 +68,7 @@ class Timings(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What a generation came to. `num_turns` counts the old turns in its prompt."""
+    """The result of a generation. `num_turns` counts the old turns in its prompt."""
 
     text: str
     reasoning: str

@@ -1,4 +1,4 @@
-"""Build the prompt of an answer from a profile, the old turns and the user's text."""
+"""Build prompts from a profile, old turns or messages, and the user's text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from llmd.store.profiles import Profile
 _PLACEHOLDER = re.compile(r"(\{chat_history\}|\{input\})")
 
 _LABEL = re.compile(r"\w\w.*[:>\])]$")
-"""A label, not a dash, a quotation mark or a word that may stand in any answer."""
+"""A label such as ``PROMPT:``. A dash, a quotation mark or a mere word may be in any answer."""
 
 MAX_STOP_CHARS = 128
+"""The maximum length of a stop string that is made from a label."""
 
 
 class OldTurn(Protocol):
-    """A turn of the history."""
+    """An earlier turn of the session."""
 
     @property
     def user(self) -> str: ...  # noqa: D102
@@ -28,7 +29,7 @@ class OldTurn(Protocol):
 
 
 def build(profile: Profile, turns: Sequence[OldTurn], text: str) -> Prompt:
-    """Return the prompt: by the profile's template, else for the model's own chat template."""
+    """Return a prompt made with the profile's template, or else for the model's chat template."""
     if profile.template is None:
         return ChatPrompt(_messages(profile, turns, text))
     return TextPrompt(_parts(profile, profile.template, turns, text))
@@ -37,11 +38,11 @@ def build(profile: Profile, turns: Sequence[OldTurn], text: str) -> Prompt:
 def build_messages(
     profile: Profile, messages: Sequence[Message], tools: Tools | None, variables: str = "{}"
 ) -> Prompt:
-    """Return the prompt of a conversation that the client brings along.
+    """Return the prompt of a conversation that the client sends as a whole.
 
-    The profile's system text holds unless the client has its own. In a profile's template the
-    last message is the input and those before it are the history; tools have no place there:
-    raise `InvalidField` when they are required.
+    The profile's system text is used unless the client sends one. In a profile's template, the
+    last message is the input and the earlier ones are the history. Such a template cannot show
+    tools to the model: raise `InvalidField` if they are required.
     """
     messages = list(messages)
     if profile.template is None:
@@ -50,15 +51,15 @@ def build_messages(
         return ChatPrompt(messages, tools, variables)
     if tools is not None and tools.required:
         raise InvalidField(
-            "the profile's template has no place for tools: use a profile without template",
+            "a profile with a template cannot use tools: use a profile without a template",
             param="tool_choice",
         )
     history = "\n".join(_line(profile, message) for message in messages[:-1])
     parts: list[Part] = []
-    has_place = "{chat_history}" in profile.template
+    has_history = "{chat_history}" in profile.template
     for piece in _PLACEHOLDER.split(profile.template):
         if piece == "{input}":
-            before = "" if has_place or not history else f"{history}\n"
+            before = "" if has_history or not history else f"{history}\n"
             parts.append(Part(text=before + messages[-1].content))
         elif piece == "{chat_history}":
             parts.append(Part(text=history))
@@ -75,15 +76,15 @@ def _line(profile: Profile, message: Message) -> str:
 
 
 def takes_history(profile: Profile) -> bool:
-    """Tell whether old turns have a place in the prompt."""
+    """Return whether the prompt includes old turns."""
     return profile.template is None or "{chat_history}" in profile.template
 
 
 def num_kept(num_turns: int, max_turns: int) -> int:
-    """Return how many of the last turns to keep: at most `max_turns`.
+    """Return how many of the last turns to keep in the prompt: at most `max_turns`.
 
-    The oldest go in blocks of half the window and more, not one by one: for some turns the prompt
-    then begins as before, and the engine reuses what it has computed of it.
+    Old turns are left out in blocks of half of `max_turns`, not one by one. For several turns the
+    prompt then begins as before, so that the engine can reuse its KV state.
     """
     excess = num_turns - max_turns
     if excess <= 0:
@@ -94,10 +95,11 @@ def num_kept(num_turns: int, max_turns: int) -> int:
 
 
 def default_stop(profile: Profile) -> list[str]:
-    """Return where an answer ends when the profile names no stop strings.
+    """Return the stop strings of a profile that sets none.
 
-    The model's own chat template has its end token. With a profile's template, the model would
-    go on to play the user: it stops at the label before ``{input}`` and at the user's label.
+    With the model's chat template, an answer ends with a token, and no stop string is needed. With
+    a profile's template, the model would go on and write the next turn of the user. Therefore an
+    answer stops at the label before ``{input}`` and at the label of the user in the history.
     """
     if profile.template is None:
         return []
@@ -118,7 +120,7 @@ def _messages(profile: Profile, turns: Sequence[OldTurn], text: str) -> list[Mes
 
 
 def _parts(profile: Profile, template: str, turns: Sequence[OldTurn], text: str) -> list[Part]:
-    """Cut the template at its placeholders, once: what is put in is never looked at again."""
+    """Split the template at its placeholders. Placeholders in the inserted texts stay text."""
     parts: list[Part] = []
     for piece in _PLACEHOLDER.split(template):
         if piece == "{input}":
@@ -131,7 +133,7 @@ def _parts(profile: Profile, template: str, turns: Sequence[OldTurn], text: str)
 
 
 def _history(profile: Profile, turns: Sequence[OldTurn]) -> list[Part]:
-    """Return a part a turn: two lines, each but the last turn's with a line end after them."""
+    """Return a part of two lines for each turn. Each part but the last ends with a line end."""
     return [
         Part(
             text=f"{profile.human_label}: {turn.user}\n{profile.ai_label}: {turn.assistant}"

@@ -1,4 +1,4 @@
-"""Ask the model's worker for what takes no generation: tokens, texts and prompts."""
+"""Queries to the worker that need no generation: tokens, texts, prompts and KV states."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmd.errors import ClientGone
 
 
 class Queries:
-    """What the loaded model makes of texts."""
+    """Convert texts with the loaded model, and list its KV states."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -30,29 +30,29 @@ class Queries:
     def tokenize(
         self, text: str, is_gone: Callable[[], bool], *, begin: bool, parse_special: bool
     ) -> list[tuple[int, bytes]]:
-        """Return the tokens of a text, each with its bytes. Raise `InvalidField`."""
+        """Return the tokens of a text with the bytes of each. Raise `InvalidField`."""
         query = Tokenize(id=0, text=text, with_special=begin, parse_special=parse_special)
         answered = self._ask(query, is_gone)
-        assert isinstance(answered, Tokens), "not what was asked for"  # noqa: S101
+        assert isinstance(answered, Tokens), "an answer to another query"  # noqa: S101
         return list(zip(answered.tokens, answered.pieces, strict=True))
 
     def detokenize(self, tokens: list[int], is_gone: Callable[[], bool]) -> str:
-        """Return the text of tokens. Raise `InvalidField` for one that the model has not."""
+        """Return the text of tokens. Raise `InvalidField` for a token that is unknown."""
         return self._text(Detokenize(0, tokens), is_gone)
 
     def render(self, prompt: ChatPrompt, is_gone: Callable[[], bool]) -> str:
-        """Return what the model's chat template makes of messages. Raise `InvalidField`."""
+        """Return the text that the model's chat template renders. Raise `InvalidField`."""
         return self._text(Render(0, prompt), is_gone)
 
     def kept(self, is_gone: Callable[[], bool]) -> list[KeptState]:
-        """Return what the engine has warm of every session, the quickest first."""
+        """Return the KV states of all sessions, the fastest to continue from first."""
         answered = self._ask(ListStates(0), is_gone)
-        assert isinstance(answered, KeptStates), "not what was asked for"  # noqa: S101
+        assert isinstance(answered, KeptStates), "an answer to another query"  # noqa: S101
         return answered.states
 
     def _text(self, query: Query, is_gone: Callable[[], bool]) -> str:
         answered = self._ask(query, is_gone)
-        assert isinstance(answered, Text), "not what was asked for"  # noqa: S101
+        assert isinstance(answered, Text), "an answer to another query"  # noqa: S101
         return answered.text
 
     def _ask(self, query: Query, is_gone: Callable[[], bool]) -> object:

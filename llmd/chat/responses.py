@@ -1,4 +1,4 @@
-"""Answer in a conversation that the server keeps: each answer can be named and continued."""
+"""Answer in conversations that the server stores. Each response has an ID to continue from."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from llmd.store.sessions import NewTurn, Turn, session_id
 
 log = logging.getLogger(__name__)
 
-_messages = msgspec.json.Decoder(list[Message])
+_decoder = msgspec.json.Decoder(list[Message])
 
 
 class ResponseAsk(Struct, frozen=True, kw_only=True):
-    """What to answer. `previous` is the id of a response, `conversation` that of a session.
+    """The input of a response.
 
-    `instructions` hold for this answer alone. With `truncate` the oldest turns are left out when
-    the context is too short for all.
+    `previous` is the ID of a response to continue from, `conversation` the ID of a session. The
+    `instructions` are for this answer alone. With `truncate`, the oldest turns are left out if
+    the context is too small for all.
     """
 
     input: list[Message]
@@ -44,15 +45,18 @@ class ResponseAsk(Struct, frozen=True, kw_only=True):
 
 
 class Naming(Struct, frozen=True, kw_only=True):
-    """The id of a response, when it began, and what makes its body of its outcome."""
+    """The ID of a response, the time of its creation, and a function that renders its body."""
 
     id: str
     created_at: int
     render: Callable[[Outcome], bytes]
 
 
-class _Place(Struct, frozen=True, kw_only=True):
-    """Where an answer belongs: its session, and the turns before it."""
+class _Position(Struct, frozen=True, kw_only=True):
+    """The position of an answer: its session and the turns before it.
+
+    `branch_of` is the response that a new session continues, if there is one.
+    """
 
     session: str
     turns: list[Turn]
@@ -60,7 +64,7 @@ class _Place(Struct, frozen=True, kw_only=True):
 
 
 class Responses:
-    """Begin answers that can be continued, show them, and take them back."""
+    """Begin, show and delete responses, which are answers that can be continued."""
 
     def __init__(
         self,
@@ -85,16 +89,16 @@ class Responses:
         naming: Naming,
         is_gone: Callable[[], bool],
     ) -> Run:
-        """Return a run that generates; all that can be refused is refused here.
+        """Begin a generation, and return its run once the engine has accepted the prompt.
 
-        Raise as `Completions.start` does, and `UnknownResponse`.
+        Raise the errors of `Completions.start`, and `UnknownResponse`.
         """
         if ask.previous is not None and ask.conversation is not None:
             raise InvalidField(
-                "previous_response_id and conversation exclude each other",
+                "previous_response_id and conversation cannot be used together",
                 param="previous_response_id",
             )
-        # Before anything waits: who named what is not there shall hear it at once.
+        # Before the request is queued: an unknown name is reported at once.
         stored = self._models.resolve(options.model)
         profile = changed(stored.profile, options)
         session = self._session(owner, ask)
@@ -108,32 +112,32 @@ class Responses:
         )
 
     def get(self, owner: str, response_id: str) -> bytes:
-        """Return the body of a response, or raise `UnknownResponse`."""
+        """Return the body of a response. Raise `UnknownResponse`."""
         return self._store.get(owner, response_id).body.encode()
 
     def delete(self, owner: str, response_id: str) -> None:
-        """Delete a response, or raise `UnknownResponse`."""
+        """Delete a response. Raise `UnknownResponse`."""
         session = self._store.delete(owner, response_id)
         self._engine.forget(owner, session)
 
     def _session(self, owner: str, ask: ResponseAsk) -> str | None:
-        """Return the session whose requests run one after another; None for a new one."""
+        """Return the session that the request must queue for, or None for a new session."""
         if ask.previous is not None:
             return self._store.get(owner, ask.previous).session_id
         return None if ask.conversation is None else session_id(ask.conversation)
 
-    def _place(self, owner: str, ask: ResponseAsk, naming: Naming) -> _Place:
+    def _position(self, owner: str, ask: ResponseAsk, naming: Naming) -> _Position:
         if ask.previous is not None:
             found = self._store.get(owner, ask.previous)
             turns = self._store.history(owner, found.session_id, found.seq)
             if found.is_last:
-                return _Place(session=found.session_id, turns=turns)
-            # Another answer follows it already: this one begins a branch.
-            return _Place(session=naming.id, turns=turns, branch_of=found)
+                return _Position(session=found.session_id, turns=turns)
+            # Another answer follows it already, so this one begins a branch.
+            return _Position(session=naming.id, turns=turns, branch_of=found)
         if ask.conversation is not None:
             session = session_id(ask.conversation)
-            return _Place(session=session, turns=self._store.history(owner, session))
-        return _Place(session=naming.id, turns=[])
+            return _Position(session=session, turns=self._store.history(owner, session))
+        return _Position(session=naming.id, turns=[])
 
     def _plan(
         self,
@@ -144,16 +148,16 @@ class Responses:
         stored: StoredProfile,
         profile: Profile,
     ) -> Plan:
-        place = self._place(owner, ask, naming)
+        position = self._position(owner, ask, naming)
         messages = [Message(role="system", content=ask.instructions)] if ask.instructions else []
-        for index, turn in enumerate(place.turns):
-            messages += _said(turn, index if ask.truncate else -1)
+        for index, turn in enumerate(position.turns):
+            messages += _messages_of(turn, index if ask.truncate else -1)
         conversation = Conversation(
             messages=_with_names([*messages, *ask.input]), tools=ask.tools, variables=ask.variables
         )
-        request = request_for(owner, place.session, conversation, profile, options)
+        request = request_for(owner, position.session, conversation, profile, options)
         if ask.truncate:
-            request = msgspec.structs.replace(request, num_turns=len(place.turns))
+            request = msgspec.structs.replace(request, num_turns=len(position.turns))
 
         def keep(outcome: Outcome) -> None:
             if self._log_prompts:
@@ -172,36 +176,36 @@ class Responses:
                 finish_reason=outcome.finish_reason,
                 seed=request.sampling.seed,
                 created_at=int(time.time()),
-                messages=_messages_of(ask.input, outcome),
+                messages=_stored_messages(ask.input, outcome),
             )
             self._store.append(
                 owner,
-                place.session,
+                position.session,
                 turn,
                 response_id=naming.id,
                 body=naming.render(outcome).decode(),
-                # A session that was deleted meanwhile must not come back.
-                must_exist=bool(place.turns),
-                branch_of=place.branch_of,
+                # A session that was deleted meanwhile must not be created again.
+                must_exist=bool(position.turns),
+                branch_of=position.branch_of,
             )
 
         return Plan(request, keep, id=naming.id, created_at=naming.created_at)
 
 
-def _said(turn: Turn, number: int) -> list[Message]:
-    """Return the messages of a stored turn."""
+def _messages_of(turn: Turn, number: int) -> list[Message]:
+    """Return the messages of a stored turn, each with `number` as its `turn`."""
     if turn.messages is None:
-        said = [
+        messages = [
             Message(role="user", content=turn.user),
             Message(role="assistant", content=turn.assistant),
         ]
     else:
-        said = _messages.decode(turn.messages)
-    return [msgspec.structs.replace(message, turn=number) for message in said]
+        messages = _decoder.decode(turn.messages)
+    return [msgspec.structs.replace(message, turn=number) for message in messages]
 
 
 def _with_names(messages: list[Message]) -> list[Message]:
-    """Tell of each tool's result which tool it is of: its call may be in an earlier response."""
+    """Add the name of the tool to each result, since its call may be in an earlier response."""
     names = {call.id: call.name for message in messages for call in message.calls}
     return [
         msgspec.structs.replace(message, name=message.name or names.get(message.call_id, ""))
@@ -211,8 +215,8 @@ def _with_names(messages: list[Message]) -> list[Message]:
     ]
 
 
-def _messages_of(given: list[Message], outcome: Outcome) -> str | None:
-    """Return what was said as JSON, where a question and an answer do not tell it all."""
+def _stored_messages(given: list[Message], outcome: Outcome) -> str | None:
+    """Return the messages of a turn as JSON, or None for a plain question and answer."""
     if (
         not outcome.calls
         and len(given) == 1

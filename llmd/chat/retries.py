@@ -1,7 +1,7 @@
-"""A request that comes again joins the one that runs, or gets its answer: nothing runs twice.
+"""Let a retry join the run of its first attempt, or replay it, so that nothing runs twice.
 
-OpenAI's clients give up a request after some minutes without a byte and send it again. On a CPU
-that may be when the answer is nearly there.
+OpenAI's clients give up a request after some minutes without a byte, and send it again. On a CPU,
+the answer may be nearly complete by then.
 """
 
 from __future__ import annotations
@@ -21,16 +21,22 @@ from llmd.chat.run import Run
 from llmd.errors import InvalidField
 
 KEPT_S = 300.0
+"""How long a run can be joined after its end."""
+
 MAX_KEPT = 256
+"""The maximum number of runs that can be joined."""
+
 RETRY_WITHIN_S = 60.0
-"""How long an answer is made on for nobody, when its client is sure to come again."""
+"""How long a run goes on without a reader if a retry is expected."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """What tells whether requests are the same one.
+    """The identity of a request, by which its retries are recognised.
 
-    `key` names it, `digest` is of all that was asked. An attempt that `is_retry` takes what is
-    there; another begins anew. `gives_up_after_s`: then the client goes away and comes again.
+    Attempts with the same `owner` and `key` belong together, and their `digest` of the whole
+    request must be equal. Only an attempt that `is_retry` joins a run; another one begins anew.
+    A client that disconnects after `gives_up_after_s` seconds will retry, as will one that always
+    `comes_again`.
     """
 
     owner: str
@@ -41,20 +47,20 @@ class Attempt(Struct, frozen=True, kw_only=True):
     comes_again: bool = False
 
     def grace_s(self, waited_s: float) -> float:
-        """Return how long a run goes on for nobody after this attempt has waited and left."""
+        """Return how long a run goes on without readers if this attempt left after `waited_s`."""
         limit_s = self.gives_up_after_s
         comes_again = self.comes_again or (limit_s is not None and waited_s >= 0.9 * limit_s)
         return RETRY_WITHIN_S if comes_again else 0.0
 
 
-class _Job:
-    """One run in a thread of its own, with all that it has brought: itself, pieces, the end."""
+class _SharedRun:
+    """A run in a thread of its own, with all items so far: the run, its pieces, and the end."""
 
     def __init__(self, start: Callable[[Callable[[], bool]], Run], digest: bytes) -> None:
         self.digest = digest
         self._start = start
         self._lock = threading.RLock()
-        self._brought: list[Piece | Run | BaseException] = []
+        self._items: list[Piece | Run | BaseException] = []
         self._readers: list[RunMailbox] = []
         self._has_failed = False
         self._ended_at = math.inf
@@ -62,20 +68,20 @@ class _Job:
         self._is_abandoned = False
 
     def begin(self) -> RunMailbox:
-        """Start the work; return where the first reader gets everything."""
+        """Start the thread. Return the mailbox of the first reader."""
         mailbox = self._add_reader()
-        threading.Thread(target=self._work, name="answer", daemon=True).start()
+        threading.Thread(target=self._run, name="answer", daemon=True).start()
         return mailbox
 
     def enter(self) -> RunMailbox | None:
-        """Return where a further reader gets everything; None when it is too late to join."""
+        """Return the mailbox of a further reader, or None if it is too late to join."""
         with self._lock:
             if self.is_stale or self._check_abandoned():
                 return None
             return self._add_reader()
 
     def leave(self, mailbox: RunMailbox, attempt: Attempt, waited_s: float) -> None:
-        """Take a reader off. Without any, the work ends after so long."""
+        """Remove a reader. If none is left, cancel the run after the attempt's `grace_s`."""
         with self._lock:
             self._readers.remove(mailbox)
             self._left_until = time.monotonic() + attempt.grace_s(waited_s)
@@ -83,56 +89,56 @@ class _Job:
 
     @property
     def is_stale(self) -> bool:
-        """Whether nobody shall join any more."""
+        """Whether the run can no longer be joined."""
         return self._has_failed or time.monotonic() - self._ended_at > KEPT_S
 
     def _add_reader(self) -> RunMailbox:
         mailbox = RunMailbox()
-        for item in self._brought:
+        for item in self._items:
             mailbox.put(item)
         self._readers.append(mailbox)
         return mailbox
 
     def _check_abandoned(self) -> bool:
-        """Tell whether nobody waits any more: once so, it stays so."""
+        """Return whether the run is to be cancelled for lack of readers, which is final."""
         with self._lock:
             is_unread = self._ended_at == math.inf and not self._readers
             if is_unread and time.monotonic() >= self._left_until:
                 self._is_abandoned = True
             return self._is_abandoned
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         end: Run | BaseException
         try:
             end = run = self._start(self._check_abandoned)
-            self._bring(run)
-            run.push_to(lambda: True, self._bring)
+            self._add(run)
+            run.push_to(lambda: True, self._add)
             try:
                 for piece in run:
                     if piece is not None:
-                        self._bring(piece)
+                        self._add(piece)
             finally:
                 run.close()
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the reader's thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the threads of the readers
             end = error
             self._has_failed = True
         with self._lock:
             self._ended_at = time.monotonic()
-            self._bring(end)
+            self._add(end)
 
-    def _bring(self, item: Piece | Run | BaseException) -> None:
-        """Give something to all readers, and to those that will come."""
+    def _add(self, item: Piece | Run | BaseException) -> None:
+        """Pass an item to all readers, and keep it for later ones."""
         with self._lock:
-            self._brought.append(item)
+            self._items.append(item)
             for mailbox in self._readers:
                 mailbox.put(item)
 
 
 class Retries:
-    """The runs that a retry may join."""
+    """Start runs that retries can join."""
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[tuple[str, str], _Job] = OrderedDict()
+        self._runs: OrderedDict[tuple[str, str], _SharedRun] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(
@@ -141,26 +147,26 @@ class Retries:
         is_gone: Callable[[], bool],
         start: Callable[[Callable[[], bool]], Run],
     ) -> JoinedRun:
-        """Return a view of the run that this attempt belongs to, begun by `start` if need be.
+        """Return a view of the run that an attempt belongs to. Begin it by `start` if necessary.
 
-        Raise as `start` does, and `InvalidField` when the key was used for another request.
+        Raise the errors of `start`, and `InvalidField` if the key was used for another request.
         """
-        place = (attempt.owner, attempt.key)
+        key = (attempt.owner, attempt.key)
         with self._lock:
-            for stale in [place for place, job in self._jobs.items() if job.is_stale]:
-                del self._jobs[stale]
-            job = self._jobs.get(place)
-            if job is not None and job.digest != attempt.digest:
+            for stale_key in [key for key, shared in self._runs.items() if shared.is_stale]:
+                del self._runs[stale_key]
+            shared = self._runs.get(key)
+            if shared is not None and shared.digest != attempt.digest:
                 raise InvalidField(
                     "this Idempotency-Key was used for another request", param="Idempotency-Key"
                 )
-            mailbox = job.enter() if job is not None and attempt.is_retry else None
-            if job is None or mailbox is None:
-                job = self._jobs[place] = _Job(start, attempt.digest)
-                mailbox = job.begin()
-            self._jobs.move_to_end(place)
-            while len(self._jobs) > MAX_KEPT:
-                self._jobs.popitem(last=False)
-        joined = JoinedRun(mailbox, is_gone, partial(job.leave, mailbox, attempt))
+            mailbox = shared.enter() if shared is not None and attempt.is_retry else None
+            if shared is None or mailbox is None:
+                shared = self._runs[key] = _SharedRun(start, attempt.digest)
+                mailbox = shared.begin()
+            self._runs.move_to_end(key)
+            while len(self._runs) > MAX_KEPT:
+                self._runs.popitem(last=False)
+        joined = JoinedRun(mailbox, is_gone, partial(shared.leave, mailbox, attempt))
         joined.wait_started()
         return joined

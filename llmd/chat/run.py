@@ -1,4 +1,4 @@
-"""One generation on its way: its events as they come, what it came to at the end."""
+"""A generation from its start to the stored outcome."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ more of the daemon's time.
 """
 
 CANCEL_WITHIN_S = 10.0
-"""How long a cancelled generation may take to end: a step, and that of a big model."""
+"""How long a cancelled generation may take to end. It ends after a step, which may be long."""
 
 
 def poll_s(mailbox: Mailbox[Any]) -> float:
@@ -46,9 +46,10 @@ def poll_s(mailbox: Mailbox[Any]) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to ask of the engine, and what to do with the outcome before it is acknowledged.
+    """The request for the engine, and a function that stores the outcome.
 
-    `keep` is called once at the end; after a cancellation only if there is something to keep.
+    `keep` is called once, before the outcome is reported to the client. After a cancellation it is
+    called only if there is any text or tool call.
     """
 
     request: Request
@@ -58,10 +59,11 @@ class Plan:
 
 
 class Run:
-    """One generation: iterate over its events, then take `outcome`.
+    """One generation: iterate over its pieces, then read `outcome`.
 
-    Iteration gives None now and then while there is nothing new. It ends only after the outcome
-    is kept. `close` must be called at last; before the end of the iteration it cancels.
+    Iteration yields None now and then while there is no new piece. It ends only after the outcome
+    is stored. Always call `close` in the end: before the end of the iteration it cancels the
+    generation.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Run:
         self._ended = False
 
     def wait_started(self) -> None:
-        """Wait until the prompt is accepted. On an error the run is closed."""
+        """Wait until the prompt is accepted. Close the run on an error."""
         try:
             while self._started is None:
                 self._next()
@@ -132,7 +134,7 @@ class Run:
         self._generation.listen(listen)
 
     def close(self) -> None:
-        """Give the place back; cancel what is still running and keep what there is of it."""
+        """Free the stream. Cancel an incomplete generation, and store the pieces so far."""
         if self._closed:
             return
         self._closed = True
@@ -143,7 +145,7 @@ class Run:
             self._ticket.release()
 
     def _next(self) -> Piece | None:
-        """Handle one event; return it if a reader wants to see it."""
+        """Handle one event. Return the piece that it carries, if any."""
         if self._is_gone():
             raise ClientGone("the client went away")
         if self._admission.expired:
@@ -165,7 +167,7 @@ class Run:
         return None
 
     def _add(self, event: Delta | Reasoning | CallDelta) -> Piece:
-        """Note what an event brings to the outcome, and return it as a reader sees it."""
+        """Add an event to the outcome, and return it as a piece."""
         if isinstance(event, Delta):
             self._texts.append(event.text)
             self._logprobs += event.logprobs
@@ -211,7 +213,7 @@ class Run:
         )
 
     def _cancel(self) -> None:
-        """Cancel the generation, wait for its end, and keep what there is of the answer."""
+        """Cancel the generation, wait for its end, and store the pieces so far."""
         self._generation.listen(None)
         self._generation.cancel()
         deadline = time.monotonic() + CANCEL_WITHIN_S
@@ -228,11 +230,11 @@ class Run:
         except (BadRequest, EngineDied):
             return
         except LlmdError as error:
-            log.warning("cannot keep a cancelled answer: %s", error)
+            log.warning("cannot store a cancelled answer: %s", error)
 
 
 class _CallInProgress:
-    """A tool call as far as it has come."""
+    """A tool call that is being generated."""
 
     def __init__(self, name: str) -> None:
         self.id = f"call_{secrets.token_hex(12)}"
@@ -241,7 +243,7 @@ class _CallInProgress:
 
 
 class Runs:
-    """Begin generations: each waits for its place and is planned only then."""
+    """Begin generations. Each one waits for a free stream and is planned only then."""
 
     def __init__(self, engine: Engine, admission: Admission) -> None:
         self._engine = engine
@@ -254,7 +256,7 @@ class Runs:
         is_gone: Callable[[], bool],
         plan: Callable[[], Plan],
     ) -> Run:
-        """Return a run that generates; all that can be refused is refused here.
+        """Begin a generation, and return its run once the engine has accepted the prompt.
 
         Requests of one `session` run one after another, so `plan` sees the turn before. Raise
         the errors of `Admission.enter`, `Engine.submit` and `plan`, `PromptTooLong` and

@@ -144,7 +144,7 @@ def test_a_cancelled_answer_that_cannot_be_kept_gives_its_place_back(
     next(answer)
     service.db.is_full = True
     answer.close()
-    assert "cannot keep a cancelled answer" in caplog.text
+    assert "cannot store a cancelled answer" in caplog.text
     assert is_free(service)
 
 
