@@ -1,4 +1,4 @@
-"""Ask for answers without HTTP."""
+"""Helpers that request answers without HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.service import Service
 
 
 def never() -> bool:
-    """Stay."""
+    """Return False: the client stays connected."""
     return False
 
 
@@ -23,7 +23,7 @@ def start(service: Service, is_gone: Callable[[], bool] = never, /, **fields: An
 
 
 def finish(answer: Answer) -> AnswerResult:
-    """Take an answer to its end."""
+    """Read an answer to its end. Return its result."""
     for _ in answer:
         pass
     answer.close()
@@ -39,5 +39,5 @@ def turns(service: Service) -> list[Turn]:
 
 
 def is_free(service: Service) -> bool:
-    """Tell whether every place was given back."""
+    """Return whether no request is admitted or queued."""
     return (service.admission.num_active, service.admission.num_queued) == (0, 0)

@@ -1,4 +1,4 @@
-"""What tests of responses share: a user who talks, without HTTP."""
+"""A client of responses, without HTTP."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.fake_engine import says
 from tests.support.service import Service
 
 
-class Talk:
-    """A user of the service, to whom everything is answered by `re: ` and the question."""
+class ResponsesClient:
+    """A client that gets `re: ` and its own text as the answer to each question."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -33,7 +33,7 @@ class Talk:
         owner: str = "",
         **fields: Any,
     ) -> Run:
-        """Begin a response under this id."""
+        """Begin a response with this ID."""
         given = [user(text)] if isinstance(text, str) else text
         naming = Naming(id=response, created_at=5, render=_body)
         ask = ResponseAsk(input=given, **fields)
@@ -41,7 +41,7 @@ class Talk:
         return self.service.responses.start(owner or self.owner, ask, options, naming, is_gone)
 
     def say(self, response: str, text: str | list[Message] = "hi", **fields: Any) -> list[Message]:
-        """Take a response to its end; return the messages of its prompt."""
+        """Complete a response. Return the messages of its prompt."""
         shown = text if isinstance(text, str) else "that"
         self.engine.script = says(f"re: {shown}")
         return self.finish(self.start(response, text, **fields))
@@ -54,7 +54,7 @@ class Talk:
         return self.prompt()
 
     def prompt(self) -> list[Message]:
-        """Return the messages that the engine was asked last."""
+        """Return the messages of the last prompt of the engine."""
         prompt = self.engine.requests[-1].prompt
         assert isinstance(prompt, ChatPrompt)
         return prompt.messages
@@ -63,7 +63,7 @@ class Talk:
         return self.service.responses.get(self.owner, response).decode()
 
     def sessions(self) -> dict[str, list[str]]:
-        """Return what was asked, by session."""
+        """Return the questions of each session."""
         sessions = self.service.sessions
         return {
             session.id: [turn.user for turn in sessions.turns(self.owner, session.id)]
@@ -76,10 +76,10 @@ def _body(outcome: Outcome) -> bytes:
 
 
 def user(text: str, turn: int = -1) -> Message:
-    """Return a question."""
+    """Return the message of a question."""
     return Message(role="user", content=text, turn=turn)
 
 
 def answer(text: str, turn: int = -1) -> Message:
-    """Return the answer to a question."""
+    """Return the message of the answer to a question."""
     return Message(role="assistant", content=f"re: {text}", turn=turn)

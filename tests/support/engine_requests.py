@@ -1,4 +1,4 @@
-"""What tests of the whole engine share: requests, and switches in the background."""
+"""Requests to an engine, and switches of its model in the background."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.supervisors import make_prompt, read_done
 
 
 def commit_nothing() -> None:
-    """Stand for the store, where the choice of a model is noted."""
+    """Take the place of storing the choice of a model."""
 
 
 def ask(engine: Engine, text: str) -> Generation:
-    """Have the engine's worker do what the text says."""
+    """Submit a request that makes the fake worker do what `text` says."""
     return engine.submit(
         Request(
             owner="ann",
@@ -33,13 +33,13 @@ def ask(engine: Engine, text: str) -> Generation:
 
 
 def serve(engine: Engine, model: Model) -> int:
-    """Have a model serve; return its worker's process id."""
+    """Switch to a model. Return the process ID of its worker."""
     engine.switch(model, commit_nothing)
     return int(read_done(ask(engine, "say pid"))[0])
 
 
 class Switch:
-    """A switch in another thread."""
+    """A switch of the model in another thread."""
 
     def __init__(self, engine: Engine, model: Model) -> None:
         self.error: Exception | None = None
@@ -62,7 +62,7 @@ class Switch:
 
 
 def load_in_background(engine: Engine, model: Model) -> Switch:
-    """Begin a switch to a model that never comes to serve."""
+    """Begin a switch to a model that never becomes ready."""
     switch = Switch(engine, model)
     wait_until(lambda: engine._loading is not None and engine._loading.progress > 0)
     return switch

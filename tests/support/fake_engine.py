@@ -1,4 +1,4 @@
-"""An engine without a worker: it answers every request by a script."""
+"""An engine without a worker, which answers requests by a script."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from llmd.errors import EngineDied, EngineFailed, LlmdError
 
 Event = GenerationEvent | Refused | EngineDied
 Script = Callable[[Request], list[Event]]
-"""The events of a request that are there as soon as it is submitted."""
+"""A function that returns the events of a request, which are available at once."""
 
 Reply = Callable[[Query], list[Event]]
-"""The events of a query that are there as soon as it is asked."""
+"""A function that returns the events of a query, which are available at once."""
 
 _ids = itertools.count(1)
 
@@ -44,7 +44,7 @@ INFO = ModelInfo(
 
 
 def done(reason: FinishReason = "stop", *, num_tokens: int = 2) -> Done:
-    """Return the end of an answer."""
+    """Return the event at the end of an answer."""
     return Done(
         id=0,
         finish_reason=reason,
@@ -56,7 +56,7 @@ def done(reason: FinishReason = "stop", *, num_tokens: int = 2) -> Done:
 
 
 def begins(*texts: str, then: list[Event] | None = None) -> Script:
-    """Accept the prompt, give these texts, then what `then` has; the default is silence."""
+    """Return a script that accepts the prompt and sends `texts` and then the events `then`."""
 
     def script(request: Request) -> list[Event]:
         started = Started(
@@ -68,17 +68,17 @@ def begins(*texts: str, then: list[Event] | None = None) -> Script:
 
 
 def says(*texts: str, reason: FinishReason = "stop") -> Script:
-    """Answer with these texts, a token each."""
+    """Return a script that answers with `texts`, each of one token."""
     return begins(*texts, then=[done(reason, num_tokens=len(texts))])
 
 
 def silent(request: Request | Query) -> list[Event]:
-    """Leave the request without an event."""
+    """Send no event for a request."""
     return []
 
 
 class FakeEngine(Engine):
-    """Take the place of the engine; what was asked of it is in its lists."""
+    """An engine that records its calls and answers by a script."""
 
     def __init__(self, model: str | None = "tiny.gguf") -> None:
         super().__init__(config.Engine(), config.Cache())

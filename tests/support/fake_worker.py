@@ -1,6 +1,6 @@
-"""A worker without a model: its model file says how it loads, its prompts what it does.
+"""A worker without a model. The model file says how it loads, and prompts say what it does.
 
-Run as a script, as the real one is: ``python fake_worker.py DESCRIPTOR``.
+It is run as a script: ``python fake_worker.py DESCRIPTOR``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FakeWorker:
 
     def run(self) -> None:
         start = receive_command(self._sock)
-        assert isinstance(start, Start), "the first command was another"
+        assert isinstance(start, Start), "the first command is Start"
         variants = [
             name
             for name in ("best", "better", "good", "fair", "plain")
@@ -108,7 +108,7 @@ class FakeWorker:
             sys.exit(3)
 
     def _generate(self, command: Submit, start: Start) -> None:
-        """Tell of a machine that reads faster with each thread, and generates as fast with two."""
+        """Report times of a machine whose generation gets no faster with more than two threads."""
         assert isinstance(command.prompt, TokenPrompt)
         assert command.ignores_end
         num_prompt = len(command.prompt.tokens)
@@ -162,7 +162,7 @@ def _done(request_id: int, reason: FinishReason) -> Done:
 
 
 def _hang() -> NoReturn:
-    """Stand still, deaf to the socket, as native code may."""
+    """Hang without reading the socket, as native code may."""
     while True:
         signal.pause()
 

@@ -1,4 +1,4 @@
-"""Ask again for an answer that may be on its way."""
+"""A harness for requests that may be retries."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tests.support.service import Service
 
 
 def attempt(*, key: str = "k", body: str = "hi", owner: str = "ann", again: bool = True) -> Attempt:
-    """Return a request for an answer, which is a retry unless told otherwise."""
+    """Return an attempt, which is a retry unless `again` is False."""
     digest = hashlib.sha256(body.encode()).digest()
     return Attempt(owner=owner, key=key, digest=digest, is_retry=again)
 
 
-class Desk:
-    """Retries over a whole daemon, and how often something was really begun."""
+class RetriesHarness:
+    """Retries over a whole service, with the number of runs that were started."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.retries = Retries()
 
     def run(self, attempt: Attempt, is_gone: Callable[[], bool] = never) -> JoinedRun:
-        """Begin a run for a client, or join it."""
+        """Start a run for a client, or join one."""
 
         def start(is_left: Callable[[], bool]) -> Run:
             options = Options(model="default")
@@ -37,5 +37,5 @@ class Desk:
 
     @property
     def num_runs(self) -> int:
-        """How often the engine was asked."""
+        """The number of requests that the engine got."""
         return len(self.service.engine.requests)

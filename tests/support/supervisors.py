@@ -1,4 +1,4 @@
-"""What tests of the daemon's side of the engine share: models and requests of the fake worker."""
+"""Supervisors of the fake worker, and requests to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from llmd.engine.supervisor import Supervisor
 _ids = itertools.count(1)
 
 LIMIT_S = 20.0
-"""Far beyond what anything here takes: who waits so long has failed."""
+"""A time limit that is never reached unless a test fails."""
 
 FAKE_WORKER = WorkerSettings(
     command=(sys.executable, str(Path(__file__).with_name("fake_worker.py"))),
@@ -42,14 +42,14 @@ SETTINGS = config.Engine(load_timeout_s=LIMIT_S, stall_s=LIMIT_S)
 
 
 def make_model(folder: Path, name: str = "a.gguf", how: str = "") -> Model:
-    """Write a model that loads as `how` says."""
+    """Write a model file that makes the fake worker load as `how` says."""
     path = folder / name
     path.write_text(how)
     return Model(name, str(path))
 
 
 class Supervise:
-    """Make supervisors of models that load as told, and stop them all in the end."""
+    """Make supervisors of the fake worker, and stop all of them in the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -80,7 +80,7 @@ class Supervise:
 
     def stop(self) -> None:
         for supervisor in self._made:
-            # One that hangs would have its time to end by itself.
+            # Do not wait for a worker that hangs.
             process = supervisor._process
             if process is not None:
                 process.kill()
@@ -88,12 +88,12 @@ class Supervise:
 
 
 def make_prompt(text: str) -> Prompt:
-    """Tell the fake worker what to do: a verb, and what with."""
+    """Return a prompt that tells the fake worker what to do: a verb and its object."""
     return TextPrompt([Part(text=text)])
 
 
 def submit(supervisor: Supervisor, text: str) -> Generation:
-    """Have a supervisor's worker do what the text says."""
+    """Submit a request that makes the fake worker do what `text` says."""
     return supervisor.submit(
         Submit(
             id=next(_ids),
@@ -106,7 +106,7 @@ def submit(supervisor: Supervisor, text: str) -> Generation:
 
 
 def read_delta(generation: Generation) -> str:
-    """Read to the first text."""
+    """Read events up to the first text, and return it."""
     while True:
         event = generation.next(LIMIT_S)
         if isinstance(event, Delta):
@@ -115,7 +115,7 @@ def read_delta(generation: Generation) -> str:
 
 
 def read_done(generation: Generation) -> tuple[str, str]:
-    """Read to the end: (text, finish_reason)."""
+    """Read all events. Return the text and the finish reason."""
     text = ""
     while True:
         event = generation.next(LIMIT_S)
@@ -127,7 +127,7 @@ def read_done(generation: Generation) -> tuple[str, str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether there is such a process."""
+    """Return whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -15,7 +15,6 @@ from llmd.store.db import Database
 from tests.support.echo_server import Running
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.fake_keys import House
-from tests.support.retries_harness import Desk
 from tests.support.service import Service, empty_database
 from tests.support.supervisors import Supervise
 
@@ -64,12 +63,6 @@ def make_service(tmp_path: Path, blank_database: bytes) -> Iterator[MakeService]
 def service(make_service: MakeService) -> Service:
     """Give a service with two streams and a queue of two."""
     return make_service()
-
-
-@pytest.fixture
-def desk(service: Service) -> Desk:
-    """Give what takes requests that may come again, over that service."""
-    return Desk(service)
 
 
 @pytest.fixture

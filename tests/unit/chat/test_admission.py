@@ -1,4 +1,4 @@
-"""Who may generate, who waits, who is sent away."""
+"""Which requests generate, which ones wait, and which ones are refused."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.service import Background, until
 
 
 def never() -> bool:
-    """Stay."""
+    """Return False: the client stays connected."""
     return False
 
 
 class Crowd:
-    """Requests that enter one after another, in the order of their names."""
+    """Requests that enter one after another, in the order of the calls."""
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
@@ -31,7 +31,7 @@ class Crowd:
         self.gone: set[str] = set()
 
     def enter(self, name: str, owner: str, session: str | None = None) -> Background:
-        """Enter; return once the request has a place or waits."""
+        """Enter a request. Return once it is admitted, queued or refused."""
 
         def call() -> None:
             ticket = self.admission.enter(owner, session, lambda: name in self.gone)
@@ -49,12 +49,12 @@ class Crowd:
         return background
 
     def leave(self, name: str) -> None:
-        """Give a place back once the request has it."""
+        """Release the ticket of a request once it is admitted."""
         until(lambda: name in self.tickets)
         self.tickets[name].release()
 
     def serve_all(self) -> list[str]:
-        """Let each go as soon as it was served; return the order of all."""
+        """Release each request as soon as it is admitted. Return the order of all."""
         left: list[str] = []
         while len(left) < len(self.calls):
             until(lambda: len(self.served) > len(left))
@@ -65,7 +65,7 @@ class Crowd:
 
 @pytest.fixture
 def crowd() -> Iterator[Crowd]:
-    """Give a crowd before one stream with room for ten to wait."""
+    """Provide requests for one stream with a queue of ten."""
     made = Crowd(Admission(1, 10))
     yield made
     made.gone |= set(made.calls)
@@ -73,7 +73,7 @@ def crowd() -> Iterator[Crowd]:
 
 
 def test_no_more_than_max_streams_generate_at_once() -> None:
-    """The third of three waits until one of two leaves."""
+    """The third request waits until one of the first two leaves."""
     crowd = Crowd(Admission(2, 10))
     for name in ("1", "2", "3"):
         crowd.enter(name, name)
@@ -84,7 +84,7 @@ def test_no_more_than_max_streams_generate_at_once() -> None:
 
 
 def test_a_full_queue_sends_the_next_away_with_a_time_to_come_back() -> None:
-    """`Busy` at once, not after a wait, and the refused one leaves no trace."""
+    """A request beyond the queue gets `Busy` at once and leaves no trace."""
     crowd = Crowd(Admission(1, 1))
     crowd.enter("1", "a")
     crowd.enter("2", "b")
@@ -99,7 +99,7 @@ def test_a_full_queue_sends_the_next_away_with_a_time_to_come_back() -> None:
 
 
 def test_with_no_queue_a_free_stream_is_still_given() -> None:
-    """`max_queue` 0 refuses only those who would have to wait."""
+    """A `max_queue` of 0 refuses only requests that would have to wait."""
     admission = Admission(1, 0)
     ticket = admission.enter("a", None, never)
     with pytest.raises(Busy):
@@ -109,14 +109,14 @@ def test_with_no_queue_a_free_stream_is_still_given() -> None:
 
 
 def test_owners_take_turns_in_the_queue(crowd: Crowd) -> None:
-    """An owner with many requests does not keep another with one behind them all."""
+    """A single request does not have to wait for all requests of another owner."""
     for name, owner in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("a4", "a"), ("b1", "b")]:
         crowd.enter(name, owner)
     assert crowd.serve_all() == ["a1", "a2", "b1", "a3", "a4"]
 
 
 def test_requests_of_one_owner_are_served_in_order(crowd: Crowd) -> None:
-    """First come, first served."""
+    """The requests of an owner are admitted in the order in which they came."""
     names = [str(number) for number in range(6)]
     for name in names:
         crowd.enter(name, "a")
@@ -124,7 +124,7 @@ def test_requests_of_one_owner_are_served_in_order(crowd: Crowd) -> None:
 
 
 def test_one_session_has_one_request_at_a_time_and_in_order() -> None:
-    """The next sees the turn before it, even while streams are free."""
+    """Requests of one session run one after another, even while streams are free."""
     crowd = Crowd(Admission(4, 10))
     for name in ("1", "2", "3"):
         crowd.enter(name, "a", "s")
@@ -142,7 +142,7 @@ def test_one_session_has_one_request_at_a_time_and_in_order() -> None:
 
 
 def test_a_request_behind_its_own_session_does_not_block_those_after_it() -> None:
-    """A free stream goes to the first whose session nobody uses."""
+    """A free stream goes to the first request whose session is not in use."""
     crowd = Crowd(Admission(2, 10))
     crowd.enter("1", "a", "s")
     crowd.enter("behind", "a", "s")
@@ -151,7 +151,7 @@ def test_a_request_behind_its_own_session_does_not_block_those_after_it() -> Non
 
 
 def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(crowd: Crowd) -> None:
-    """Its place goes to nobody, and the next is served."""
+    """A disconnected client leaves the queue, and the next request is admitted."""
     crowd.enter("1", "a")
     crowd.enter("2", "a")
     crowd.enter("3", "b")
@@ -165,7 +165,7 @@ def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(crowd: Crowd) -
 
 
 def test_draining_refuses_the_new_and_the_waiting_and_keeps_the_running(crowd: Crowd) -> None:
-    """No place that comes free goes to one who waits."""
+    """While draining, a free stream is not given to a waiting request."""
     crowd.enter("1", "a")
     crowd.enter("2", "a")
     crowd.admission.drain()
@@ -180,7 +180,7 @@ def test_draining_refuses_the_new_and_the_waiting_and_keeps_the_running(crowd: C
 
 
 def test_waiting_until_idle_ends_when_the_last_has_left(crowd: Crowd) -> None:
-    """Also when the last of all is one that is refused in the queue."""
+    """`wait_idle` also returns when the last request was refused in the queue."""
     crowd.enter("1", "a")
     crowd.enter("2", "a")
     assert not crowd.admission.wait_idle(0.0)
@@ -191,7 +191,7 @@ def test_waiting_until_idle_ends_when_the_last_has_left(crowd: Crowd) -> None:
 
 
 def test_only_expiring_ends_what_runs(crowd: Crowd) -> None:
-    """Draining alone does not."""
+    """Draining does not end running requests, but expiring does."""
     crowd.admission.drain()
     assert not crowd.admission.expired
     crowd.admission.expire()
@@ -199,7 +199,7 @@ def test_only_expiring_ends_what_runs(crowd: Crowd) -> None:
 
 
 def test_larger_limits_serve_those_who_wait_at_once(crowd: Crowd) -> None:
-    """A reload need not wait for the next one who leaves."""
+    """Waiting requests are admitted as soon as the limits are raised."""
     crowd.enter("1", "a")
     crowd.enter("2", "a")
     crowd.admission.set_limits(2, 10)
@@ -207,7 +207,7 @@ def test_larger_limits_serve_those_who_wait_at_once(crowd: Crowd) -> None:
 
 
 def test_smaller_limits_take_no_place_away() -> None:
-    """Who generates goes on; who waits keeps waiting, and new ones meet the new limits."""
+    """Lower limits affect neither running nor waiting requests, only new ones."""
     crowd = Crowd(Admission(2, 2))
     for name in ("1", "2", "3"):
         crowd.enter(name, name)
@@ -222,7 +222,7 @@ def test_smaller_limits_take_no_place_away() -> None:
 
 
 def test_a_ticket_can_be_released_twice() -> None:
-    """The second time gives nobody else's place away."""
+    """A second release does not free the stream of another request."""
     admission = Admission(1, 0)
     first = admission.enter("a", None, never)
     first.release()
@@ -232,7 +232,7 @@ def test_a_ticket_can_be_released_twice() -> None:
 
 
 def test_no_place_is_lost_among_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a storm of requests, some of which leave early, every place is free again."""
+    """After many concurrent requests, some of which give up, every stream is free again."""
     monkeypatch.setattr("llmd.chat.admission.POLL_S", 0.001)
     admission = Admission(3, 1000)
     most, lock, active = [0], threading.Lock(), set[int]()

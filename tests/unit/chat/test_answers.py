@@ -1,4 +1,4 @@
-"""An answer from the request to the stored turn."""
+"""Answers from the request to the stored turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.conftest import MakeService
 
 
 def test_an_answer_tells_its_text_its_numbers_and_where_it_was_kept(service: Service) -> None:
-    """Every field of the result, from the events of the engine."""
+    """Every field of the result is taken from the events of the engine."""
     result = finish(start(service, seed=7))
     assert result.result == "Hello you"
     assert (result.session_id, result.profile, result.model) == ("1", "default", "tiny.gguf")
@@ -34,7 +34,7 @@ def test_an_answer_tells_its_text_its_numbers_and_where_it_was_kept(service: Ser
 
 
 def test_the_turn_is_stored_before_the_end_of_the_answer_is_seen(service: Service) -> None:
-    """Whoever sees a result can rely on the turn."""
+    """When a result is visible, its turn is stored."""
     answer = start(service)
     seen = [next(answer), next(answer)]
     assert seen == ["Hello", " you"]
@@ -56,14 +56,14 @@ def test_the_turn_is_stored_before_the_end_of_the_answer_is_seen(service: Servic
 
 
 def test_an_answer_without_a_session_is_stored_nowhere(service: Service) -> None:
-    """Nothing is kept, and no session is named."""
+    """Without a session, nothing is stored and the result names no session."""
     result = finish(start(service, session_id=None))
     assert result.session_id is None
     assert service.sessions.count() == 0
 
 
 def test_requests_of_a_session_see_the_turn_before_them(service: Service) -> None:
-    """Two at once run one after the other, whatever the number of streams."""
+    """Two concurrent requests of a session run one after the other."""
     service.engine.script = begins()
     first = start(service, prompt="one")
     second = Background(lambda: start(service, prompt="two"))
@@ -79,7 +79,7 @@ def test_requests_of_a_session_see_the_turn_before_them(service: Service) -> Non
 
 
 def test_the_prompt_holds_the_last_turns_of_the_window(service: Service) -> None:
-    """Five at most, in order; the oldest go by threes; the store keeps all."""
+    """The prompt has at most five turns, old ones go in threes, and the store keeps all."""
     prompts, told = [], []
     for number in range(8):
         told.append(finish(start(service, prompt=f"p{number}")).turns_in_prompt)
@@ -94,7 +94,7 @@ def test_the_prompt_holds_the_last_turns_of_the_window(service: Service) -> None
 
 
 def test_a_seed_is_chosen_told_and_stored_when_none_is_named(service: Service) -> None:
-    """With it the same answer can be asked for again."""
+    """The random seed is in the result and in the turn, so that the answer can be repeated."""
     results = [finish(start(service)) for _ in range(2)]
     used = [request.sampling.seed for request in service.engine.requests]
     assert [result.seed for result in results] == used == [turn.seed for turn in turns(service)]
@@ -113,7 +113,7 @@ def test_the_engine_learns_whose_request_it_is(service: Service) -> None:
 
 @pytest.mark.parametrize("session", [-1, "", "a/b", "x" * 65, "é", True])
 def test_a_bad_session_id_is_refused_before_anything(service: Service, session: object) -> None:
-    """No place is taken for it."""
+    """A request with an invalid session ID takes no stream."""
     with pytest.raises(InvalidField) as refused:
         start(service, session_id=session)
     assert refused.value.param == "session_id"
@@ -123,7 +123,7 @@ def test_a_bad_session_id_is_refused_before_anything(service: Service, session: 
 def test_iteration_gives_none_while_nothing_comes(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the caller can send a ping, or look whether its client is there."""
+    """Iteration yields None regularly, so that the caller can check its client."""
     monkeypatch.setattr("llmd.chat.run.POLL_S", 0.001)
     service.engine.script = begins()
     answer = start(service)
@@ -132,14 +132,14 @@ def test_iteration_gives_none_while_nothing_comes(
 
 
 def test_an_answer_cut_by_its_length_says_so(service: Service) -> None:
-    """In the result and in the turn."""
+    """Both the result and the turn have the finish reason `length`."""
     service.engine.script = says("a", reason="length")
     assert finish(start(service)).finish_reason == "length"
     assert turns(service)[0].finish_reason == "length"
 
 
 def test_an_answer_without_text_is_a_whole_answer(service: Service) -> None:
-    """A model may have nothing to say; that was acknowledged, so it is stored."""
+    """An empty answer is complete, so its turn is stored."""
     service.engine.script = says()
     assert finish(start(service)).result == ""
     assert [turn.assistant for turn in turns(service)] == [""]
@@ -148,7 +148,7 @@ def test_an_answer_without_text_is_a_whole_answer(service: Service) -> None:
 def test_prompts_and_answers_are_logged_only_when_asked_for(
     make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The option `[log] prompts`."""
+    """Texts are logged only if `log_prompts` is set."""
     caplog.set_level(logging.DEBUG)
     for log_prompts in (False, True):
         service = make_service(log_prompts=log_prompts)
@@ -178,14 +178,14 @@ def test_prompts_and_answers_are_logged_only_when_asked_for(
     ],
 )
 def test_values_that_no_profile_could_take_are_refused(fields: dict[str, Any], param: str) -> None:
-    """Before anything waits for them, with the name of the field."""
+    """Values that no profile allows are refused with the name of the field."""
     with pytest.raises(InvalidField) as refused:
         AnswerRequest(**({"prompt": "x"} | fields)).check()
     assert (refused.value.param or "").partition("[")[0] == param
 
 
 def test_the_turns_of_another_key_are_never_in_the_prompt(service: Service) -> None:
-    """Session 1 of one key is not session 1 of another."""
+    """Sessions of two keys with the same ID are different sessions."""
     service.sessions.append(
         service.other_key.id, "1", NewTurn(user="secret", assistant="s", created_at=0)
     )
@@ -197,7 +197,7 @@ def test_the_turns_of_another_key_are_never_in_the_prompt(service: Service) -> N
 
 
 def test_a_session_deleted_meanwhile_does_not_come_back(service: Service) -> None:
-    """Its answer ends in an error, and nothing of what was deleted is stored again."""
+    """An answer in a session that was deleted ends in an error and stores nothing."""
     finish(start(service))
     answer = start(service)
     service.sessions.delete(service.user_key.id, "1")

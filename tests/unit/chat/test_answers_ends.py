@@ -1,4 +1,4 @@
-"""How an answer ends that is refused, given up, cut off or cannot be kept."""
+"""Answers that are refused, cancelled, interrupted or cannot be stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.service import Background, Service, until
 
 
 def test_a_store_that_fails_acknowledges_nothing(service: Service) -> None:
-    """The error comes instead of a result, and the place is given back."""
+    """If the turn cannot be stored, there is an error instead of a result."""
     answer = start(service)
     service.db.is_full = True
     with pytest.raises(StoreFull):
@@ -36,7 +36,7 @@ def test_a_store_that_fails_acknowledges_nothing(service: Service) -> None:
 
 
 def test_closing_early_cancels_and_keeps_what_there_is(service: Service) -> None:
-    """The turn has the text so far, also what came between the cancel and the end of it."""
+    """A cancelled turn has all text, including the text that came after the cancel."""
     service.engine.script = begins("Hel")
     service.engine.on_cancel = [Delta(0, "lo"), done("cancelled", num_tokens=2)]
     answer = start(service)
@@ -50,7 +50,7 @@ def test_closing_early_cancels_and_keeps_what_there_is(service: Service) -> None
 
 
 def test_closing_before_the_first_text_keeps_nothing(service: Service) -> None:
-    """A turn without an answer would stand in every later prompt."""
+    """A cancelled answer without text is not stored, since it would be in later prompts."""
     service.engine.script = begins()
     start(service).close()
     assert turns(service) == []
@@ -58,7 +58,7 @@ def test_closing_before_the_first_text_keeps_nothing(service: Service) -> None:
 
 
 def test_closing_after_the_end_changes_nothing(service: Service) -> None:
-    """No cancel, no second turn."""
+    """Closing a complete answer neither cancels it nor stores it again."""
     answer = start(service)
     finish(answer)
     answer.close()
@@ -66,7 +66,7 @@ def test_closing_after_the_end_changes_nothing(service: Service) -> None:
 
 
 def test_a_closed_answer_gives_no_more_text(service: Service) -> None:
-    """Iteration ends, without a result."""
+    """The iteration of a closed answer ends without a result."""
     answer = start(service)
     answer.close()
     assert list(answer) == []
@@ -74,7 +74,7 @@ def test_a_closed_answer_gives_no_more_text(service: Service) -> None:
 
 
 def test_a_client_that_goes_away_ends_its_answer(service: Service) -> None:
-    """The generation is cancelled, the text so far is kept, the place given back."""
+    """If its client disconnects, an answer is cancelled and its text so far is stored."""
     service.engine.script = begins("Hel")
     gone: list[bool] = []
     answer = start(service, lambda: bool(gone))
@@ -87,7 +87,7 @@ def test_a_client_that_goes_away_ends_its_answer(service: Service) -> None:
 
 
 def test_a_client_that_goes_away_during_the_prefill_leaves_nothing(service: Service) -> None:
-    """Before the prompt is even accepted."""
+    """A client may disconnect before its prompt is accepted; nothing is stored then."""
     service.engine.script = silent
     with pytest.raises(ClientGone):
         start(service, lambda: bool(service.engine.generations))
@@ -100,7 +100,7 @@ def test_a_client_that_goes_away_during_the_prefill_leaves_nothing(service: Serv
 def test_a_worker_that_dies_leaves_no_turn_and_no_wait(
     service: Service, texts: tuple[str, ...]
 ) -> None:
-    """Its place is free at once: nobody asks a dead worker to cancel."""
+    """When the worker dies, the stream is free at once and no cancel is sent."""
     service.engine.script = begins(*texts, then=[EngineDied("the worker ended")])
     answer = start(service)
     with pytest.raises(EngineDied):
@@ -112,7 +112,7 @@ def test_a_worker_that_dies_leaves_no_turn_and_no_wait(
 
 
 def test_a_worker_that_dies_under_a_cancel_ends_the_wait_for_it(service: Service) -> None:
-    """Nothing is stored, and closing raises nothing."""
+    """If the worker dies during a cancel, closing stores nothing and raises nothing."""
     service.engine.script = begins("Hel")
     service.engine.on_cancel = [EngineDied("the worker ended")]
     answer = start(service)
@@ -125,7 +125,7 @@ def test_a_worker_that_dies_under_a_cancel_ends_the_wait_for_it(service: Service
 def test_a_worker_that_never_ends_a_cancelled_answer_keeps_no_place(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait for it has an end."""
+    """Waiting for the end of a cancelled answer has a time limit."""
     monkeypatch.setattr("llmd.chat.run.CANCEL_WITHIN_S", 0.0)
     service.engine.script = begins("Hel")
     service.engine.on_cancel = []
@@ -138,7 +138,7 @@ def test_a_worker_that_never_ends_a_cancelled_answer_keeps_no_place(
 def test_a_cancelled_answer_that_cannot_be_kept_gives_its_place_back(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log tells; there is nobody else to tell."""
+    """An error while a cancelled answer is stored is only logged."""
     service.engine.script = begins("Hel")
     answer = start(service)
     next(answer)
@@ -152,7 +152,7 @@ def test_a_cancelled_answer_that_cannot_be_kept_gives_its_place_back(
 def test_an_engine_that_cannot_serve_refuses_before_anybody_waits(
     service: Service, error: LlmdError
 ) -> None:
-    """No place is taken, so the queue is no waiting room for a model that loads."""
+    """A request that the engine cannot serve is refused before it is queued."""
     service.engine.not_ready = error
     with pytest.raises(type(error)):
         start(service)
@@ -161,7 +161,7 @@ def test_an_engine_that_cannot_serve_refuses_before_anybody_waits(
 
 
 def test_an_error_of_the_engine_on_submit_gives_the_place_back(service: Service) -> None:
-    """Even one that nobody foresaw."""
+    """Even an unexpected error frees the stream."""
     service.engine.submit_error = RuntimeError("unforeseen")
     with pytest.raises(RuntimeError):
         start(service)
@@ -181,7 +181,7 @@ def test_an_error_of_the_engine_on_submit_gives_the_place_back(service: Service)
 def test_a_prompt_that_the_worker_refuses_is_refused_at_the_start(
     service: Service, refused: Refused, error: type[BadRequest]
 ) -> None:
-    """Before the first byte of an answer, so it can have a status."""
+    """A refused prompt raises an error before the answer begins."""
     service.engine.script = lambda _request: [refused]
     with pytest.raises(error) as raised:
         start(service)
@@ -190,8 +190,8 @@ def test_a_prompt_that_the_worker_refuses_is_refused_at_the_start(
     assert is_free(service)
 
 
-def test_a_full_house_is_told_at_the_start(service: Service) -> None:
-    """`Busy` passes through; those who are in stay in."""
+def test_a_full_queue_is_reported_at_the_start(service: Service) -> None:
+    """A request beyond the queue gets `Busy`; the others are not affected."""
     service.engine.script = begins()
     answers = [start(service, session_id=None) for _ in range(2)]
     waiting = [Background(lambda: start(service, session_id=None)) for _ in range(2)]
@@ -206,7 +206,7 @@ def test_a_full_house_is_told_at_the_start(service: Service) -> None:
 
 
 def test_the_end_of_draining_cuts_an_answer_off(service: Service) -> None:
-    """Its client is told, and the text so far is kept."""
+    """When the time to drain is over, an answer is cancelled and its text so far stored."""
     service.engine.script = begins("Hel")
     answer = start(service)
     next(answer)
@@ -221,7 +221,7 @@ def test_the_end_of_draining_cuts_an_answer_off(service: Service) -> None:
 
 
 def test_the_end_may_come_before_it_was_asked_for(service: Service) -> None:
-    """A generation that ends by itself while it is cancelled is kept as cancelled."""
+    """A generation that completes during its cancel is stored as cancelled."""
     service.engine.script = begins("Hel")
     service.engine.on_cancel = [done("stop", num_tokens=1)]
     answer = start(service)

@@ -1,4 +1,4 @@
-"""What a profile says of an answer, and what a request says in its place."""
+"""The influence of a profile on an answer, and the fields of a request that override it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.service import Service
 
 
 def test_a_profile_for_another_model_is_a_conflict(service: Service) -> None:
-    """The model is never changed silently, and never another one answers."""
+    """A profile for a model that is not loaded is refused, and no other model answers."""
     service.put_profile("big", model="big.gguf")
     with pytest.raises(Conflict) as refused:
         start(service, profile="big")
@@ -24,21 +24,21 @@ def test_a_profile_for_another_model_is_a_conflict(service: Service) -> None:
 
 
 def test_a_profile_for_the_loaded_model_is_taken(service: Service) -> None:
-    """By name, though another profile is selected."""
+    """A profile may be named although another one is selected."""
     service.put_profile("small", model="tiny.gguf", temperature=0.25)
     assert finish(start(service, profile="small")).profile == "small"
     assert service.engine.requests[0].sampling.temperature == 0.25
 
 
 def test_an_unknown_profile_is_refused(service: Service) -> None:
-    """And the place given back."""
+    """An unknown profile is refused, and the stream is free again."""
     with pytest.raises(UnknownProfile):
         start(service, profile="none")
     assert is_free(service)
 
 
 def test_the_selected_profile_serves_those_who_name_none(service: Service) -> None:
-    """Also with a model other than its own: an admin selected the two together."""
+    """The selected profile is used even with another model, since an admin chose both."""
     service.put_profile("chosen", model="other.gguf", top_k=3)
     service.settings.select(model="tiny.gguf", profile="chosen", actor="cli", now=0)
     assert finish(start(service)).profile == "chosen"
@@ -46,7 +46,7 @@ def test_the_selected_profile_serves_those_who_name_none(service: Service) -> No
 
 
 def test_a_profile_with_a_template_and_no_stop_gets_the_labels_as_stops(service: Service) -> None:
-    """What the profile or the request names goes before them."""
+    """Stop strings of the profile or the request replace those of the template."""
     service.put_profile("t", template="{chat_history}\nPROMPT: {input}\nANSWER:")
     service.put_profile("s", template="PROMPT: {input}", stop=("END",))
     finish(start(service, profile="t"))
@@ -64,7 +64,7 @@ def test_a_profile_with_a_template_and_no_stop_gets_the_labels_as_stops(service:
 
 
 def test_what_a_request_names_overrides_its_profile_for_this_once(service: Service) -> None:
-    """Every field of sampling; zeros count as named."""
+    """Each sampling field of a request overrides the profile, even if it is zero."""
     service.put_profile("p", temperature=1.5, top_k=9, max_tokens=5, seed=1, n_ctx=128)
     finish(
         start(
@@ -93,7 +93,7 @@ def test_what_a_request_names_overrides_its_profile_for_this_once(service: Servi
 
 
 def test_an_empty_list_of_stops_switches_the_default_ones_off(service: Service) -> None:
-    """A template's own stops are for those who name none."""
+    """An empty list of stop strings switches off those of the template."""
     service.put_profile("seed", template="{chat_history}\nPROMPT: {input}\nAI:")
     finish(start(service, profile="seed"))
     finish(start(service, profile="seed", stop=[]))
@@ -101,7 +101,7 @@ def test_an_empty_list_of_stops_switches_the_default_ones_off(service: Service) 
 
 
 def test_a_template_without_history_has_no_old_turns(service: Service) -> None:
-    """What the answer tells of the turns in its prompt is true."""
+    """A template without history has no old turns in its prompt, and the answer says so."""
     service.put_profile("bare", template="Q: {input}\nA:")
     finish(start(service, profile="bare"))
     finish(start(service, profile="bare"))

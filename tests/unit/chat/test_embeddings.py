@@ -1,4 +1,4 @@
-"""Vectors from the request to the engine and back."""
+"""Embeddings from the request to the engine and back."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.support.service import Background, until
 
 
 def embedded(query: Query) -> list[Event]:
-    """Give a vector for each input."""
+    """Return a vector for each input."""
     assert isinstance(query, Embed)
     return [Embedded(id=0, vectors=[b"vec!"] * len(query.inputs), num_tokens=7)]
 
 
-class House:
-    """The use case over a fake engine with one place."""
+class Setup:
+    """Embeddings over a fake engine with one stream."""
 
     def __init__(self, embedder: FakeEngine | None = None) -> None:
         self.engine = FakeEngine("chat.gguf")
@@ -44,79 +44,79 @@ class House:
 
     @property
     def is_free(self) -> bool:
-        """Tell whether every place was given back."""
+        """Whether no request is admitted or queued."""
         return (self.admission.num_active, self.admission.num_queued) == (0, 0)
 
 
-def test_vectors_come_with_the_number_of_tokens_and_the_model() -> None:
-    """The inputs go to the engine as they are, and the place is given back."""
-    house = House()
-    result = house.embeddings.embed("ann", ["a text", [1, 2]], never)
+def test_embeddings_come_with_the_number_of_tokens_and_the_model() -> None:
+    """The inputs reach the engine unchanged, and the stream is free at the end."""
+    setup = Setup()
+    result = setup.embeddings.embed("ann", ["a text", [1, 2]], never)
     assert (result.vectors, result.num_tokens) == ([b"vec!"] * 2, 7)
     assert result.model == "chat.gguf"
-    (query,) = house.engine.queries
+    (query,) = setup.engine.queries
     assert isinstance(query, Embed)
     assert query.inputs == ["a text", [1, 2]]
-    assert house.is_free
+    assert setup.is_free
 
 
 def test_a_model_for_embeddings_is_asked_in_place_of_the_one_that_answers() -> None:
-    """Its state counts: whether the other is ready does not matter."""
+    """The embedding model must be ready; the state of the other model does not matter."""
     embedder = FakeEngine("embed.gguf")
     embedder.reply = embedded
-    house = House(embedder)
-    house.engine.not_ready = EngineFailed("no model")
-    assert house.embeddings.embed("ann", ["a"], never).model == "embed.gguf"
-    assert house.embeddings.model == "embed.gguf"
-    assert house.engine.queries == []
+    setup = Setup(embedder)
+    setup.engine.not_ready = EngineFailed("no model")
+    assert setup.embeddings.embed("ann", ["a"], never).model == "embed.gguf"
+    assert setup.embeddings.model == "embed.gguf"
+    assert setup.engine.queries == []
     embedder.not_ready = EngineFailed("it cannot be loaded")
     with pytest.raises(EngineFailed, match="it cannot be loaded"):
-        house.embeddings.embed("ann", ["a"], never)
-    assert house.is_free
+        setup.embeddings.embed("ann", ["a"], never)
+    assert setup.is_free
 
 
 def test_closing_ends_the_model_for_embeddings_alone() -> None:
-    """The one that answers belongs to others."""
+    """`close` stops the embedding model but not the model that generates."""
     embedder = FakeEngine("embed.gguf")
-    house = House(embedder)
-    house.embeddings.close()
-    assert (embedder.model, house.engine.model) == (None, "chat.gguf")
+    setup = Setup(embedder)
+    setup.embeddings.close()
+    assert (embedder.model, setup.engine.model) == (None, "chat.gguf")
 
 
-def test_vectors_take_a_place_like_answers() -> None:
-    """It is taken before the engine is asked, and held until the vectors are there."""
-    house = House()
-    house.engine.reply = lambda _query: []
-    waiting = Background(lambda: house.embeddings.embed("ann", ["a"], never))
-    until(lambda: house.engine.queries)
-    assert house.admission.num_active == 1
-    house.engine.generations[0].put(Embedded(id=0, vectors=[b"late"], num_tokens=1))
+def test_embeddings_take_a_stream_as_answers_do() -> None:
+    """A stream is taken before the query and held until its answer."""
+    setup = Setup()
+    setup.engine.reply = lambda _query: []
+    waiting = Background(lambda: setup.embeddings.embed("ann", ["a"], never))
+    until(lambda: setup.engine.queries)
+    assert setup.admission.num_active == 1
+    setup.engine.generations[0].put(Embedded(id=0, vectors=[b"late"], num_tokens=1))
     assert waiting.wait().vectors == [b"late"]
-    assert house.is_free
+    assert setup.is_free
 
 
-def test_vectors_of_a_client_that_went_away_are_cancelled() -> None:
-    """Nobody waits for them."""
-    house = House()
-    house.engine.reply = lambda _query: []
+def test_embeddings_for_a_client_that_disconnects_are_cancelled() -> None:
+    """If the client disconnects, the query is cancelled."""
+    setup = Setup()
+    setup.engine.reply = lambda _query: []
     with pytest.raises(ClientGone):
-        house.embeddings.embed("ann", ["a"], lambda: bool(house.engine.queries))
-    assert house.engine.cancelled == [house.engine.generations[0].id]
-    assert house.is_free
+        setup.embeddings.embed("ann", ["a"], lambda: bool(setup.engine.queries))
+    assert setup.engine.cancelled == [setup.engine.generations[0].id]
+    assert setup.is_free
 
 
-def test_vectors_do_not_outlast_the_time_to_drain() -> None:
-    """The daemon goes down without them, and says so."""
-    house = House()
-    house.engine.reply = lambda _query: []
-    waiting = Background(lambda: house.embeddings.embed("ann", ["a"], never))
-    until(lambda: house.engine.queries)
-    house.admission.drain()
-    house.admission.expire()
+def test_embeddings_end_with_the_time_to_drain() -> None:
+    """When the time to drain is over, the query is cancelled with an error."""
+    setup = Setup()
+    setup.engine.reply = lambda _query: []
+    waiting = Background(lambda: setup.embeddings.embed("ann", ["a"], never))
+    until(lambda: setup.engine.queries)
+    setup.admission.drain()
+    setup.admission.expire()
     with pytest.raises(Draining):
         waiting.wait()
-    assert house.engine.cancelled == [house.engine.generations[0].id]
-    assert house.is_free
+    assert setup.engine.cancelled == [setup.engine.generations[0].id]
+    assert setup.is_free
 
 
 @pytest.mark.parametrize(
@@ -136,32 +136,32 @@ def test_vectors_do_not_outlast_the_time_to_drain() -> None:
     ],
 )
 def test_a_refusal_names_the_field(event: Refused, error: type[LlmdError]) -> None:
-    """It is `input`, whatever is wrong with it, in the worker's words."""
-    house = House()
-    house.engine.reply = lambda _query: [event]
+    """The error has the message of the worker and names the field `input`."""
+    setup = Setup()
+    setup.engine.reply = lambda _query: [event]
     with pytest.raises(error) as caught:
-        house.embeddings.embed("ann", [""], never)
+        setup.embeddings.embed("ann", [""], never)
     assert (caught.value.message, caught.value.param) == (event.message, "input")
-    assert house.is_free
+    assert setup.is_free
 
 
 @pytest.mark.parametrize("at", ["asked", "answering"])
-def test_the_place_is_given_back_when_the_engine_fails(at: str) -> None:
-    """Before it took the request, and under it."""
-    house = House()
+def test_the_stream_is_free_again_when_the_engine_fails(at: str) -> None:
+    """The stream is free again if the engine fails before or during the query."""
+    setup = Setup()
     if at == "asked":
-        house.engine.submit_error = EngineFailed("it just died")
+        setup.engine.submit_error = EngineFailed("it just died")
     else:
-        house.engine.reply = lambda _query: [EngineDied("it just died")]
+        setup.engine.reply = lambda _query: [EngineDied("it just died")]
     with pytest.raises(LlmdError, match="it just died"):
-        house.embeddings.embed("ann", ["a"], never)
-    assert house.is_free
+        setup.embeddings.embed("ann", ["a"], never)
+    assert setup.is_free
 
 
 def test_a_worker_for_embeddings_alone_may_take_long_for_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A step is a whole text there, and must not be taken for a hang."""
+    """A step of an embedding model may hold a whole text, which must not count as a hang."""
     supervisor = Mock()
     monkeypatch.setattr(engine, "Supervisor", supervisor)
     settings = config.Engine(batch=64)

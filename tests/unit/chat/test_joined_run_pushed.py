@@ -10,25 +10,25 @@ from llmd.engine.mailbox import Mailbox
 from llmd.engine.protocol import Delta
 from llmd.errors import ClientGone
 from tests.support.fake_engine import begins, done
-from tests.support.retries_harness import Desk, attempt
+from tests.support.retries_harness import RetriesHarness, attempt
 from tests.support.service import Background, until
 
 
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a reader that waits wake for nothing but what it is given."""
+    """Keep waiting readers from waking up before an item comes."""
     for name in ("run.POLL_S", "run.PUSHED_POLL_S", "joined_run.POLL_S"):
         monkeypatch.setattr(f"llmd.chat.{name}", 20)
 
 
 @pytest.mark.usefixtures("no_poll")
 def test_pieces_reach_the_readers_without_the_thread_that_makes_the_run(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    harness: RetriesHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sleeps until the end: two threads to wake for each token would be one too many."""
-    engine = desk.service.engine
+    """The thread of the run sleeps until the end; pieces reach the readers without it."""
+    engine = harness.service.engine
     engine.script = begins()
-    run = desk.run(attempt())
+    run = harness.run(attempt())
     [generation] = engine.generations
     until(lambda: generation._is_awaited)
     monkeypatch.setattr(generation, "next", pytest.fail)
@@ -40,7 +40,7 @@ def test_pieces_reach_the_readers_without_the_thread_that_makes_the_run(
 
 
 class Listener:
-    """A client to which pieces are pushed while its own thread waits for the end."""
+    """A client to which pieces are pushed while its own thread waits for the end of the run."""
 
     def __init__(self, run: JoinedRun) -> None:
         self.pushed: list[Piece] = []
@@ -51,11 +51,11 @@ class Listener:
 
 
 @pytest.mark.usefixtures("no_poll")
-def test_no_reader_is_woken_for_a_piece_that_is_pushed(desk: Desk) -> None:
-    """The thread that brings it sends it to all clients; their own ones see the end."""
-    engine = desk.service.engine
+def test_no_reader_is_woken_for_a_piece_that_is_pushed(harness: RetriesHarness) -> None:
+    """A pushed piece wakes no reader; the readers wake at the end of the run."""
+    engine = harness.service.engine
     engine.script = begins()
-    runs = [desk.run(attempt(again=False)), desk.run(attempt())]
+    runs = [harness.run(attempt(again=False)), harness.run(attempt())]
     clients = [Listener(run) for run in runs]
     [generation] = engine.generations
     until(lambda: generation._is_awaited)
@@ -70,9 +70,9 @@ def test_no_reader_is_woken_for_a_piece_that_is_pushed(desk: Desk) -> None:
 
 
 def test_both_threads_sleep_longer_once_a_piece_was_pushed(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    harness: RetriesHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That of the run and that of its reader: to look up so often would be for nothing."""
+    """Once a piece was pushed, the thread of the run and the reader wake less often."""
     monkeypatch.setattr("llmd.chat.run.POLL_S", 0.01)
     monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     waits: list[tuple[object, float]] = []
@@ -83,9 +83,9 @@ def test_both_threads_sleep_longer_once_a_piece_was_pushed(
         return wait(mailbox, timeout_s)
 
     monkeypatch.setattr(Mailbox, "next", noted)
-    engine = desk.service.engine
+    engine = harness.service.engine
     engine.script = begins()
-    run = desk.run(attempt())
+    run = harness.run(attempt())
     client = Listener(run)
     generation = engine.generations[0]
     until(lambda: generation._is_awaited)
@@ -98,11 +98,11 @@ def test_both_threads_sleep_longer_once_a_piece_was_pushed(
 
 
 @pytest.mark.usefixtures("no_poll")
-def test_client_that_is_not_ready_holds_no_other_up(desk: Desk) -> None:
-    """It gets the piece by its own thread, and what follows behind it."""
-    engine = desk.service.engine
+def test_client_that_is_not_ready_holds_no_other_up(harness: RetriesHarness) -> None:
+    """A client that is not ready gets the pieces from its own thread, and others do not wait."""
+    engine = harness.service.engine
     engine.script = begins()
-    runs = [desk.run(attempt(again=False)), desk.run(attempt())]
+    runs = [harness.run(attempt(again=False)), harness.run(attempt())]
     slow, quick = (Listener(run) for run in runs)
     slow.is_ready = False
     generation = engine.generations[0]
@@ -115,13 +115,13 @@ def test_client_that_is_not_ready_holds_no_other_up(desk: Desk) -> None:
         run.close()
 
 
-def test_what_was_said_before_a_retry_came_is_read_first(desk: Desk) -> None:
-    """Nothing is pushed past it."""
-    engine = desk.service.engine
+def test_what_was_said_before_a_retry_came_is_read_first(harness: RetriesHarness) -> None:
+    """No new piece is pushed before the earlier ones are read."""
+    engine = harness.service.engine
     engine.script = begins("Hello")
-    first = desk.run(attempt(again=False))
+    first = harness.run(attempt(again=False))
     assert next(first) == Delta(0, "Hello")
-    second = desk.run(attempt())
+    second = harness.run(attempt())
     pushed: list[Piece] = []
     second.push_to(lambda: True, pushed.append)
     generation = engine.generations[0]
@@ -134,12 +134,12 @@ def test_what_was_said_before_a_retry_came_is_read_first(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-def test_nothing_is_pushed_to_a_client_that_has_gone(desk: Desk) -> None:
-    """The piece wakes its thread, which finds out."""
-    engine = desk.service.engine
+def test_nothing_is_pushed_to_a_client_that_has_gone(harness: RetriesHarness) -> None:
+    """If a client has disconnected, the piece wakes its thread, which notices it."""
+    engine = harness.service.engine
     engine.script = begins()
     gone: list[bool] = []
-    run = desk.run(attempt(), lambda: bool(gone))
+    run = harness.run(attempt(), lambda: bool(gone))
     client = Listener(run)
     gone.append(True)
     generation = engine.generations[0]

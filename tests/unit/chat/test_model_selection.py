@@ -1,4 +1,4 @@
-"""Which model and which profile serve, at the start and after a choice."""
+"""The selected model and profile, at the start and after a change."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.service import Service
 
 
 def select(service: Service, model: str | None, profile: str | None) -> Selection:
-    """Choose, as the admin."""
+    """Select a model and a profile as the admin."""
     return service.selector.select(model, profile, actor="boss")
 
 
 def started(service: Service, default_model: str = "") -> str | None:
-    """Start, and return the name of the model that is being loaded."""
+    """Start a new selector. Return the name of the model that it loads."""
     service.engine.started_with.clear()
     service.make_selector(default_model).start()
     names = [model.name for model in service.engine.started_with]
@@ -34,7 +34,7 @@ def started(service: Service, default_model: str = "") -> str | None:
 def test_the_start_takes_selected_then_the_profiles_then_default_then_first(
     service: Service,
 ) -> None:
-    """Each goes before all that come after it."""
+    """The first of these sources that names a model decides."""
     for name in ("b.gguf", "c.gguf", "d.gguf"):
         service.add_model(name)
     service.add_model("a.gguf")
@@ -47,14 +47,14 @@ def test_the_start_takes_selected_then_the_profiles_then_default_then_first(
 
 
 def test_the_start_names_the_file_of_the_model(service: Service) -> None:
-    """The engine gets the name that people know and the path."""
+    """The engine gets the name and the path of the model."""
     service.selector.start()
     [model] = service.engine.started_with
     assert model == Model(name="tiny.gguf", path=str(service.models / "tiny.gguf"))
 
 
 def test_a_model_selected_without_its_profile_still_starts(service: Service) -> None:
-    """Without the profile `default` the default model serves."""
+    """If the selected profile does not exist, the default model is loaded."""
     service.add_model("b.gguf")
     with service.db.write() as tx:
         tx.exec_driver_sql("UPDATE profiles SET deleted_at = 1")
@@ -62,7 +62,7 @@ def test_a_model_selected_without_its_profile_still_starts(service: Service) -> 
 
 
 def test_an_empty_folder_is_the_reason_why_there_is_no_model(service: Service) -> None:
-    """It says what to do."""
+    """The reason for the lack of a model says how to add one."""
     (service.models / "tiny.gguf").unlink()
     assert started(service) is None
     assert "llmd model add" in service.engine.reason
@@ -70,7 +70,7 @@ def test_an_empty_folder_is_the_reason_why_there_is_no_model(service: Service) -
 
 @pytest.mark.parametrize("name", ["gone.gguf", "broken.gguf"])
 def test_a_selected_model_that_cannot_be_loaded_is_the_reason(service: Service, name: str) -> None:
-    """No other model serves in its place: an answer would be from the wrong one."""
+    """If the selected model cannot be loaded, no other one is loaded in its place."""
     service.add_model("broken.gguf", b"GGUF and no more")
     service.settings.select(model=name, profile="default", actor="cli", now=0)
     assert started(service) is None
@@ -78,7 +78,7 @@ def test_a_selected_model_that_cannot_be_loaded_is_the_reason(service: Service, 
 
 
 def test_a_choice_is_stored_with_the_switch(service: Service) -> None:
-    """Both names, and what is returned is what is stored."""
+    """The model and the profile are stored and returned."""
     service.add_model("new.gguf")
     service.put_profile("p")
     selection = select(service, "new.gguf", "p")
@@ -89,7 +89,7 @@ def test_a_choice_is_stored_with_the_switch(service: Service) -> None:
 
 
 def test_a_profile_chosen_alone_brings_its_model(service: Service) -> None:
-    """One without a model keeps the one that is loaded."""
+    """A profile brings its model; a profile without a model keeps the loaded one."""
     service.add_model("new.gguf")
     service.put_profile("with", model="new.gguf")
     service.put_profile("without")
@@ -98,7 +98,7 @@ def test_a_profile_chosen_alone_brings_its_model(service: Service) -> None:
 
 
 def test_a_model_chosen_alone_keeps_the_profile(service: Service) -> None:
-    """The selected one."""
+    """Selecting a model keeps the selected profile."""
     service.add_model("new.gguf")
     service.put_profile("p")
     select(service, None, "p")
@@ -106,13 +106,13 @@ def test_a_model_chosen_alone_keeps_the_profile(service: Service) -> None:
 
 
 def test_a_model_named_goes_before_that_of_the_profile(service: Service) -> None:
-    """An admin may try a profile with another model."""
+    """A named model takes precedence over that of the profile."""
     service.put_profile("p", model="other.gguf")
     assert select(service, "tiny.gguf", "p").model == "tiny.gguf"
 
 
 def test_a_choice_without_any_model_is_refused(service: Service) -> None:
-    """Nothing is loaded and nothing is named."""
+    """A selection without a model is refused if none is loaded."""
     service.engine.name = None
     with pytest.raises(InvalidField) as refused:
         select(service, None, "default")
@@ -133,7 +133,7 @@ def test_a_choice_without_any_model_is_refused(service: Service) -> None:
 def test_a_wrong_choice_changes_nothing(
     service: Service, model: str | None, profile: str | None, error: type[LlmdError]
 ) -> None:
-    """No load is even begun, and the selection stays."""
+    """An invalid selection loads nothing and changes nothing."""
     service.put_profile("p")
     service.add_model("broken.gguf", b"GGUF and no more")
     service.add_model("text.gguf", b"hello")
@@ -145,7 +145,7 @@ def test_a_wrong_choice_changes_nothing(
 
 
 def test_a_choice_that_cannot_be_stored_leaves_the_old_model(service: Service) -> None:
-    """What serves and what is stored are never two things."""
+    """If the selection cannot be stored, the old model still serves."""
     service.add_model("new.gguf")
     service.db.is_full = True
     with pytest.raises(StoreFull):
@@ -155,7 +155,7 @@ def test_a_choice_that_cannot_be_stored_leaves_the_old_model(service: Service) -
 
 
 def test_a_switch_that_fails_leaves_the_old_selection(service: Service) -> None:
-    """The choice is noted only once the model serves."""
+    """If the model cannot be loaded, the selection is not stored."""
     service.add_model("new.gguf")
     service.engine.switch_error = Conflict("another model is being loaded")
     with pytest.raises(Conflict):
@@ -164,7 +164,7 @@ def test_a_switch_that_fails_leaves_the_old_selection(service: Service) -> None:
 
 
 def test_a_reload_starts_a_model_only_where_there_was_none(service: Service) -> None:
-    """A file that came after the start serves from then on."""
+    """A reload loads a model only if none is loaded."""
     service.engine.name = None
     service.selector.start_missing()
     [model] = service.engine.started_with

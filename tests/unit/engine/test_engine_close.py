@@ -1,4 +1,4 @@
-"""The end of the engine: no process outlives it."""
+"""Closing the engine: no worker process outlives it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.supervisors import FAKE_WORKER, SETTINGS, is_alive, make_mode
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    """Give an engine without a model, and close it."""
+    """Provide an engine without a model, and close it afterwards."""
     engine = Engine(SETTINGS, config.Cache(), FAKE_WORKER)
     yield engine
     engine.close()
@@ -30,7 +30,7 @@ def _serving(engine: Engine, folder: Path) -> list[int]:
 
 
 def _changing_over(engine: Engine, folder: Path) -> list[int]:
-    """Have one worker finish an answer and another serve."""
+    """Have one worker finish an answer while another one serves."""
     old_pid = serve(engine, make_model(folder, "a.gguf"))
     read_delta(ask(engine, "wait here"))
     return [old_pid, serve(engine, make_model(folder, "b.gguf"))]
@@ -40,7 +40,7 @@ def _changing_over(engine: Engine, folder: Path) -> list[int]:
 def test_close_ends_every_process(
     engine: Engine, tmp_path: Path, prepare: Callable[[Engine, Path], list[int]]
 ) -> None:
-    """The model that serves goes, and an old one that still has a request."""
+    """Closing stops the current worker, and an old one that still has a request."""
     pids = prepare(engine, tmp_path)
     assert all(is_alive(pid) for pid in pids)
     engine.close()
@@ -55,7 +55,7 @@ def test_close_ends_every_process(
 
 
 def test_close_ends_a_model_that_is_being_loaded(engine: Engine, tmp_path: Path) -> None:
-    """A switch on its way fails, and its process ends."""
+    """A switch in progress fails, and its process ends."""
     switch = load_in_background(engine, make_model(tmp_path, how="hang"))
     assert engine._loading is not None
     assert engine._loading._process is not None

@@ -1,4 +1,4 @@
-"""The engine: the model that serves, and the change to another."""
+"""The engine: loading the first model, and switching to another one."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tests.support.supervisors import (
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    """Give an engine without a model, and close it."""
+    """Provide an engine without a model, and close it afterwards."""
     engine = Engine(SETTINGS, config.Cache(), FAKE_WORKER)
     yield engine
     engine.close()
 
 
 def test_engine_without_a_model_says_why(engine: Engine) -> None:
-    """Requests are refused with what is to be done, and the status says the same."""
+    """Without a model, requests are refused with the reason, which is in the status too."""
     engine.start_without("no-such.gguf is not in the models folder")
     assert engine.model is None
     for call in (engine.check_ready, lambda: ask(engine, "say hello")):
@@ -54,7 +54,7 @@ def test_engine_without_a_model_says_why(engine: Engine) -> None:
 
 
 def test_first_model_is_loaded_while_the_daemon_goes_on(engine: Engine, tmp_path: Path) -> None:
-    """Start returns at once, and requests are refused as long as the model is loading."""
+    """`start` returns at once, and requests are refused while the model is loading."""
     engine.start(make_model(tmp_path, how="hang"))
     assert engine.model == "a.gguf"
     wait_until(lambda: engine.status().progress > 0)
@@ -64,7 +64,7 @@ def test_first_model_is_loaded_while_the_daemon_goes_on(engine: Engine, tmp_path
 
 
 def test_status_tells_what_serves_and_how_much(engine: Engine, tmp_path: Path) -> None:
-    """The numbers are the worker's own, of its last step."""
+    """The numbers in the status come from the last beat of the worker."""
     serve(engine, make_model(tmp_path))
     engine.check_ready()
     status = engine.status()
@@ -78,7 +78,7 @@ def test_status_tells_what_serves_and_how_much(engine: Engine, tmp_path: Path) -
 
 
 def test_switch_changes_over_when_the_new_model_serves(engine: Engine, tmp_path: Path) -> None:
-    """The choice is noted once, the new model answers, and the old process ends."""
+    """After a switch the choice is committed, the new model answers and the old process ends."""
     old_pid = serve(engine, make_model(tmp_path, "a.gguf"))
     switch = Switch(engine, make_model(tmp_path, "b.gguf"))
     switch.join()
@@ -92,7 +92,7 @@ def test_switch_changes_over_when_the_new_model_serves(engine: Engine, tmp_path:
 def test_model_that_cannot_be_loaded_leaves_the_old_one_serving(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """The error names the file and the reason, nothing is noted, nothing changes."""
+    """If the new model cannot be loaded, nothing is committed and the old model still serves."""
     pid = serve(engine, make_model(tmp_path, "a.gguf"))
     for how, reason in [("refuse", "not a model that runs here"), ("die", "last words")]:
         switch = Switch(engine, make_model(tmp_path, "b.gguf", how))
@@ -108,7 +108,7 @@ def test_model_that_cannot_be_loaded_leaves_the_old_one_serving(
 def test_model_that_this_machine_cannot_load_is_not_called_broken(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """A lack of memory is the machine's fault: the caller is told to try again, not to mend."""
+    """If the machine lacks memory for a model, the model is not reported as invalid."""
     pid = serve(engine, make_model(tmp_path, "a.gguf"))
     with pytest.raises(EngineFailed, match=r"b\.gguf could not be loaded: no memory for that"):
         engine.switch(make_model(tmp_path, "b.gguf", "lack memory"), commit_nothing)
@@ -118,7 +118,7 @@ def test_model_that_this_machine_cannot_load_is_not_called_broken(
 def test_choice_that_cannot_be_noted_leaves_the_old_model_serving(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """When the store refuses the choice its error is raised, and the new worker ends."""
+    """If the choice cannot be committed, the error is raised and the new worker ends."""
     pid = serve(engine, make_model(tmp_path, "a.gguf"))
     new_pids: list[int] = []
 
@@ -136,7 +136,7 @@ def test_choice_that_cannot_be_noted_leaves_the_old_model_serving(
 
 
 def test_request_that_runs_finishes_on_the_old_model(engine: Engine, tmp_path: Path) -> None:
-    """A switch cuts no answer off: the old worker stays until its last one has ended."""
+    """The old worker runs until its last answer has ended."""
     pid = serve(engine, make_model(tmp_path, "a.gguf"))
     generation = ask(engine, f"until {tmp_path / 'go'}")
     read_delta(generation)
@@ -148,7 +148,7 @@ def test_request_that_runs_finishes_on_the_old_model(engine: Engine, tmp_path: P
 
 
 def test_second_switch_at_once_is_a_conflict(engine: Engine, tmp_path: Path) -> None:
-    """The error names what is being loaded, and that load goes on."""
+    """A second switch is refused with the name of the model that is being loaded."""
     serve(engine, make_model(tmp_path, "a.gguf"))
     switch = load_in_background(engine, make_model(tmp_path, "b.gguf", "hang"))
     with pytest.raises(Conflict, match=r"b\.gguf is being loaded"):
@@ -163,7 +163,7 @@ def test_second_switch_at_once_is_a_conflict(engine: Engine, tmp_path: Path) -> 
 def test_switch_to_the_model_that_serves_only_notes_the_choice(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """The same file again needs no load: another profile may have been chosen with it."""
+    """A switch to the current model loads nothing, but commits the choice."""
     model = make_model(tmp_path)
     pid = serve(engine, model)
     switch = Switch(engine, model)
@@ -175,7 +175,7 @@ def test_switch_to_the_model_that_serves_only_notes_the_choice(
 def test_switch_to_the_same_model_after_it_failed_loads_it_again(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """A model that died too often is tried anew when an admin asks for it."""
+    """A switch to the same model loads it again if it died too often."""
     engine.start(make_model(tmp_path, how="die"))
     wait_until(lambda: engine.status().state == State.FAILED.value)
     assert "died 3 times" in engine.status().reason
@@ -184,7 +184,7 @@ def test_switch_to_the_same_model_after_it_failed_loads_it_again(
 
 
 def test_first_model_that_failed_is_replaced_by_a_switch(engine: Engine, tmp_path: Path) -> None:
-    """A bad start is mended without a restart of the daemon."""
+    """A first model that failed can be replaced without a restart of the daemon."""
     engine.start(make_model(tmp_path, "a.gguf", "refuse"))
     wait_until(lambda: engine.status().state == State.FAILED.value)
     assert "not a model that runs here" in engine.status().reason
@@ -192,7 +192,7 @@ def test_first_model_that_failed_is_replaced_by_a_switch(engine: Engine, tmp_pat
 
 
 def test_model_that_dies_whenever_it_is_ready_is_no_loss(engine: Engine, tmp_path: Path) -> None:
-    """Whether it counts as loaded or not, the engine ends with a supervisor that lives on."""
+    """After a model that dies as soon as it is ready, the engine still has a supervisor."""
     serve(engine, make_model(tmp_path, "a.gguf"))
     Switch(engine, make_model(tmp_path, "b.gguf", "die when ready")).join()
     assert engine._current is not None
@@ -201,7 +201,7 @@ def test_model_that_dies_whenever_it_is_ready_is_no_loss(engine: Engine, tmp_pat
 
 
 def test_requests_and_switches_at_once_lose_no_request(engine: Engine, tmp_path: Path) -> None:
-    """Whoever asks while the models change is served by the one or the other."""
+    """During switches, each request is served by one of the models."""
     models = [make_model(tmp_path, name) for name in ("a.gguf", "b.gguf")]
     serve(engine, models[0])
     ends = threading.Event()
@@ -231,7 +231,7 @@ def test_requests_and_switches_at_once_lose_no_request(engine: Engine, tmp_path:
 def test_request_that_meets_the_old_model_as_it_stops_goes_to_the_new(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """A caller that looked up the model just before the change is not turned away."""
+    """A request to a supervisor that has just stopped goes to the new model."""
     serve(engine, make_model(tmp_path, "a.gguf"))
     old = engine._current
     assert old is not None
@@ -250,7 +250,7 @@ def test_request_that_meets_the_old_model_as_it_stops_goes_to_the_new(
 
 
 def test_death_on_the_old_model_is_told_and_starts_nothing(engine: Engine, tmp_path: Path) -> None:
-    """A retired worker that dies ends its requests; it is not started again."""
+    """A retired worker that dies ends its requests and is not restarted."""
     pid = serve(engine, make_model(tmp_path, "a.gguf"))
     generation = ask(engine, "wait here")
     read_delta(generation)

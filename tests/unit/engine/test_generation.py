@@ -12,7 +12,7 @@ def _generation(cancelled: list[int] | None = None) -> Generation:
 
 
 def test_events_are_read_in_the_order_they_came() -> None:
-    """Reading takes the oldest event, and None when there is none in time."""
+    """`next` returns the oldest event, or None if none comes in time."""
     generation = _generation()
     generation.put(Delta(7, "a"))
     generation.put(Delta(7, "b"))
@@ -21,8 +21,8 @@ def test_events_are_read_in_the_order_they_came() -> None:
     assert generation.next(0) is None
 
 
-def test_refused_prompt_raises_what_was_wrong_with_it() -> None:
-    """Numbers mean that the prompt was too long; else the message names the prompt."""
+def test_refused_prompt_raises_its_error() -> None:
+    """A refusal with numbers of tokens is `PromptTooLong`; another one is `InvalidField`."""
     generation = _generation()
     generation.put(Refused(id=7, message="no", num_prompt_tokens=90, num_context_tokens=80))
     generation.put(Refused(id=7, message="the template refuses this"))
@@ -35,7 +35,7 @@ def test_refused_prompt_raises_what_was_wrong_with_it() -> None:
 
 
 def test_death_of_the_worker_is_raised_after_what_came_before() -> None:
-    """The text that arrived is read first."""
+    """The events before the death of the worker are read before the error."""
     generation = _generation()
     generation.put(Delta(7, "a"))
     generation.put(EngineDied("gone"))
@@ -45,7 +45,7 @@ def test_death_of_the_worker_is_raised_after_what_came_before() -> None:
 
 
 def test_cancel_names_its_own_request() -> None:
-    """The worker is asked to end this request, by its id."""
+    """`cancel` sends the ID of its request."""
     cancelled: list[int] = []
     _generation(cancelled).cancel()
     assert cancelled == [7]

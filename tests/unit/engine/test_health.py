@@ -1,4 +1,4 @@
-"""How long a step may take."""
+"""The limit on the duration of a step."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from llmd.engine.health import StallLimit
 
 
-def test_no_step_tells_nothing() -> None:
-    """Before the first step there is no limit to tell."""
+def test_there_is_no_limit_before_the_first_step() -> None:
+    """Before the first step there is no limit."""
     assert StallLimit(256).limit_s() is None
 
 
 def test_the_longest_step_counts() -> None:
-    """Short steps after a long one do not make the long one a hang."""
+    """Short steps after a long one do not lower the limit."""
     limit = StallLimit(4)
     limit.add(8.0, 4)
     for _ in range(1000):
@@ -21,8 +21,8 @@ def test_the_longest_step_counts() -> None:
     assert limit.limit_s() == pytest.approx(80.0)
 
 
-def test_a_step_of_one_token_tells_what_a_full_one_may_cost() -> None:
-    """After a long time of single tokens, a whole prompt is no hang."""
+def test_the_limit_for_a_full_step_follows_from_a_step_of_one_token() -> None:
+    """A full step after many steps of one token is within the limit."""
     limit = StallLimit(256)
     limit.add(0.3, 1)
     assert limit.limit_s() == pytest.approx(10 * 256 * 0.3)

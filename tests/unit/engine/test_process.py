@@ -20,7 +20,7 @@ def _process(program: str, kill_after_s: float = LIMIT_S) -> WorkerProcess:
 
 
 def test_process_has_the_other_end_of_the_socket() -> None:
-    """The last argument names a descriptor that is connected to ours, and to nobody else's."""
+    """The last argument is a descriptor that only the parent's socket is connected to."""
     process = _process("import os, sys; os.write(int(sys.argv[1]), b'here')")
     process.sock.settimeout(LIMIT_S)
     assert process.sock.recv(4) == b"here"
@@ -31,7 +31,7 @@ def test_process_has_the_other_end_of_the_socket() -> None:
 def test_process_has_large_pages_unless_the_admin_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a tunable that stands twice glibc takes the last."""
+    """Large pages are requested before the tunables of the admin, since glibc takes the last."""
     program = "import os, sys; os.write(int(sys.argv[1]), os.environb[b'GLIBC_TUNABLES'])"
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     own = _process(program)
@@ -45,16 +45,16 @@ def test_process_has_large_pages_unless_the_admin_says_otherwise(
         process.close()
 
 
-def test_end_of_a_process_is_told_with_its_last_words() -> None:
-    """The exit code comes with the last lines of standard error, whatever bytes they are."""
+def test_end_of_a_process_is_described_with_its_last_output() -> None:
+    """`close` returns the exit code with the last lines of standard error."""
     process = _process(
         r"import os; os.write(2, b''.join(b'%d\n' % n for n in range(9)) + b'\n\xff'); os._exit(3)"
     )
     assert process.close() == "exit code 3; last output: 8 / �"
 
 
-def test_process_that_a_signal_ended_is_told_by_its_name() -> None:
-    """Not the number but SIGKILL is what people look for; a second kill does no harm."""
+def test_process_that_a_signal_ended_is_described_by_its_name() -> None:
+    """`close` returns the name of a signal, and a second kill is harmless."""
     process = _process("import sys; sys.stdin.close(); import signal; signal.pause()")
     process.kill()
     assert process.close() == "SIGKILL"
@@ -63,14 +63,14 @@ def test_process_that_a_signal_ended_is_told_by_its_name() -> None:
 
 
 def test_process_that_does_not_end_by_itself_is_killed() -> None:
-    """A worker that ignores its closed socket has a moment, and is killed then."""
+    """A worker that ignores its closed socket is killed after a while."""
     process = _process("import signal\nwhile True: signal.pause()", kill_after_s=0.05)
     assert process.close() == "SIGKILL"
     assert not is_alive(process.pid)
 
 
 def test_hung_up_process_reads_its_end_of_file() -> None:
-    """Hanging up ends a process that listens, though our descriptor is still open."""
+    """`hang_up` ends a process that reads its socket, before the descriptor is closed."""
     process = _process("import os, sys; os._exit(len(os.read(int(sys.argv[1]), 1)))")
     process.hang_up()
     process.hang_up()
@@ -78,7 +78,7 @@ def test_hung_up_process_reads_its_end_of_file() -> None:
 
 
 def test_process_runs_in_the_root_folder_and_imports_nothing_from_there() -> None:
-    """No library or module can be slipped in by way of the current folder."""
+    """A worker runs in the root folder and imports nothing from there."""
     process = WorkerProcess(
         WorkerSettings(
             command=(
@@ -93,7 +93,7 @@ def test_process_runs_in_the_root_folder_and_imports_nothing_from_there() -> Non
 
 
 def test_process_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
-    """The OSError says which program, and both ends of the socket are closed."""
+    """If the program cannot be started, both ends of the socket are closed."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", ResourceWarning)
         with pytest.raises(OSError, match="no-such-program") as caught:

@@ -9,7 +9,7 @@ from llmd.engine.rate import WINDOW_S, Rate
 
 
 def test_rate_is_the_growth_over_the_time_it_took() -> None:
-    """Thirty tokens in two seconds are fifteen a second."""
+    """Thirty tokens in two seconds are a rate of fifteen per second."""
     rate = Rate()
     for now, total in [(100.0, 10), (101.0, 20), (102.0, 40)]:
         rate.add(now, total)
@@ -17,7 +17,7 @@ def test_rate_is_the_growth_over_the_time_it_took() -> None:
 
 
 def test_rate_forgets_what_is_older_than_its_window() -> None:
-    """Long after the last step nothing is being made any more."""
+    """Values that are older than the window do not count."""
     rate = Rate()
     rate.add(100.0, 0)
     rate.add(101.0, 1000)
@@ -27,7 +27,7 @@ def test_rate_forgets_what_is_older_than_its_window() -> None:
 
 
 def test_rate_of_one_sample_or_none_is_zero() -> None:
-    """Growth needs two counts at two times."""
+    """A rate needs two values at different times."""
     rate = Rate()
     assert rate.per_second(1.0) == 0.0
     rate.add(1.0, 100)
@@ -37,7 +37,7 @@ def test_rate_of_one_sample_or_none_is_zero() -> None:
 
 
 def test_counter_that_fell_begins_anew() -> None:
-    """A new worker counts from nothing, and the rate is never negative."""
+    """A counter that falls belongs to a new worker, and the rate is never negative."""
     rate = Rate()
     rate.add(100.0, 5000)
     rate.add(101.0, 0)
@@ -55,7 +55,7 @@ def _many_switches() -> object:
 
 @pytest.mark.usefixtures("_many_switches")
 def test_rate_can_be_read_while_it_grows() -> None:
-    """The thread that asks for the status never meets a sample half added."""
+    """The rate can be read while another thread adds values."""
     rate = Rate()
     ends = threading.Event()
 

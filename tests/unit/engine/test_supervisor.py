@@ -1,4 +1,4 @@
-"""A supervisor with a real process, which is a worker without a model."""
+"""Supervisors with real processes of the fake worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _wait_for(supervisor: Supervisor, state: State) -> None:
 
 
 def test_worker_that_loaded_serves(supervise: Supervise) -> None:
-    """Ready comes with the model's numbers, and requests with answers and counts."""
+    """A loaded worker reports its model, answers requests and sends counts."""
     supervisor = supervise()
     supervisor.wait_ready()
     supervisor.check_ready()
@@ -43,7 +43,7 @@ def test_worker_that_loaded_serves(supervise: Supervise) -> None:
 
 
 def test_model_that_loads_is_not_ready_and_says_how_far_it_is(supervise: Supervise) -> None:
-    """A request meanwhile is refused with the part that is loaded, and told when to come again."""
+    """While the model loads, a request is refused with the progress and a time to retry."""
     supervisor = supervise("hang")
     wait_until(lambda: supervisor.progress > 0)
     with pytest.raises(EngineLoading, match=r"being loaded \(40%\)") as caught:
@@ -53,7 +53,7 @@ def test_model_that_loads_is_not_ready_and_says_how_far_it_is(supervise: Supervi
 
 
 def test_model_that_is_refused_failed_at_once_with_the_reason(supervise: Supervise) -> None:
-    """What cannot be loaded is not tried again: the reason would be the same."""
+    """A model that cannot be loaded is not loaded again."""
     supervisor = supervise("refuse")
     with pytest.raises(EngineFailed, match="not a model that runs here"):
         supervisor.wait_ready()
@@ -63,7 +63,7 @@ def test_model_that_is_refused_failed_at_once_with_the_reason(supervise: Supervi
 
 
 def test_refused_request_is_an_error_of_its_own(supervise: Supervise) -> None:
-    """The worker lives on after it refused a prompt."""
+    """The worker goes on after it refused a prompt."""
     supervisor = supervise()
     supervisor.wait_ready()
     with pytest.raises(InvalidField, match="no template"):
@@ -73,7 +73,7 @@ def test_refused_request_is_an_error_of_its_own(supervise: Supervise) -> None:
 
 
 def test_cancelled_request_ends_with_done(supervise: Supervise) -> None:
-    """A cancel reaches the worker; after the end it does nothing."""
+    """A cancel reaches the worker, and a cancel after the end does nothing."""
     supervisor = supervise()
     supervisor.wait_ready()
     generation = submit(supervisor, "wait here")
@@ -87,7 +87,7 @@ def test_cancelled_request_ends_with_done(supervise: Supervise) -> None:
 def test_worker_that_cannot_be_started_leaves_the_model_failed(
     supervise: Supervise, tmp_path: Path
 ) -> None:
-    """Without a process to be had the reason is what the system said."""
+    """If no process can be started, the reason is the error of the system."""
     supervisor = supervise(
         worker_settings=WorkerSettings(command=(str(tmp_path / "gone"),), restart_after_s=0.01)
     )
@@ -97,7 +97,7 @@ def test_worker_that_cannot_be_started_leaves_the_model_failed(
 
 @pytest.fixture
 def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the system refuse a process for now."""
+    """Make the creation of processes fail."""
 
     def refuse(_worker: WorkerSettings) -> NoReturn:
         raise BlockingIOError(errno.EAGAIN, "no process to be had")
@@ -109,7 +109,7 @@ def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shortage_of_processes_is_waited_out(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is no fault of the model: it is tried until there is a process again."""
+    """If the system lacks processes, the supervisor retries and does not count a death."""
     monkeypatch.setattr("llmd.engine.supervisor.SPAWN_AGAIN_AFTER_S", 0.005)
     supervisor = supervise()
     wait_until(lambda: "no process to be had" in supervisor.reason)
@@ -125,7 +125,7 @@ def test_shortage_of_processes_is_waited_out(
 def test_stop_does_not_wait_for_a_process_to_be_had(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the pause between two attempts is, a stop ends it."""
+    """`stop` ends the pause between two attempts."""
     monkeypatch.setattr("llmd.engine.supervisor.SPAWN_AGAIN_AFTER_S", 10_000)
     supervisor = supervise()
     wait_until(lambda: "no process to be had" in supervisor.reason)
@@ -134,7 +134,7 @@ def test_stop_does_not_wait_for_a_process_to_be_had(
 
 
 def test_forget_reaches_the_worker_that_serves(supervise: Supervise) -> None:
-    """Owner and session are passed on; while there is no worker there is nothing to forget."""
+    """`forget` reaches a worker that serves, and does nothing without one."""
     supervisor = supervise()
     supervisor.wait_ready()
     generation = submit(supervisor, "wait here")
@@ -148,7 +148,7 @@ def test_forget_reaches_the_worker_that_serves(supervise: Supervise) -> None:
 
 
 def test_stop_ends_the_requests_and_the_process(supervise: Supervise) -> None:
-    """Requests get a typed error, and no process is left."""
+    """`stop` ends all requests with an error, and no process is left."""
     supervisor = supervise()
     supervisor.wait_ready()
     pid, _ = read_done(submit(supervisor, "say pid"))
@@ -163,7 +163,7 @@ def test_stop_ends_the_requests_and_the_process(supervise: Supervise) -> None:
 
 
 def test_stop_ends_a_worker_that_loads(supervise: Supervise) -> None:
-    """A worker that does not look at its socket is killed at once, and requests are refused."""
+    """A worker that is loading is killed at once, and requests are refused."""
     supervisor = supervise("hang")
     wait_until(lambda: supervisor.progress > 0)
     process = supervisor._process
@@ -178,7 +178,7 @@ def test_stop_ends_a_worker_that_loads(supervise: Supervise) -> None:
 
 
 def test_stop_ends_the_wait_for_a_restart(supervise: Supervise) -> None:
-    """A supervisor that is about to start a worker anew starts none after it was stopped."""
+    """A supervisor that is stopped before a restart starts no worker."""
     supervisor = supervise(
         "die", worker_settings=WorkerSettings(command=FAKE_WORKER.command, restart_after_s=0.1)
     )
@@ -192,7 +192,7 @@ def test_stop_ends_the_wait_for_a_restart(supervise: Supervise) -> None:
 def test_retired_supervisor_finishes_its_requests_first(
     supervise: Supervise, tmp_path: Path
 ) -> None:
-    """It stops when the last answer has ended, not before."""
+    """A retired supervisor stops after its last answer has ended."""
     supervisor = supervise()
     supervisor.wait_ready()
     generation = submit(supervisor, f"until {tmp_path / 'go'}")

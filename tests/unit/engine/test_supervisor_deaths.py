@@ -1,4 +1,4 @@
-"""Workers that die, and what the supervisor starts in their place."""
+"""Workers that die, and their restart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.supervisors import LIMIT_S, Supervise, read_delta, read_done,
 def test_worker_that_dies_is_started_again(
     supervise: Supervise, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its requests end in a typed error, the log has the signal, the next request is served."""
+    """After a death, requests end in an error and the worker is restarted."""
     supervisor = supervise()
     supervisor.wait_ready()
     waiting = submit(supervisor, "wait here")
@@ -34,7 +34,7 @@ def test_worker_that_dies_is_started_again(
 
 
 def test_worker_that_raves_is_replaced(supervise: Supervise) -> None:
-    """A frame that nobody can read ends the worker, as its death would."""
+    """A worker that sends an invalid frame is replaced."""
     supervisor = supervise()
     supervisor.wait_ready()
     with pytest.raises(EngineDied):
@@ -46,7 +46,7 @@ def test_worker_that_raves_is_replaced(supervise: Supervise) -> None:
 def test_cpu_code_that_cannot_run_here_is_left_out(
     supervise: Supervise, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker that dies of an illegal instruction is followed by one with the next best code."""
+    """After an illegal instruction, the next worker uses another variant of the CPU code."""
     supervisor = supervise("only plain")
     supervisor.wait_ready()
     assert supervisor.info is not None
@@ -56,7 +56,7 @@ def test_cpu_code_that_cannot_run_here_is_left_out(
 
 
 def test_another_death_is_not_the_fault_of_the_cpu_code(supervise: Supervise) -> None:
-    """It stays with the best there is."""
+    """After another kind of death, the next worker uses the same CPU code."""
     supervisor = supervise()
     supervisor.wait_ready()
     with pytest.raises(EngineDied):
@@ -67,7 +67,7 @@ def test_another_death_is_not_the_fault_of_the_cpu_code(supervise: Supervise) ->
 
 
 def test_three_deaths_leave_the_model_failed_with_the_reason(supervise: Supervise) -> None:
-    """A worker that dies again and again is not started for ever, and its last words are told."""
+    """After three deaths the model has failed, and the reason has the last output."""
     supervisor = supervise("die")
     with pytest.raises(EngineFailed, match=r"died 3 times within 5 minutes .*last words"):
         supervisor.wait_ready()
@@ -79,7 +79,7 @@ def test_three_deaths_leave_the_model_failed_with_the_reason(supervise: Supervis
 
 
 def test_deaths_long_apart_never_make_a_model_fail(supervise: Supervise) -> None:
-    """Only deaths within five minutes count: a crash a week is borne."""
+    """Only deaths within five minutes count."""
     supervisor = supervise()
     for _ in range(MAX_DEATHS + 1):
         supervisor.wait_ready()
@@ -94,7 +94,7 @@ def test_deaths_long_apart_never_make_a_model_fail(supervise: Supervise) -> None
 def test_a_file_that_was_changed_is_checked_before_it_is_loaded_again(
     supervise: Supervise, tmp_path: Path
 ) -> None:
-    """After the worker's death native code sees no file that our own reader refuses."""
+    """A file that was changed is checked again before the worker is restarted."""
     wrong: list[str] = []
 
     def check() -> None:

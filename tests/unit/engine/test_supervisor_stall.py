@@ -1,4 +1,4 @@
-"""A worker that makes no progress, and one that only seems so."""
+"""Workers that hang, and workers that are only slow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.supervisors import (
 
 
 def test_worker_that_hangs_in_a_request_is_killed_and_replaced(supervise: Supervise) -> None:
-    """A request without progress for too long ends in an error, and the next is served."""
+    """A request that makes no progress ends in an error, and the next one is served."""
     supervisor = supervise(settings=config.Engine(load_timeout_s=LIMIT_S, stall_s=0.05))
     supervisor.wait_ready()
     pid, _ = read_done(submit(supervisor, "say pid"))
@@ -39,7 +39,7 @@ def test_worker_that_hangs_in_a_request_is_killed_and_replaced(supervise: Superv
 
 
 def test_worker_that_is_stopped_from_outside_is_killed_and_replaced(supervise: Supervise) -> None:
-    """A frozen process is a hang too."""
+    """A stopped process counts as hanging."""
     supervisor = supervise(settings=config.Engine(load_timeout_s=LIMIT_S, stall_s=0.05))
     supervisor.wait_ready()
     pid, _ = read_done(submit(supervisor, "say pid"))
@@ -51,14 +51,14 @@ def test_worker_that_is_stopped_from_outside_is_killed_and_replaced(supervise: S
 
 
 def test_model_whose_loading_makes_no_progress_is_given_up(supervise: Supervise) -> None:
-    """A hang while loading is ended by its own, longer limit."""
+    """A worker that hangs while loading is killed after a limit of its own."""
     supervisor = supervise("hang", settings=config.Engine(load_timeout_s=0.05))
     with pytest.raises(EngineFailed, match="SIGKILL"):
         supervisor.wait_ready()
 
 
 def test_stall_is_judged_by_the_steps_before(supervise: Supervise) -> None:
-    """Neither an idle worker nor one with slow steps is a hang, and ten usual steps are."""
+    """The stall limit follows from earlier steps, and an idle worker never hangs."""
     settings = config.Engine(load_timeout_s=1000, stall_s=30)
     supervisor = supervise(
         settings=settings,
@@ -86,8 +86,8 @@ def test_stall_is_judged_by_the_steps_before(supervise: Supervise) -> None:
     assert is_stalled(210)
 
 
-def test_pace_is_learnt_from_steps_alone(supervise: Supervise) -> None:
-    """Counts that come between steps, with a length of 0, do not make the usual step shorter."""
+def test_stall_limit_is_learned_from_steps_alone(supervise: Supervise) -> None:
+    """Beats between steps do not change the stall limit."""
     supervisor = supervise()
     supervisor.wait_ready()
     beat = Beat(

@@ -19,12 +19,12 @@ def _speed(
     ("num_cores", "counts"), [(1, [1]), (2, [1, 2]), (4, [1, 2, 3, 4]), (16, [1, 8, 15, 16])]
 )
 def test_few_numbers_of_threads_are_tried(num_cores: int, counts: list[int]) -> None:
-    """One, half of the cores, all but one, all."""
+    """The numbers of threads are one, half of the cores, all but one, and all."""
     assert thread_counts(num_cores) == counts
 
 
 def test_each_setting_is_measured_in_a_worker_of_its_own(tmp_path: Path) -> None:
-    """Rates are tokens a second: the fake worker's threads make 10 ms of each token less."""
+    """Each setting is measured in tokens per second; the fake worker needs 10 ms for a token."""
     tuner = Tuner(make_model(tmp_path), SETTINGS, FAKE_WORKER)
     slow, fast = tuner.measure(1, 256), tuner.measure(4, 128)
     assert (slow.read, slow.alone, slow.together) == pytest.approx((100, 100, 800))
@@ -32,14 +32,14 @@ def test_each_setting_is_measured_in_a_worker_of_its_own(tmp_path: Path) -> None
     assert (fast.threads, fast.batch) == (4, 128)
 
 
-def test_model_that_cannot_run_is_told(tmp_path: Path) -> None:
-    """With the reason, as at any other load."""
+def test_model_that_cannot_run_raises_its_error(tmp_path: Path) -> None:
+    """A model that cannot be loaded raises its error."""
     with pytest.raises(ModelInvalid, match="not a model that runs here"):
         Tuner(make_model(tmp_path, how="refuse"), SETTINGS, FAKE_WORKER).measure(1, 256)
 
 
 def test_of_what_is_as_fast_the_fewest_threads_and_the_smallest_batch_are_taken() -> None:
-    """What is gained within the noise is not worth a core."""
+    """Among equally fast settings, the cheapest one is chosen."""
     by_threads = [
         _speed(1, read=50, alone=98, together=60),
         _speed(2, read=99, alone=100, together=100),
@@ -54,6 +54,6 @@ def test_of_what_is_as_fast_the_fewest_threads_and_the_smallest_batch_are_taken(
 
 
 def test_reading_and_generating_for_several_both_count() -> None:
-    """They take the same threads."""
+    """`threads_batch` depends on both prefill and generation for several requests."""
     by_threads = [_speed(2, read=100, together=100), _speed(4, read=130, together=60)]
     assert choose(by_threads, by_threads).threads_batch == 2

@@ -110,7 +110,7 @@ FRAME = struct.pack(">I", 3) + b"abc"
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a stream."""
+    """Provide two connected sockets."""
     one, two = socket.socketpair()
     with one, two:
         yield one, two
@@ -120,14 +120,14 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 def test_commands_arrive_as_they_were_sent(pair: Pair) -> None:
-    """Each command is read back equal, one after the other."""
+    """Commands arrive unchanged and in order."""
     for command in COMMANDS:
         send_command(pair[0], command)
     assert [receive_command(pair[1]) for _ in COMMANDS] == COMMANDS
 
 
 def test_events_arrive_as_they_were_sent(pair: Pair) -> None:
-    """The events of a step come together, in order, and an empty step too."""
+    """The events of a step arrive together and in order, even if there are none."""
     send_events(pair[0], EVENTS)
     send_events(pair[0], [])
     assert receive_events(pair[1]) == EVENTS
@@ -135,7 +135,7 @@ def test_events_arrive_as_they_were_sent(pair: Pair) -> None:
 
 
 def test_frame_larger_than_the_sockets_buffer_arrives_whole(pair: Pair) -> None:
-    """A prompt of megabytes is put together from as many reads as it takes."""
+    """A frame of megabytes is assembled from several reads."""
     prompt = TextPrompt([Part(text="x" * 5_000_000)])
     command = Submit(id=1, owner="a", prompt=prompt, sampling=Sampling(), max_tokens=1)
     sender = threading.Thread(target=send_command, args=[pair[0], command])
@@ -147,28 +147,28 @@ def test_frame_larger_than_the_sockets_buffer_arrives_whole(pair: Pair) -> None:
 
 @pytest.mark.parametrize("size", range(len(FRAME)))
 def test_stream_that_ends_within_a_frame_is_its_end(pair: Pair, size: int) -> None:
-    """Half a length and half a frame are no frame: the other side is gone."""
+    """An incomplete frame counts as the end of the stream."""
     pair[0].sendall(FRAME[:size])
     pair[0].close()
     assert receive_events(pair[1]) is None
 
 
 def test_peer_that_died_with_unread_data_is_gone_too(pair: Pair) -> None:
-    """A reset connection reads as closed, not as an error."""
+    """A reset connection counts as closed and is not an error."""
     send_command(pair[1], Cancel(1))
     pair[0].close()
     assert receive_events(pair[1]) is None
 
 
 def test_absurd_length_is_not_waited_for(pair: Pair) -> None:
-    """A length beyond all frames means that the stream is out of step: no byte more is read."""
+    """After a length above the limit, no more bytes are read."""
     pair[0].sendall(struct.pack(">I", MAX_FRAME_BYTES + 1))
     assert receive_events(pair[1]) is None
 
 
 @given(st.binary(max_size=40))
 def test_frame_that_is_no_list_of_events_ends_the_stream(raw: bytes) -> None:
-    """Whatever a worker gone mad may write, it raises nothing in the daemon."""
+    """A frame that is not a list of events ends the stream without an exception."""
     one, two = socket.socketpair()
     with one, two:
         one.sendall(struct.pack(">I", len(raw)) + raw)
@@ -178,7 +178,7 @@ def test_frame_that_is_no_list_of_events_ends_the_stream(raw: bytes) -> None:
 
 
 def test_sending_to_one_who_is_gone_is_an_os_error(pair: Pair) -> None:
-    """The sender learns of it by OSError, as every caller expects."""
+    """Sending to a closed socket raises OSError."""
     pair[1].close()
     with pytest.raises(OSError):
         send_command(pair[0], Cancel(1))
