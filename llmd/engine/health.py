@@ -10,7 +10,7 @@ import msgspec
 from llmd.engine.protocol import Start
 
 STALL_STEPS = 10
-"""A step hangs if it takes more than this many times the longest step to be expected."""
+"""A step that takes this many times as long as the longest one to be expected is a hang."""
 
 MAX_DEATHS = 3
 DEATHS_WITHIN_S = 300.0
@@ -40,8 +40,8 @@ class StallLimit:
     def limit_s(self) -> float | None:
         """Return the time after which a step counts as a hang; None before the first step.
 
-        Generation has steps of one token: from such a step we learn only the cost per token, so
-        a full step is allowed `max_tokens` times that.
+        From a step of one token we learn only the cost per token. Therefore the longest step to
+        be expected takes `max_tokens` times the lowest cost per token, if no step took longer.
         """
         if not self._longest_s:
             return None
@@ -64,9 +64,9 @@ class RecentDeaths:
 def without_variant(start: Start, variant: str) -> Start | None:
     """Return `start` for a worker that avoids a variant of the CPU code.
 
-    Return None if the variant is unknown or is avoided already. Such a variant is chosen because
-    llama.cpp asks the processor for its features, and an operating system or hypervisor may
-    still forbid their use: the worker then dies of an illegal instruction.
+    Return None if the variant is unknown or is avoided already. llama.cpp chooses a variant by the
+    features of the processor, but an operating system or hypervisor may forbid their use: a
+    worker then dies of an illegal instruction.
     """
     if not variant or variant in start.avoid_variants:
         return None

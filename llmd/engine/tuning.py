@@ -34,7 +34,7 @@ NUM_TIMES = 3
 """How often each setting is measured."""
 
 ENOUGH_S = 30.0
-"""No further measurement of a setting begins after this time."""
+"""After this time a setting is not measured again, even if `NUM_TIMES` is not reached."""
 
 _SILENCE_S = 600.0
 """A measurement fails if no token comes for this long."""
@@ -56,7 +56,7 @@ class Speed(Struct, frozen=True, kw_only=True):
     alone: float
     """Speed of generation for a single request."""
     together: float
-    """Total speed of generation for `NUM_TOGETHER` requests, or as many as may run at once."""
+    """Total speed of generation for `NUM_TOGETHER` requests, or fewer if ``parallel`` is lower."""
 
 
 class Tuned(Struct, frozen=True, kw_only=True):
@@ -185,7 +185,7 @@ def _wait(generation: Generation) -> Done:
 
 
 NEAR = 0.95
-"""A setting counts as equal to the best one from this part of its speed: the rest is noise."""
+"""Settings that reach this part of the best speed count as equally fast: the rest is noise."""
 
 
 def choose(by_threads: Iterable[Speed], by_batch: Iterable[Speed]) -> Tuned:

@@ -44,7 +44,7 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """A sequence has got its slot, so the prompt is accepted.
+    """A sequence has a slot, so its prompt is accepted.
 
     `num_turns` counts the old turns in the prompt.
     """
