@@ -9,8 +9,8 @@ from typing import Any, NoReturn, TypeVar
 
 import falcon
 import msgspec
+from msgspec import inspect
 
-from llmd.api.choices import choices
 from llmd.errors import InvalidField, MalformedBody, printable
 
 T = TypeVar("T")
@@ -72,18 +72,54 @@ def convert(value: object, type_: type[T]) -> T:
 
 
 _NO_CHOICE = re.compile(r"Invalid enum value (.*) - at `(\$.*)`", re.DOTALL)
+_STEPS = re.compile(r"\.([^.\[]+)|\[([^\]]*)\]")
 
 
 def _refusal(message: str, type_: object) -> InvalidField:
     """Return the error of a field, with the words that it may be if it is one of few."""
     match = _NO_CHOICE.fullmatch(message)
-    words = choices(type_, match[2]) if match else []
+    words = _choices(type_, match[2]) if match else []
     if match is None or not words:
         return InvalidField.from_validation(message)
     name = printable(match[2].removeprefix("$."))
     return InvalidField(
         f"{name} must be one of {', '.join(words)}, not {printable(match[1])}", param=name
     )
+
+
+def _choices(type_: object, path: str) -> list[str]:
+    """Return the words that the field at a path such as ``$.a.b[0]`` may be; none for others."""
+    kinds = [inspect.type_info(type_)]
+    for step in _STEPS.finditer(path):
+        kinds = [inner for kind in kinds for inner in _inner(kind, step[1])]
+    values = [
+        value
+        for kind in _flat(kinds)
+        if isinstance(kind, inspect.LiteralType)
+        for value in kind.values
+    ]
+    return [str(value) for value in values]
+
+
+def _flat(kinds: list[inspect.Type]) -> Iterator[inspect.Type]:
+    for kind in kinds:
+        if isinstance(kind, inspect.UnionType):
+            yield from _flat(list(kind.types))
+        elif isinstance(kind, inspect.Metadata):
+            yield from _flat([kind.type])
+        else:
+            yield kind
+
+
+def _inner(kind: inspect.Type, name: str | None) -> Iterator[inspect.Type]:
+    """Yield what a field of this name may be, or an item when there is no name."""
+    for outer in _flat([kind]):
+        if isinstance(outer, inspect.StructType):
+            yield from (field.type for field in outer.fields if field.encode_name == name)
+        elif isinstance(outer, inspect.DictType):
+            yield outer.value_type
+        elif isinstance(outer, inspect.ListType) and name is None:
+            yield outer.item_type
 
 
 def limit_of(req: falcon.Request) -> int:

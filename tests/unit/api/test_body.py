@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmd.api import body
+from llmd.api.openai.chat import ChatBody
 from llmd.chat.answer_request import AnswerRequest
 from llmd.errors import InvalidField, MalformedBody
 
@@ -120,6 +121,25 @@ def test_a_wrong_field_is_refused_by_its_name(raw: bytes, param: str | None) -> 
         read(raw)
     assert refused.value.param == param
     assert refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("tool_choice", "perhaps", "any, auto, none, required"),
+        ("response_format", {"type": "xml"}, "json_object, json_schema, text"),
+        ("messages", [{"role": "god", "content": ""}], "assistant, developer, function"),
+    ],
+)
+def test_a_word_that_is_none_of_few_is_answered_with_the_few(
+    field: str, value: object, words: str
+) -> None:
+    """In a union, in a struct within one, and in a list."""
+    sent = {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | {field: value}
+    with pytest.raises(InvalidField, match=f"must be one of {words}") as refused:
+        body.convert(sent, ChatBody)
+    assert refused.value.param is not None
+    assert refused.value.param.startswith(field)
 
 
 @pytest.mark.parametrize(
