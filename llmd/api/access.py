@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import enum
-import logging
-import secrets
-import time
 from typing import Any, cast
 
 import falcon
 
 from llmd import logs
+from llmd.api.request_log import RequestLog, log_of
 from llmd.auth.gate import Caller, Gate
-from llmd.chat.outcome import Timings, Usage
 from llmd.errors import Forbidden, Unauthorized
 
 
@@ -40,70 +37,6 @@ def is_gone(req: falcon.Request) -> bool:
     """Tell whether the client has closed its connection."""
     disconnected = req.env.get("waitress.client_disconnected")
     return bool(disconnected()) if disconnected is not None else False
-
-
-_PROBES = {"/health", "/livez"}
-"""What monitors ask all the time: at the level info it would drown the rest of the log."""
-
-
-class RequestLog:
-    """What the one line of a request's log shall tell."""
-
-    def __init__(self, req: falcon.Request) -> None:
-        self._method = req.method
-        self._path = req.path
-        self._began = time.monotonic()
-        self._counts: dict[str, int] = {}
-        self._timings: Timings | None = None
-        self.request_id = secrets.token_hex(8)
-        self.key_id: str | None = None
-        self.is_streaming = False
-
-    def add_usage(self, usage: Usage | None, timings: Timings | None) -> None:
-        """Note the tokens of the answer and its times, if it came so far."""
-        if usage is None:
-            return
-        self._timings = timings
-        self._counts = {
-            "num_prompt_tokens": usage.prompt_tokens,
-            "num_cached_tokens": usage.prompt_tokens_details.cached_tokens,
-            "num_completion_tokens": usage.completion_tokens,
-        }
-
-    def write(self, status: int) -> None:
-        """Write the line."""
-        logs.request_id.set(self.request_id)
-        logs.log_request(
-            self._method,
-            self._path,
-            status,
-            time.monotonic() - self._began,
-            key_id=self.key_id,
-            level=logging.DEBUG if self._path in _PROBES else logging.INFO,
-            details=_details(self._timings),
-            **self._counts,
-        )
-        # The thread goes on to other work, which is not this request's.
-        logs.request_id.set("")
-
-
-def _details(timings: Timings | None) -> dict[str, int]:
-    """Return where the time of an answer went, in milliseconds, and how guesses went if any."""
-    if timings is None:
-        return {}
-    details = {
-        "queue": round(timings.queue_ms),
-        "prefill": round(timings.prefill_ms),
-        "decode": round(timings.decode_ms),
-    }
-    if timings.drafted_tokens:
-        details |= {"drafted": timings.drafted_tokens, "accepted": timings.accepted_tokens}
-    return details
-
-
-def log_of(req: falcon.Request) -> RequestLog:
-    """Return the log of a request."""
-    return cast("RequestLog", req.context["log"])
 
 
 class AccessMiddleware:

@@ -11,7 +11,7 @@ import falcon
 import msgspec
 
 from llmd.api import errors
-from llmd.api.access import RequestLog, log_of
+from llmd.api.request_log import RequestLog, log_of
 from llmd.chat.answers import Answer
 from llmd.chat.outcome import Timings, Usage
 from llmd.errors import ClientGone, LlmdError
