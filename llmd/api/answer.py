@@ -8,7 +8,8 @@ from llmd.api import body
 from llmd.api.access import Access, caller_of, is_gone
 from llmd.api.reply import send
 from llmd.api.route import Operation
-from llmd.api.stream import AnswerForm, send_stream, take_whole
+from llmd.api.stream import event, send_stream, take_whole
+from llmd.chat.answers import Answer
 from llmd.chat.answer_request import AnswerRequest, AnswerResult
 from llmd.chat.answers import Answers
 from llmd.errors import Conflict, PromptTooLong, StoreFull, UnknownProfile, UnknownSession
@@ -40,6 +41,29 @@ ANSWER = {
         reply=dict[str, str],
     ),
 }
+
+
+class AnswerForm:
+    """The events ``token``, then ``done`` or ``error``."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def begin(self) -> bytes:
+        """Return nothing: there is nothing to tell yet."""
+        return b""
+
+    def piece(self, piece: str) -> bytes:
+        """Return a piece of text."""
+        return event("token", {"text": piece})
+
+    def end(self) -> bytes:
+        """Return the whole answer."""
+        return event("done", self._answer.result)
+
+    def error(self, body: dict[str, object]) -> bytes:
+        """Return the event of an error."""
+        return event("error", body)
 
 
 class AnswerResource:

@@ -12,7 +12,6 @@ import msgspec
 
 from llmd.api import errors
 from llmd.api.request_log import RequestLog, log_of
-from llmd.chat.answers import Answer
 from llmd.chat.outcome import Timings, Usage
 from llmd.errors import ClientGone, LlmdError
 
@@ -178,29 +177,6 @@ def take_whole(req: falcon.Request, source: Source[T]) -> None:
     finally:
         source.close()
         log_of(req).add_usage(source.usage, source.timings)
-
-
-class AnswerForm:
-    """The events ``token``, then ``done`` or ``error``."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def begin(self) -> bytes:
-        """Return nothing: there is nothing to tell yet."""
-        return b""
-
-    def piece(self, piece: str) -> bytes:
-        """Return a piece of text."""
-        return event("token", {"text": piece})
-
-    def end(self) -> bytes:
-        """Return the whole answer."""
-        return event("done", self._answer.result)
-
-    def error(self, body: dict[str, object]) -> bytes:
-        """Return the event of an error."""
-        return event("error", body)
 
 
 def event(name: str, data: object) -> bytes:
