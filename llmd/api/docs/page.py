@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from llmd.api.access import Access
 from llmd.api.docs.error_responses import Cause, causes
-from llmd.api.docs.page_html import TEMPLATE
 from llmd.api.docs.schema_words import Part, example, parts, refs
 from llmd.api.route import JsonSchema, Operation, Route, path_parameters, plain_path
 
@@ -67,10 +66,14 @@ def render(routes: list[Route], document: JsonSchema) -> str:
     inner = {"Error", *(name for schema in schemas.values() for name in refs(schema))}
     sent = _reached(schemas, document)
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("llmd.api.docs", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["prose"] = _prose
-    return environment.from_string(TEMPLATE).render(
+    return environment.get_template("page.html.j2").render(
         info=document["info"],
         sections=sections,
         causes=sorted(every),
