@@ -71,7 +71,7 @@ class AccessMiddleware:
         needed = self._table.get(type(resource), {}).get(req.method, Access.USER)
         if needed is Access.OPEN:
             return
-        caller = self._gate.check(_presented(req), req.remote_addr)
+        caller = self._gate.check(_presented_key(req), req.remote_addr)
         log_of(req).key_id = caller.id
         req.context["caller"] = caller
         if needed is Access.ADMIN and caller.role != "admin":
@@ -94,7 +94,7 @@ def _begin_log(req: falcon.Request, resp: falcon.Response) -> RequestLog:
     return log
 
 
-def _presented(req: falcon.Request) -> str | None:
+def _presented_key(req: falcon.Request) -> str | None:
     """Return the key: bare as the seed's clients send it, as Bearer, or as x-api-key."""
     header = req.get_header("Authorization")
     if header is None:

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from llmd.api import body
 from llmd.api.access import Access, caller_of
-from llmd.api.docs.field_texts import PROFILE as WORDS
+from llmd.api.docs.field_texts import PROFILE_TEXTS
 from llmd.api.reply import next_after, send
 from llmd.api.route import AFTER, LIMIT, Operation
 from llmd.errors import Conflict, StoreFull, UnknownProfile
@@ -25,7 +25,10 @@ ProfileView: type[Struct] = msgspec.defstruct(
         ("revision", int),
         ("updated_at", int),
         *(
-            (field.name, Annotated[field.type, Meta(description=WORDS[field.name]["description"])])
+            (
+                field.name,
+                Annotated[field.type, Meta(description=PROFILE_TEXTS[field.name]["description"])],
+            )
             for field in msgspec.structs.fields(Profile)
         ),
     ],

@@ -9,7 +9,7 @@ import falcon
 import msgspec
 
 Item = TypeVar("Item")
-Place = TypeVar("Place")
+Cursor = TypeVar("Cursor")
 
 
 def send(resp: falcon.Response, value: object) -> None:
@@ -18,6 +18,8 @@ def send(resp: falcon.Response, value: object) -> None:
     resp.data = msgspec.json.encode(value)
 
 
-def next_after(items: Sequence[Item], limit: int, place: Callable[[Item], Place]) -> Place | None:
+def next_after(
+    items: Sequence[Item], limit: int, cursor_of: Callable[[Item], Cursor]
+) -> Cursor | None:
     """Return the `after` of the page that follows `items`: None on the last one."""
-    return place(items[-1]) if len(items) == limit else None
+    return cursor_of(items[-1]) if len(items) == limit else None

@@ -122,7 +122,7 @@ PATH_PARAMETERS = {
 }
 """What a path takes in each of its places, by name; in any other it takes what has a character."""
 
-_PLACE = re.compile(r"{(\w+)(?::[^}]*)?}")
+_PATH_FIELD = re.compile(r"{(\w+)(?::[^}]*)?}")
 
 
 def path_parameters(path: str) -> list[Parameter]:
@@ -130,10 +130,10 @@ def path_parameters(path: str) -> list[Parameter]:
     plain: JsonSchema = {"type": "string", "minLength": 1}
     return [
         PATH_PARAMETERS.get(name, Parameter(name, "", plain, required=True))
-        for name in _PLACE.findall(path)
+        for name in _PATH_FIELD.findall(path)
     ]
 
 
 def plain_path(path: str) -> str:
     """Return a path's template without the names of its converters."""
-    return _PLACE.sub(r"{\1}", path)
+    return _PATH_FIELD.sub(r"{\1}", path)

@@ -34,7 +34,7 @@ class Error(Struct, frozen=True, kw_only=True):
     message: str
 
 
-class Cause(NamedTuple):
+class ErrorCause(NamedTuple):
     """A reason for a status, by which a program tells it from others and people read it."""
 
     status: int
@@ -43,7 +43,7 @@ class Cause(NamedTuple):
     has_retry_after: bool = False
 
 
-_TRANSPORT = (
+_TRANSPORT_ERRORS = (
     (400, "The request cannot be read."),
     (405, "The path does not take this method: `Allow` names those that it takes."),
     (408, "The request came too slowly."),
@@ -54,15 +54,15 @@ _TRANSPORT = (
 )
 """What may come of any request, whatever the route."""
 
-_OF_KEYS = (
+_KEY_ERRORS = (
     errors.Unauthorized,
     errors.TooManyFailures,
     errors.Busy,
     errors.StoreUnavailable,
     errors.SchemaError,
 )
-_OF_BODIES = (errors.MalformedBody, errors.InvalidField)
-_OF_PROMPTS = (
+_BODY_ERRORS = (errors.MalformedBody, errors.InvalidField)
+_PROMPT_ERRORS = (
     errors.Busy,
     errors.Draining,
     errors.EngineLoading,
@@ -90,24 +90,26 @@ HEADERS: dict[str, JsonSchema] = {
         "schema": {"type": "string", "enum": ["false"]},
     },
 }
-_SENT_WITH = {401: "WWW-Authenticate", 405: "Allow", 409: "x-should-retry"}
+_HEADER_OF_STATUS = {401: "WWW-Authenticate", 405: "Allow", 409: "x-should-retry"}
 
 
-def causes(route: Route, operation: Operation) -> list[Cause]:
+def error_causes(route: Route, operation: Operation) -> list[ErrorCause]:
     """Return every reason for which an operation may be refused or fail, by status."""
     is_openai = bool(getattr(route.resource, "is_openai", False))
     # Any of them is refused under a host name that is not allowed.
     kinds: list[type[errors.LlmdError]] = [errors.Forbidden, *operation.errors]
     if operation.access is not Access.OPEN:
-        kinds += _OF_KEYS
+        kinds += _KEY_ERRORS
     if operation.body is not None:
-        kinds += _OF_BODIES
+        kinds += _BODY_ERRORS
     elif operation.query:
         kinds.append(errors.InvalidField)
     if errors.PromptTooLong in operation.errors:
         # It asks the model.
-        kinds += _OF_PROMPTS
-    found = {_cause(kind, is_openai) for kind in kinds} | {_transport(*row) for row in _TRANSPORT}
+        kinds += _PROMPT_ERRORS
+    found = {_cause_of(kind, is_openai) for kind in kinds} | {
+        _transport_cause(*row) for row in _TRANSPORT_ERRORS
+    }
     return sorted(found)
 
 
@@ -116,11 +118,11 @@ def error_responses(route: Route, operation: Operation) -> dict[str, JsonSchema]
 
     A name begins with the status, and is the same wherever the response is.
     """
-    found = causes(route, operation)
-    by_status = [list(same) for _, same in itertools.groupby(found, lambda cause: cause.status)]
+    causes = error_causes(route, operation)
+    by_status = [list(group) for _, group in itertools.groupby(causes, lambda cause: cause.status)]
     return {
-        "-".join([str(same[0].status), *(cause.code for cause in same)]): _response(same)
-        for same in by_status
+        "-".join([str(group[0].status), *(cause.code for cause in group)]): _response(group)
+        for group in by_status
     }
 
 
@@ -129,14 +131,14 @@ def header_refs(*names: str) -> JsonSchema:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-DEFAULT: JsonSchema = {
+DEFAULT_RESPONSE: JsonSchema = {
     "description": "Any other error.",
     "headers": header_refs(REQUEST_ID),
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
 
 
-def _cause(kind: type[errors.LlmdError], is_openai: bool) -> Cause:
+def _cause_of(kind: type[errors.LlmdError], is_openai: bool) -> ErrorCause:
     status, _, code = KINDS[kind]
     if status == 422 and is_openai:
         status = 400
@@ -144,20 +146,20 @@ def _cause(kind: type[errors.LlmdError], is_openai: bool) -> Cause:
     has_retry_after = hasattr(kind, "retry_after_s") or issubclass(
         kind, errors.Unavailable | errors.TooManyFailures
     )
-    return Cause(status, str(code), text, has_retry_after)
+    return ErrorCause(status, str(code), text, has_retry_after)
 
 
-def _transport(status: int, text: str) -> Cause:
+def _transport_cause(status: int, text: str) -> ErrorCause:
     inner = transport_body(status, "")["error"]
     code = inner["code"] if isinstance(inner, dict) else None
-    return Cause(status, str(code), text)
+    return ErrorCause(status, str(code), text)
 
 
-def _response(found: list[Cause]) -> JsonSchema:
+def _response(causes: list[ErrorCause]) -> JsonSchema:
     names = [REQUEST_ID]
-    if found[0].status in _SENT_WITH:
-        names.append(_SENT_WITH[found[0].status])
-    if any(cause.has_retry_after for cause in found):
+    if causes[0].status in _HEADER_OF_STATUS:
+        names.append(_HEADER_OF_STATUS[causes[0].status])
+    if any(cause.has_retry_after for cause in causes):
         names.append("Retry-After")
-    lines = [f"`{cause.code}`: {cause.text}" for cause in found]
-    return DEFAULT | {"description": "\n\n".join(lines), "headers": header_refs(*names)}
+    lines = [f"`{cause.code}`: {cause.text}" for cause in causes]
+    return DEFAULT_RESPONSE | {"description": "\n\n".join(lines), "headers": header_refs(*names)}

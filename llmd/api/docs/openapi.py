@@ -12,14 +12,14 @@ import msgspec
 from llmd import __version__
 from llmd.api.access import Access
 from llmd.api.docs.error_responses import (
-    DEFAULT,
+    DEFAULT_RESPONSE,
     HEADERS,
     REQUEST_ID,
     Error,
     error_responses,
     header_refs,
 )
-from llmd.api.docs.field_texts import WORDS
+from llmd.api.docs.field_texts import FIELD_TEXTS
 from llmd.api.route import (
     JsonSchema,
     Operation,
@@ -37,7 +37,7 @@ One machine as the LLM server of a LAN.
 A body is JSON in UTF-8, whatever its `Content-Type` says; so is every answer. Trailing slashes are
 ignored. Every response carries `x-request-id`, which the log has too. Times are Unix seconds."""
 
-_WHO = {
+_ACCESS_TEXTS = {
     Access.OPEN: "Needs no key.",
     Access.USER: "Needs a key.",
     Access.ADMIN: "Needs an admin key.",
@@ -89,19 +89,19 @@ class _Components:
     """What more than one operation has: schemas of types, and responses of errors."""
 
     def __init__(self, routes: list[Route]) -> None:
-        types = [*_types(routes), *WORDS, Error]
+        types = [*_types(routes), *FIELD_TEXTS, Error]
         found, self.schemas = msgspec.json.schema_components(types, ref_template=_REF)
         # By identity: not every type can be hashed.
         self._by_id = {id(type_): schema for type_, schema in zip(types, found, strict=True)}
         for schema in self.schemas.values():
             if "description" in schema:
                 schema["description"] = inspect.cleandoc(schema["description"])
-        for struct, words in WORDS.items():
+        for struct, texts in FIELD_TEXTS.items():
             name = self.of(struct)["$ref"].rpartition("/")[2]
             properties = self.schemas[name]["properties"]
-            for field, word in words.items():
-                properties[field] = word | properties[field]
-        self.responses: JsonSchema = {"default": DEFAULT}
+            for field, text in texts.items():
+                properties[field] = text | properties[field]
+        self.responses: JsonSchema = {"default": DEFAULT_RESPONSE}
 
     def of(self, type_: Any) -> JsonSchema:
         """Return the schema of a type."""
@@ -125,14 +125,14 @@ def _types(routes: list[Route]) -> Iterator[Any]:
 def _operation(
     route: Route, path: str, method: str, operation: Operation, components: _Components
 ) -> JsonSchema:
-    texts = [operation.description, _WHO[operation.access]]
+    paragraphs = [operation.description, _ACCESS_TEXTS[operation.access]]
     if path != route.path:
-        texts.insert(0, f"The same as `{plain_path(route.path)}`.")
-    made: JsonSchema = {
+        paragraphs.insert(0, f"The same as `{plain_path(route.path)}`.")
+    described: JsonSchema = {
         "operationId": _operation_id(method, path),
         "tags": [route.tag],
         "summary": operation.summary,
-        "description": "\n\n".join(filter(None, texts)),
+        "description": "\n\n".join(filter(None, paragraphs)),
         "parameters": [
             *(_parameter(parameter, "path") for parameter in path_parameters(path)),
             *(_parameter(parameter, "query") for parameter in operation.query),
@@ -141,16 +141,16 @@ def _operation(
         "security": [] if operation.access is Access.OPEN else [{name: []} for name in SECURITY],
     }
     if operation.body is not None:
-        made["requestBody"] = {
+        described["requestBody"] = {
             "required": not operation.body_optional,
             "content": {"application/json": {"schema": components.of(operation.body)}},
         }
-    made["responses"] = {
-        str(operation.status): _reply(operation, components),
+    described["responses"] = {
+        str(operation.status): _success_response(operation, components),
         **components.errors(route, operation),
         "default": {"$ref": "#/components/responses/default"},
     }
-    return made
+    return described
 
 
 def _operation_id(method: str, path: str) -> str:
@@ -158,18 +158,18 @@ def _operation_id(method: str, path: str) -> str:
     return "_".join([method.lower(), *words])
 
 
-def _parameter(parameter: Parameter, place: str) -> JsonSchema:
-    described = {"description": parameter.description} if parameter.description else {}
+def _parameter(parameter: Parameter, location: str) -> JsonSchema:
+    description = {"description": parameter.description} if parameter.description else {}
     return {
         "name": parameter.name,
-        "in": place,
-        **described,
+        "in": location,
+        **description,
         "required": parameter.required,
         "schema": parameter.schema,
     }
 
 
-def _reply(operation: Operation, components: _Components) -> JsonSchema:
+def _success_response(operation: Operation, components: _Components) -> JsonSchema:
     """Return the response of what has gone well."""
     reply: JsonSchema = {"description": "Done.", "headers": header_refs(REQUEST_ID)}
     if operation.reply is None:

@@ -11,11 +11,11 @@ import jinja2
 from markupsafe import Markup
 
 from llmd.api.access import Access
-from llmd.api.docs.error_responses import Cause, causes
-from llmd.api.docs.schema_words import Part, example, parts, refs
+from llmd.api.docs.error_responses import ErrorCause, error_causes
+from llmd.api.docs.schema_words import LinkedText, describe_type, example, refs
 from llmd.api.route import JsonSchema, Operation, Route, path_parameters, plain_path
 
-_WHO = {Access.OPEN: "no key", Access.USER: "any key", Access.ADMIN: "admin key"}
+_ACCESS_TEXTS = {Access.OPEN: "no key", Access.USER: "any key", Access.ADMIN: "admin key"}
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Field:
     """A field of a body, or a parameter. `note` says whether it may be left out."""
 
     name: str
-    type: list[Part]
+    type: list[LinkedText]
     note: str
     description: str
 
 
 @dataclass(frozen=True)
-class Fields:
+class TypeView:
     """What a body holds: its type, and its fields if it is an object that has names for them."""
 
-    type: list[Part]
+    type: list[LinkedText]
     description: str
     fields: list[Field]
 
@@ -45,12 +45,12 @@ class Entry:
     method: str
     path: str
     aliases: tuple[str, ...]
-    who: str
+    access: str
     operation: Operation
     parameters: list[Field]
-    body: Fields | None
-    reply: Fields | None
-    causes: list[Cause]
+    body: TypeView | None
+    reply: TypeView | None
+    causes: list[ErrorCause]
     curl: str
 
 
@@ -64,7 +64,7 @@ def render(routes: list[Route], document: JsonSchema) -> str:
     every = {cause for entries in sections.values() for entry in entries for cause in entry.causes}
     # Bodies and replies are shown where they are: this is what is inside of them.
     inner = {"Error", *(name for schema in schemas.values() for name in refs(schema))}
-    sent = _reached(schemas, document)
+    sent = _sent_objects(schemas, document)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("llmd.api.docs", ""),
         autoescape=True,
@@ -78,16 +78,16 @@ def render(routes: list[Route], document: JsonSchema) -> str:
         sections=sections,
         causes=sorted(every),
         objects={
-            name: _fields(schemas[name], schemas, is_reply=name not in sent)
+            name: _type_view(schemas[name], schemas, is_reply=name not in sent)
             for name in sorted(inner)
         },
     )
 
 
-def _reached(schemas: JsonSchema, document: JsonSchema) -> set[str]:
+def _sent_objects(schemas: JsonSchema, document: JsonSchema) -> set[str]:
     """Return the names of the objects that clients send, in bodies and within such objects."""
-    operations = [told for item in document["paths"].values() for told in item.values()]
-    left = [name for told in operations for name in refs(told.get("requestBody"))]
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    left = [name for operation in operations for name in refs(operation.get("requestBody"))]
     found: set[str] = set()
     while left:
         name = left.pop()
@@ -100,44 +100,45 @@ def _reached(schemas: JsonSchema, document: JsonSchema) -> set[str]:
 def _entry(route: Route, method: str, document: JsonSchema) -> Entry:
     operation = route.operations[method]
     schemas = document["components"]["schemas"]
-    told = document["paths"][plain_path(route.path)][method.lower()]
-    body = told.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    content = told["responses"][str(operation.status)].get("content", {})
-    reply = content.get(operation.content_type, {}).get("schema")
+    described = document["paths"][plain_path(route.path)][method.lower()]
+    sent = described.get("requestBody", {}).get("content", {})
+    body = sent.get("application/json", {}).get("schema")
+    answered = described["responses"][str(operation.status)].get("content", {})
+    reply = answered.get(operation.content_type, {}).get("schema")
     return Entry(
-        id=told["operationId"],
+        id=described["operationId"],
         method=method,
         path=plain_path(route.path),
         aliases=tuple(plain_path(path) for path in route.aliases),
-        who=_WHO[operation.access],
+        access=_ACCESS_TEXTS[operation.access],
         operation=operation,
         parameters=[
             Field(
                 name=parameter["name"],
-                type=parts(parameter["schema"]),
-                note=_note(parameter["schema"], is_required=parameter["required"]),
+                type=describe_type(parameter["schema"]),
+                note=_request_note(parameter["schema"], is_required=parameter["required"]),
                 description=f"In the {parameter['in']}. {parameter.get('description', '')}",
             )
-            for parameter in told["parameters"]
+            for parameter in described["parameters"]
         ],
-        body=_fields(body, schemas) if body is not None else None,
-        reply=_fields(reply, schemas, is_reply=True) if reply is not None else None,
-        causes=causes(route, operation),
+        body=_type_view(body, schemas) if body is not None else None,
+        reply=_type_view(reply, schemas, is_reply=True) if reply is not None else None,
+        causes=error_causes(route, operation),
         curl=_curl(route.path, method, operation, body, schemas),
     )
 
 
-def _fields(schema: JsonSchema, schemas: JsonSchema, *, is_reply: bool = False) -> Fields:
+def _type_view(schema: JsonSchema, schemas: JsonSchema, *, is_reply: bool = False) -> TypeView:
     """Return what is in a body of this schema."""
-    type_ = parts(schema)
+    type_ = describe_type(schema)
     if "$ref" in schema:
         schema = schemas[schema["$ref"].rpartition("/")[2]]
     required = schema.get("required", [])
     fields = [
         Field(
             name=name,
-            type=parts(field),
-            note=(_note_of_reply if is_reply else _note)(field, is_required=name in required),
+            type=describe_type(field),
+            note=(_reply_note if is_reply else _request_note)(field, is_required=name in required),
             description=field.get("description", ""),
         )
         for name, field in schema.get("properties", {}).items()
@@ -145,10 +146,10 @@ def _fields(schema: JsonSchema, schemas: JsonSchema, *, is_reply: bool = False) 
     if not is_reply:
         # Those that nobody can leave out come first.
         fields.sort(key=lambda field: field.name not in required)
-    return Fields(type_, schema.get("description", ""), fields)
+    return TypeView(type_, schema.get("description", ""), fields)
 
 
-def _note(schema: JsonSchema, *, is_required: bool) -> str:
+def _request_note(schema: JsonSchema, *, is_required: bool) -> str:
     if is_required:
         return "required"
     if schema.get("default") is not None:
@@ -156,7 +157,7 @@ def _note(schema: JsonSchema, *, is_required: bool) -> str:
     return "optional"
 
 
-def _note_of_reply(schema: JsonSchema, *, is_required: bool) -> str:
+def _reply_note(schema: JsonSchema, *, is_required: bool) -> str:
     # What has a default is in every answer.
     return "" if is_required or "default" in schema else "may be missing"
 
@@ -183,11 +184,11 @@ def _curl(
 def _prose(text: str) -> Markup:
     """Return text with what stands between backticks as code, and its paragraphs apart."""
     return Markup("").join(
-        Markup("<p>{}</p>").format(_line(paragraph)) for paragraph in text.split("\n\n")
+        Markup("<p>{}</p>").format(_inline(paragraph)) for paragraph in text.split("\n\n")
     )
 
 
-def _line(text: str) -> Markup:
+def _inline(text: str) -> Markup:
     pieces: Iterable[Any] = (
         Markup("<code>{}</code>").format(piece) if is_code % 2 else piece
         for is_code, piece in enumerate(text.replace("``", "`").split("`"))

@@ -1,4 +1,4 @@
-"""``/openapi.json`` and ``/docs``: the routes, told to programs and to people."""
+"""``/openapi.json`` and ``/docs``: the routes, described to programs and to people."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class DocsResource:
 
 def with_docs(routes: list[Route]) -> list[Route]:
     """Return the routes, and after them those that tell of them all."""
-    told = list(routes)
-    documentation = Documentation(told)
-    told += [
+    described = list(routes)
+    documentation = Documentation(described)
+    described += [
         Route("/openapi.json", OpenApiResource(documentation), OPENAPI, tag="Documentation"),
         Route("/docs", DocsResource(documentation), DOCS, tag="Documentation"),
     ]
-    return told
+    return described

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from llmd.api.route import JsonSchema
 
-_NAMES = {
+_TYPE_NAMES = {
     "string": "text",
     "integer": "whole number",
     "number": "number",
@@ -23,21 +23,21 @@ _BOUNDS = (
     ("minItems", "maxItems", " items"),
 )
 _MAX_DEPTH = 4
-_HUGE = 2**53
+_STORAGE_BOUND = 2**53
 """Such a bound tells only how a number is kept."""
 
 
-class Part(NamedTuple):
+class LinkedText(NamedTuple):
     """A piece of a type's words, and the object of the page that it names, if any."""
 
     text: str
     object: str = ""
 
 
-def parts(schema: JsonSchema) -> list[Part]:
+def describe_type(schema: JsonSchema) -> list[LinkedText]:
     """Return the words for what a schema takes."""
-    limits = ", ".join(_limits(schema))
-    return [*_kind(schema), *([Part(f", {limits}")] if limits else [])]
+    limits = ", ".join(_describe_limits(schema))
+    return [*_describe_kind(schema), *([LinkedText(f", {limits}")] if limits else [])]
 
 
 def refs(schema: Any) -> Iterator[str]:
@@ -76,33 +76,35 @@ def example(schema: JsonSchema, schemas: JsonSchema, depth: int = 0) -> Any:
     return plain.get(str(kind))
 
 
-def _kind(schema: JsonSchema) -> list[Part]:
+def _describe_kind(schema: JsonSchema) -> list[LinkedText]:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return [Part(name, name)]
+        return [LinkedText(name, name)]
     if "enum" in schema:
-        return [Part(" or ".join(json.dumps(value) for value in schema["enum"]))]
+        return [LinkedText(" or ".join(json.dumps(value) for value in schema["enum"]))]
     if "anyOf" in schema:
-        joined: list[Part] = []
+        joined: list[LinkedText] = []
         for option in schema["anyOf"]:
-            joined += [Part(" or "), *parts(option)] if joined else parts(option)
+            if joined:
+                joined.append(LinkedText(" or "))
+            joined += describe_type(option)
         return joined
     kind = schema.get("type")
     if kind == "array" and schema.get("items"):
         items = schema["items"]
         if "anyOf" in items:
-            return [Part("list of ("), *parts(items), Part(")")]
-        return [Part("list of "), *parts(items)]
+            return [LinkedText("list of ("), *describe_type(items), LinkedText(")")]
+        return [LinkedText("list of "), *describe_type(items)]
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return [Part("object of "), *parts(schema["additionalProperties"])]
-    return [Part(_NAMES.get(str(kind), "anything"))]
+        return [LinkedText("object of "), *describe_type(schema["additionalProperties"])]
+    return [LinkedText(_TYPE_NAMES.get(str(kind), "anything"))]
 
 
 def _bound(value: float | None) -> float | None:
-    return None if value is None or abs(value) >= _HUGE else value
+    return None if value is None or abs(value) >= _STORAGE_BOUND else value
 
 
-def _limits(schema: JsonSchema) -> Iterator[str]:
+def _describe_limits(schema: JsonSchema) -> Iterator[str]:
     """Yield the bounds of a schema in words."""
     if "exclusiveMinimum" in schema:
         yield f"above {json.dumps(schema['exclusiveMinimum'])}"

@@ -15,8 +15,8 @@ from llmd import __version__, errors
 from llmd.api.access import Access
 from llmd.api.app import routes
 from llmd.api.docs import openapi
-from llmd.api.docs.error_responses import causes
-from llmd.api.docs.field_texts import WORDS
+from llmd.api.docs.error_responses import error_causes
+from llmd.api.docs.field_texts import FIELD_TEXTS
 from llmd.api.errors import KINDS
 from llmd.api.route import LIMIT, Operation, Parameter, Route, plain_path
 from llmd.store.profiles import Profile
@@ -198,7 +198,7 @@ def test_a_field_that_is_wrong_is_a_400_for_clients_of_openai() -> None:
         is_openai = True
 
     operation = Operation(summary="Do", access=Access.USER, body=Profile)
-    found = causes(Route("/x", Resource(), {"POST": operation}), operation)
+    found = error_causes(Route("/x", Resource(), {"POST": operation}), operation)
     assert [cause.status for cause in found if cause.code == "invalid_field"] == [400]
 
 
@@ -261,10 +261,10 @@ def test_other_paths_of_a_route_say_whose_they_are() -> None:
     assert first == second
 
 
-@pytest.mark.parametrize("struct", WORDS, ids=lambda struct: str(struct.__name__))
+@pytest.mark.parametrize("struct", FIELD_TEXTS, ids=lambda struct: str(struct.__name__))
 def test_every_field_of_a_body_is_described(struct: type[msgspec.Struct]) -> None:
     """And no field that is not there."""
-    assert set(WORDS[struct]) == set(struct.__struct_fields__)
+    assert set(FIELD_TEXTS[struct]) == set(struct.__struct_fields__)
 
 
 def test_the_document_is_made_once(service: Service) -> None:

@@ -13,7 +13,7 @@ from llmd import errors
 from llmd.api import body
 from llmd.api.app import routes
 from llmd.api.docs.error_responses import Error
-from llmd.api.docs.field_texts import WORDS
+from llmd.api.docs.field_texts import FIELD_TEXTS
 from llmd.api.route import LIMIT, PATH_PARAMETERS, path_parameters
 from llmd.errors import InvalidField, LlmdError
 from llmd.store.profiles import Profile, check_name
@@ -91,7 +91,7 @@ def profile_takes(field: str, value: object) -> bool:
 )
 def test_a_profiles_pattern_is_that_of_the_code(field: str, value: str) -> None:
     """What is checked beyond the type is in the document too."""
-    pattern = WORDS[Profile][field]["pattern"]
+    pattern = FIELD_TEXTS[Profile][field]["pattern"]
     assert bool(re.search(pattern, value)) is profile_takes(field, value)
 
 

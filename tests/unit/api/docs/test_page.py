@@ -13,8 +13,8 @@ from msgspec import Meta, Struct
 from llmd.api.access import Access
 from llmd.api.app import routes
 from llmd.api.docs import openapi, page
-from llmd.api.docs.error_responses import causes
-from llmd.api.docs.schema_words import example, parts
+from llmd.api.docs.error_responses import error_causes
+from llmd.api.docs.schema_words import describe_type, example
 from llmd.api.errors import KINDS
 from llmd.api.route import Operation, Parameter, Route, plain_path
 from llmd.errors import Conflict, StoreFull
@@ -125,7 +125,7 @@ def test_every_error_is_in_the_table(service: Service, html: str) -> None:
     text = Page(html).text
     for route in routes(service.services):
         for operation in route.operations.values():
-            for cause in causes(route, operation):
+            for cause in error_causes(route, operation):
                 assert f"{cause.status} {cause.code}" in text
     for kind in (Conflict, StoreFull):
         assert f"{KINDS[kind].status} {KINDS[kind].code} {kind.__doc__}" in text
@@ -240,7 +240,7 @@ def taken_apart(command: str) -> tuple[str, str, bytes | None]:
 )
 def test_a_type_is_told_in_words(schema: dict[str, Any], words: str) -> None:
     """With its bounds."""
-    assert "".join(part.text for part in parts(schema)) == words
+    assert "".join(part.text for part in describe_type(schema)) == words
 
 
 def test_an_example_has_what_is_required_and_what_has_an_example() -> None:
