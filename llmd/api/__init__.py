@@ -1,1 +1,1 @@
-"""The HTTP API: routes, access and bodies. The only folder that imports falcon."""
+"""The HTTP API: routes, access and bodies. No other package imports falcon."""

@@ -1,4 +1,4 @@
-"""Who asks, and may they: the middleware that stands before every route."""
+"""The middleware that runs before every route: host name, key, role and request log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmd.errors import Forbidden, Unauthorized
 
 
 class Access(enum.Enum):
-    """What a route needs. A route without an entry needs more than there is: nobody gets in."""
+    """The access that a method of a route requires. One without an entry requires a user's key."""
 
     OPEN = "open"
     USER = "user"
@@ -22,11 +22,11 @@ class Access(enum.Enum):
 
 
 AccessTable = dict[type[object], dict[str, Access]]
-"""For each resource class: HTTP method → who may use it."""
+"""The access that each HTTP method requires, for each resource class."""
 
 
 def caller_of(req: falcon.Request) -> Caller:
-    """Return the key that a request came with. Raise `Unauthorized` on an open route."""
+    """Return the caller, known by the key of the request. Raise `Unauthorized` on an open route."""
     caller = req.context.get("caller")
     if caller is None:
         raise Unauthorized
@@ -34,7 +34,7 @@ def caller_of(req: falcon.Request) -> Caller:
 
 
 def is_gone(req: falcon.Request) -> bool:
-    """Tell whether the client has closed its connection."""
+    """Return whether the client has closed its connection."""
     disconnected = req.env.get("waitress.client_disconnected")
     return bool(disconnected()) if disconnected is not None else False
 
@@ -48,11 +48,14 @@ class AccessMiddleware:
         self.allow_hosts(allowed_hosts)
 
     def allow_hosts(self, hosts: tuple[str, ...]) -> None:
-        """Take other host names than before; none: any name will do."""
+        """Replace the allowed host names. An empty tuple allows any name."""
         self._allowed_hosts = {host.lower().strip("[]") for host in hosts}
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Begin the log, and refuse a foreign Host header: a page may point its name at us."""
+        """Begin the request's log, and raise `Forbidden` for a Host header that is not allowed.
+
+        This stops DNS rebinding, where a web page points its own host name at this server.
+        """
         _begin_log(req, resp)
         if self._allowed_hosts and _host(req) not in self._allowed_hosts:
             raise Forbidden("this server does not go by that host name: see [server] allowed_hosts")
@@ -64,7 +67,7 @@ class AccessMiddleware:
         resource: object,
         params: dict[str, Any],
     ) -> None:
-        """Check the key: called for every route that there is, before its method."""
+        """Check the key and its role. Falcon calls this once it has found the route."""
         req.context["is_openai"] = getattr(resource, "is_openai", False)
         if req.method == "OPTIONS":
             return
@@ -75,13 +78,13 @@ class AccessMiddleware:
         log_of(req).key_id = caller.id
         req.context["caller"] = caller
         if needed is Access.ADMIN and caller.role != "admin":
-            raise Forbidden("an admin key is needed for this")
+            raise Forbidden("this operation requires an admin key")
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
-        """Log the request, unless it goes on: a stream logs its own end."""
-        # Falcon refuses its own pseudo-methods before it asks any middleware.
+        """Log the request, unless it is a stream, which logs its own end."""
+        # Falcon refuses its own pseudo-methods before it calls `process_request`.
         log = log_of(req) if "log" in req.context else _begin_log(req, resp)
         if not log.is_streaming:
             log.write(resp.status_code)
@@ -95,7 +98,7 @@ def _begin_log(req: falcon.Request, resp: falcon.Response) -> RequestLog:
 
 
 def _presented_key(req: falcon.Request) -> str | None:
-    """Return the key: bare as the seed's clients send it, as Bearer, or as x-api-key."""
+    """Return the key that was sent: bare, as Bearer, as x-api-key or as api-key."""
     header = req.get_header("Authorization")
     if header is None:
         return req.get_header("x-api-key") or req.get_header("api-key")

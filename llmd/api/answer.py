@@ -1,4 +1,4 @@
-"""``/answer``: ask, and list one's sessions, as the seed had them."""
+"""``/answer``: answer a prompt, and list the caller's sessions, as the seed did."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from llmd.errors import Conflict, PromptTooLong, StoreFull, UnknownProfile, Unkn
 from llmd.store.sessions import Sessions
 
 MAX_LISTED = 1000
+"""The number of sessions that one query of the store reads."""
 
 ANSWER = {
     "POST": Operation(
         summary="Answer a prompt",
         description=(
             "Requests of one session run one after another. "
-            "The answer comes after its turn is on disk."
+            "The answer is sent once its turn is on disk."
         ),
         access=Access.USER,
         body=AnswerRequest,
         reply=AnswerResult,
         stream=(
-            'Events `token` with `{"text": "…"}`, then one `done` with the very body of a whole '
+            'Events `token` with `{"text": "…"}`, then one `done` with the same body as a whole '
             "answer, or one `error` with an error body. Lines that begin with `:` keep the "
             "connection open."
         ),
         errors=(PromptTooLong, UnknownProfile, UnknownSession, Conflict, StoreFull),
     ),
     "GET": Operation(
-        summary="List one's sessions, from id to name",
-        description="`GET /sessions` tells more of them.",
+        summary="List the caller's sessions: a map from id to name",
+        description="`GET /sessions` has more about each.",
         access=Access.USER,
         reply=dict[str, str],
     ),
@@ -44,21 +45,21 @@ ANSWER = {
 
 
 class AnswerForm:
-    """The events ``token``, then ``done`` or ``error``."""
+    """Write an answer as the events ``token``, then ``done`` or ``error``."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
     def begin(self) -> bytes:
-        """Return nothing: there is nothing to tell yet."""
+        """Return no bytes: there is no event before the first token."""
         return b""
 
     def piece(self, piece: str) -> bytes:
-        """Return a piece of text."""
+        """Return the event of a piece of text."""
         return event("token", {"text": piece})
 
     def end(self) -> bytes:
-        """Return the whole answer."""
+        """Return the event of the whole answer."""
         return event("done", self._answer.result)
 
     def error(self, body: dict[str, object]) -> bytes:
@@ -74,7 +75,7 @@ class AnswerResource:
         self._sessions = sessions
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer at once as a whole, or as a stream when asked so."""
+        """Answer with one body, or with a stream if the request asks for one."""
         request = body.read(req, AnswerRequest)
         request.check()
         answer = self._answers.start(caller_of(req).id, request, lambda: is_gone(req))
@@ -85,7 +86,7 @@ class AnswerResource:
             send(resp, answer.result)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List the caller's sessions as the seed did: id → name."""
+        """Return the name of each of the caller's sessions by its id, as the seed did."""
         key_id = caller_of(req).id
         names: dict[str, str] = {}
         after: str | None = None

@@ -1,4 +1,4 @@
-"""The table of routes, each with what can be done there and who may."""
+"""The table of routes, and the WSGI application made of it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def routes(services: Services) -> list[Route]:
 
 
 def create_access(services: Services, settings: config.Server) -> AccessMiddleware:
-    """Return what stands before every route."""
+    """Return the middleware that checks the access to every route."""
     table: AccessTable = {type(route.resource): route.access for route in routes(services)}
     return AccessMiddleware(services.gate, table, settings.allowed_hosts)
 
@@ -81,7 +81,7 @@ def create_app(services: Services, access: AccessMiddleware, settings: config.Se
 
 
 def _cors(origins: tuple[str, ...]) -> list[Any]:
-    """Return Falcon's middleware, whose types are of its ASGI side."""
+    """Return Falcon's CORS middleware, or none. Its types are those of ASGI, hence `Any`."""
     if not origins:
         return []
     allowed = "*" if "*" in origins else list(origins)

@@ -1,10 +1,10 @@
-"""Read a request's body and parameters, and refuse all that is not plainly right."""
+"""Read the body and the parameters of a request, and refuse those that are not valid."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import falcon
@@ -16,13 +16,15 @@ from llmd.errors import InvalidField, MalformedBody, printable
 T = TypeVar("T")
 
 MAX_DEPTH = 32
+"""How deep objects and lists may be nested in a body."""
 
 
 def read(req: falcon.Request, type_: type[T], *, empty: T | None = None) -> T:
-    """Return the body as `type_`, whatever its Content-Type says; `empty` stands for none at all.
+    """Return the body as `type_`, whatever its Content-Type says.
 
-    Raise `MalformedBody` for what is not strict JSON, and `InvalidField` for a field that is
-    unknown, missing, of another type or out of range.
+    Return `empty`, if it is given, for an empty body. Raise `MalformedBody` for a body that is not
+    strict JSON, and `InvalidField` for a field that is unknown, missing, of another type or out of
+    range.
     """
     raw = read_raw(req)
     if empty is not None and not raw.strip():
@@ -31,15 +33,15 @@ def read(req: falcon.Request, type_: type[T], *, empty: T | None = None) -> T:
 
 
 def read_raw(req: falcon.Request) -> bytes:
-    """Return the body as it came. Raise `MalformedBody` for one that is compressed."""
+    """Return the bytes of the body. Raise `MalformedBody` if it is compressed."""
     if req.get_header("Content-Encoding"):
-        raise MalformedBody("a compressed body is not read: send it as it is")
+        raise MalformedBody("a compressed body is not supported: send it uncompressed")
     raw: bytes = req.bounded_stream.read()
     return raw
 
 
 def parse(raw: bytes) -> object:
-    """Return what strict JSON says: no NaN, no duplicate names, no half characters, no NUL."""
+    """Return the value of strict JSON: no NaN, duplicate name, lone surrogate or NUL."""
     if not raw.strip():
         raise MalformedBody('the body is empty: send JSON such as {"prompt": "…"}')
     try:
@@ -56,7 +58,7 @@ def parse(raw: bytes) -> object:
             f"column {error.colno}"
         ) from None
     except ValueError:
-        # Python reads no integer of more than 4,300 digits.
+        # Python refuses to read an integer of more than 4,300 digits.
         raise MalformedBody("the body has a number with too many digits") from None
     for path, item in _strings(value, "", 0):
         _check_text(item, path)
@@ -64,56 +66,60 @@ def parse(raw: bytes) -> object:
 
 
 def convert(value: object, type_: type[T]) -> T:
-    """Return a parsed value as `type_`, or raise `InvalidField` that names the field."""
+    """Return a parsed value as `type_`. Raise `InvalidField` with the name of the field."""
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         raise _refusal(str(error), type_) from None
 
 
-_NO_CHOICE = re.compile(r"Invalid enum value (.*) - at `(\$.*)`", re.DOTALL)
-_STEPS = re.compile(r"\.([^.\[]+)|\[([^\]]*)\]")
+_NOT_A_CHOICE = re.compile(r"Invalid enum value (.*) - at `(\$.*)`", re.DOTALL)
+"""Matches the message of msgspec for a string that is none of the values of a Literal."""
+
+_STEP = re.compile(r"\.([^.\[]+)|\[([^\]]*)\]")
+"""Matches a step of the path in such a message: a field's name, or an index in brackets."""
 
 
 def _refusal(message: str, type_: object) -> InvalidField:
-    """Return the error of a field, with the words that it may be if it is one of few."""
-    match = _NO_CHOICE.fullmatch(message)
-    words = _choices(type_, match[2]) if match else []
-    if match is None or not words:
+    """Return the error of a field. It lists the allowed values if the field is a Literal."""
+    match = _NOT_A_CHOICE.fullmatch(message)
+    choices = _choices(type_, match[2]) if match else []
+    if match is None or not choices:
         return InvalidField.from_validation(message)
     name = printable(match[2].removeprefix("$."))
     return InvalidField(
-        f"{name} must be one of {', '.join(words)}, not {printable(match[1])}", param=name
+        f"{name} must be one of {', '.join(choices)}, not {printable(match[1])}", param=name
     )
 
 
 def _choices(type_: object, path: str) -> list[str]:
-    """Return the words that the field at a path such as ``$.a.b[0]`` may be; none for others."""
-    kinds = [inspect.type_info(type_)]
-    for step in _STEPS.finditer(path):
-        kinds = [inner for kind in kinds for inner in _inner(kind, step[1])]
+    """Return the values of a Literal at a path such as ``$.a.b[0]``, or none for other types."""
+    types = [inspect.type_info(type_)]
+    for step in _STEP.finditer(path):
+        types = [inner for outer in types for inner in _inner_types(outer, step[1])]
     values = [
         value
-        for kind in _flat(kinds)
-        if isinstance(kind, inspect.LiteralType)
-        for value in kind.values
+        for member in _members(types)
+        if isinstance(member, inspect.LiteralType)
+        for value in member.values
     ]
     return [str(value) for value in values]
 
 
-def _flat(kinds: list[inspect.Type]) -> Iterator[inspect.Type]:
-    for kind in kinds:
-        if isinstance(kind, inspect.UnionType):
-            yield from _flat(list(kind.types))
-        elif isinstance(kind, inspect.Metadata):
-            yield from _flat([kind.type])
+def _members(types: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
+    """Yield the types, with each union replaced by its members and without their metadata."""
+    for type_ in types:
+        if isinstance(type_, inspect.UnionType):
+            yield from _members(type_.types)
+        elif isinstance(type_, inspect.Metadata):
+            yield from _members([type_.type])
         else:
-            yield kind
+            yield type_
 
 
-def _inner(kind: inspect.Type, name: str | None) -> Iterator[inspect.Type]:
-    """Yield what a field of this name may be, or an item when there is no name."""
-    for outer in _flat([kind]):
+def _inner_types(type_: inspect.Type, name: str | None) -> Iterator[inspect.Type]:
+    """Yield the types of the field with this name, or of an item if `name` is None."""
+    for outer in _members([type_]):
         if isinstance(outer, inspect.StructType):
             yield from (field.type for field in outer.fields if field.encode_name == name)
         elif isinstance(outer, inspect.DictType):
@@ -123,7 +129,7 @@ def _inner(kind: inspect.Type, name: str | None) -> Iterator[inspect.Type]:
 
 
 def limit_of(req: falcon.Request) -> int:
-    """Return the parameter `limit` of a list, 100 when it is not given."""
+    """Return the query parameter `limit` of a list, by default 100."""
     value = req.get_param("limit")
     if value is None:
         return 100
@@ -133,12 +139,13 @@ def limit_of(req: falcon.Request) -> int:
 
 
 def after_of(req: falcon.Request) -> str | None:
-    """Return the parameter `after` of a list."""
+    """Return the query parameter `after` of a list."""
     value: str | None = req.get_param("after")
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raise `MalformedBody` for a name that it has twice."""
     value: dict[str, Any] = {}
     for name, item in pairs:
         if name in value:
@@ -152,7 +159,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _strings(value: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield each string with its place. Raise `MalformedBody` beyond `MAX_DEPTH`."""
+    """Yield each string with its path. Raise `MalformedBody` beyond `MAX_DEPTH`."""
     if depth > MAX_DEPTH:
         raise MalformedBody(f"the body is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
@@ -167,6 +174,7 @@ def _strings(value: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _check_text(text: str, path: str) -> None:
+    """Raise `InvalidField` for a NUL, and `MalformedBody` for a lone surrogate."""
     if "\0" in text:
         raise InvalidField(
             f"{printable(path)} has a NUL character: leave it out", param=printable(path)

@@ -1,4 +1,4 @@
-"""What an error looks like to a client: one table from class to status, one body."""
+"""The answers to errors: a table from error class to status, and the body they all share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """Status, `type` and `code` of an error body."""
+    """The status of an error, and the `type` and `code` of its body."""
 
     status: int
     type: str
@@ -48,7 +48,7 @@ KINDS: dict[type[errors.LlmdError], Kind] = {
     errors.EngineLoading: Kind(503, _SERVER, "model_loading"),
     errors.EngineFailed: Kind(503, _SERVER, "engine_failed"),
     errors.EngineDied: Kind(503, _SERVER, "engine_died"),
-    # Nobody reads it; the log shows nginx's number for a request that its client closed.
+    # Only the log shows this status: it is nginx's for a request that its client closed.
     errors.ClientGone: Kind(499, _SERVER, "client_gone"),
     errors.StoreUnavailable: Kind(503, _SERVER, "store_unavailable"),
     errors.StoreFull: Kind(507, _SERVER, "store_full"),
@@ -71,7 +71,7 @@ _FALCON_CODES = {
 
 
 def kind_of(error: errors.LlmdError) -> Kind:
-    """Return the row of the nearest class in the table."""
+    """Return the row of the error's class, or of its nearest base class in the table."""
     for base in type(error).__mro__:
         if base in KINDS:
             return KINDS[base]
@@ -79,7 +79,7 @@ def kind_of(error: errors.LlmdError) -> Kind:
 
 
 def body_of(error: errors.LlmdError) -> dict[str, object]:
-    """Return the body that tells a client of an error."""
+    """Return the body that reports an error to a client."""
     kind = kind_of(error)
     extra: dict[str, object] = {}
     if isinstance(error, errors.PromptTooLong):
@@ -88,13 +88,13 @@ def body_of(error: errors.LlmdError) -> dict[str, object]:
 
 
 def transport_body(status: int, message: str) -> dict[str, object]:
-    """Return the body for what the HTTP server refuses before any route is known."""
+    """Return the body for a request that is refused before its route is known."""
     type_ = _INVALID if status < 500 else _SERVER
     return _body(Kind(status, type_, _FALCON_CODES.get(status)), message)
 
 
 def internal_body() -> dict[str, object]:
-    """Return the body for what nobody foresaw: no word of what it was."""
+    """Return the body for an unexpected exception. It has no detail of the exception."""
     message = "something went wrong in the server: its log has the details by x-request-id"
     return _body(Kind(500, _SERVER, "internal_error"), message)
 
@@ -108,7 +108,7 @@ def _body(
 
 
 def register(app: falcon.App[falcon.Request, falcon.Response]) -> None:
-    """Make `app` answer every error in this one form."""
+    """Make `app` answer every error with the same form of body."""
     app.add_error_handler(errors.LlmdError, _on_llmd_error)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(Exception, _on_any_error)
@@ -119,10 +119,10 @@ def _on_llmd_error(
 ) -> None:
     kind = kind_of(error)
     if kind.status == 422 and req.context.get("is_openai"):
-        # What OpenAI's clients take for a mistake of their own is a 400.
+        # OpenAI's API answers an invalid field with 400.
         kind = kind._replace(status=400)
     if kind.status == 409:
-        # OpenAI's clients would else try it again twice.
+        # Without it OpenAI's clients retry a 409 twice.
         resp.set_header("x-should-retry", "false")
     if kind.status == 500:
         log.error("%s %s: %s", req.method, req.path, error.message)
@@ -137,14 +137,14 @@ def _on_llmd_error(
 def _on_http_error(
     req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, object]
 ) -> None:
-    """Answer what Falcon itself refuses: a path or a method that is not there."""
+    """Answer an error that Falcon itself raises, such as an unknown path or method."""
     status = error.status_code
     if error.headers:
         resp.set_headers(error.headers)
     path = errors.printable(req.path)
     message = {
         404: f"there is no route {path}",
-        405: f"{path} does not take {errors.printable(req.method)}",
+        405: f"{path} does not allow {errors.printable(req.method)}",
     }.get(status, error.description or error.title or "the request cannot be read")
     _send(resp, status, transport_body(status, message))
 
@@ -152,7 +152,7 @@ def _on_http_error(
 def _on_any_error(
     req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, object]
 ) -> None:
-    """Log what nobody foresaw; the client learns only that, and by which id to find it."""
+    """Log an unexpected exception. The client learns only the id by which the log has it."""
     log.error("%s %s failed", req.method, req.path, exc_info=error)
     _send(resp, 500, internal_body())
 

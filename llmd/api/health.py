@@ -1,4 +1,4 @@
-"""``/livez``, ``/health`` and ``/status``: is it alive, could it answer now, what is it doing."""
+"""``/livez``, ``/health`` and ``/status``: whether the daemon is alive, is ready, and its state."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Alive(Struct, frozen=True, kw_only=True):
 
 
 class Healthy(Struct, frozen=True, kw_only=True):
-    """A token could be generated now, by this model."""
+    """The daemon could generate a token now, with this model."""
 
     status: Literal["ok"] = "ok"
     model: str | None
 
 
 class SequenceCounts(Struct, frozen=True, kw_only=True):
-    """What the worker has in hand."""
+    """The sequences that the worker computes, and those that wait."""
 
     running: int
     waiting: int
@@ -42,7 +42,7 @@ class SequenceCounts(Struct, frozen=True, kw_only=True):
 
 
 class StreamCounts(Struct, frozen=True, kw_only=True):
-    """Requests that are answered, and those that wait for a place."""
+    """The requests that are being answered, and those that wait in the queue."""
 
     active: int
     queued: int
@@ -51,7 +51,7 @@ class StreamCounts(Struct, frozen=True, kw_only=True):
 
 
 class TokenCounts(Struct, frozen=True, kw_only=True):
-    """Tokens since the worker's start."""
+    """The tokens since the worker's start."""
 
     prompt: int
     cached: int
@@ -61,13 +61,13 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """What the daemon is doing; what is not known is null."""
+    """The state of the daemon. A value that is not known is null."""
 
     version: str
     uptime_s: int
     state: Annotated[str, Meta(description="`ready`, `loading`, `failed`, `stopped`, `draining`.")]
     reason: str
-    progress: Annotated[float, Meta(description="How much of the model is loaded, 0 to 1.")]
+    progress: Annotated[float, Meta(description="The part of the model that is loaded, 0 to 1.")]
     model: str | None
     profile: str | None
     context_tokens: int | None
@@ -82,14 +82,14 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 LIVEZ = {
-    "GET": Operation(summary="Tell that the daemon is alive", access=Access.OPEN, reply=Alive),
+    "GET": Operation(summary="Report that the daemon is alive", access=Access.OPEN, reply=Alive),
 }
 HEALTH = {
     "GET": Operation(
-        summary="Tell whether a token could be generated now",
+        summary="Report whether a token could be generated now",
         description=(
-            "A 503 has beside the error a `status` (`loading`, `failed`, `draining`) and the "
-            "`reason`."
+            "The body of a 503 has, beside the error, a `status` (`loading`, `failed`, `draining`) "
+            "and the `reason`."
         ),
         access=Access.OPEN,
         reply=Healthy,
@@ -97,27 +97,27 @@ HEALTH = {
     ),
 }
 STATUS = {
-    "GET": Operation(summary="Tell what the daemon is doing", access=Access.USER, reply=Status),
+    "GET": Operation(summary="Report the state of the daemon", access=Access.USER, reply=Status),
 }
 
 
 class LivezResource:
-    """Is the daemon alive: then it answers."""
+    """The check whether the daemon is alive. It answers in every state of the engine."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer."""
+        """Answer 200."""
         send(resp, Alive())
 
 
 class HealthResource:
-    """Could a token be generated now."""
+    """The check whether the daemon could generate a token now."""
 
     def __init__(self, engine: Engine, admission: Admission) -> None:
         self._engine = engine
         self._admission = admission
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer 200, or 503 with the reason while it could not."""
+        """Answer 200, or 503 with the reason why not."""
         try:
             if self._admission.draining:
                 raise Draining("the server is going down", retry_after_s=10)
@@ -132,13 +132,14 @@ class HealthResource:
 
 
 def _state(error: Unavailable) -> str:
+    """Return the `status` of an unhealthy daemon."""
     if isinstance(error, Draining):
         return "draining"
     return "loading" if isinstance(error, EngineLoading) else "failed"
 
 
 class StatusResource:
-    """What the daemon is doing."""
+    """The state of the daemon."""
 
     def __init__(
         self, engine: Engine, admission: Admission, sessions: Sessions, settings: Settings
@@ -150,7 +151,7 @@ class StatusResource:
         self._began = time.monotonic()
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer with the state of the engine and the counts of this moment."""
+        """Answer with the state of the engine and the current counts."""
         status = self._engine.status()
         info = status.info
         admission = self._admission
@@ -158,7 +159,7 @@ class StatusResource:
             num_sessions = self._sessions.count()
             profile = self._settings.selection().profile
         except LlmdError:
-            # What the engine does is worth telling without the store too.
+            # The state of the engine is useful even while the store fails.
             num_sessions, profile = None, None
         view = Status(
             version=__version__,

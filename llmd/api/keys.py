@@ -1,4 +1,4 @@
-"""``/auth`` and ``/keys``: is my key good; make, list, change and revoke keys."""
+"""``/auth`` and ``/keys``: check the caller's key; make, list, change and revoke keys."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from llmd.errors import Conflict, StoreFull, UnknownKey
 from llmd.store.keys import MAX_NAME_CHARS, Key, Keys, Role
 
 MAX_EXPIRES_IN_S = 100 * 366 * 86_400
+"""The longest life of a new key, in seconds: a hundred years."""
 
-# The store checks it, in words that tell more.
+# The store checks the name, with a clearer error than msgspec's.
 _Name = Annotated[
     str,
     Meta(
@@ -32,24 +33,24 @@ _Name = Annotated[
 
 
 class NewKeyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a new key shall be."""
+    """The properties of a new key."""
 
     name: _Name = "unnamed"
     role: Role = "user"
     expires_in: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_EXPIRES_IN_S)] | None,
-        Meta(description="In how many seconds it expires; null: never."),
+        Meta(description="After how many seconds the key expires; null: never."),
     ] = None
 
 
 class KeyChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What shall change of a key: the fields that are left out stay."""
+    """The changes of a key. Fields that are left out keep their values."""
 
     name: _Name | UnsetType = UNSET
     role: Role | UnsetType = UNSET
     expires_at: Annotated[
         Annotated[int, Meta(ge=0, le=2**40)] | UnsetType | None,
-        Meta(description="When it expires, in Unix seconds; null: never."),
+        Meta(description="When the key expires, in Unix seconds; null: never."),
     ] = UNSET
 
 
@@ -66,14 +67,14 @@ class KeyView(Struct, frozen=True, kw_only=True):
 
 
 class KeyPage(Struct, frozen=True, kw_only=True):
-    """A page of keys, in the order of their making."""
+    """A page of keys, in the order in which they were made."""
 
     keys: list[KeyView]
     next: str | None
 
 
 class NewKeyView(Struct, frozen=True, kw_only=True):
-    """A new key, shown this once."""
+    """A new key. This is the only time that it is shown."""
 
     key: str
     id: str
@@ -92,12 +93,12 @@ class CallerView(Struct, frozen=True, kw_only=True):
 
 
 AUTH = {
-    "GET": Operation(summary="Tell whether a key is good", access=Access.USER, reply=CallerView),
+    "GET": Operation(summary="Check the caller's key", access=Access.USER, reply=CallerView),
 }
 AUTH_KEY = {
     "POST": Operation(
-        summary="Make a key, which is shown this once",
-        description="Without a body it is a user's and never expires.",
+        summary="Make a key, and show it this once",
+        description="Without a body the key has the role `user` and never expires.",
         access=Access.ADMIN,
         body=NewKeyBody,
         body_optional=True,
@@ -107,7 +108,7 @@ AUTH_KEY = {
 }
 KEYS = {
     "GET": Operation(
-        summary="List all keys, without the keys themselves",
+        summary="List all keys, without their secrets",
         access=Access.ADMIN,
         query=(LIMIT, AFTER),
         reply=KeyPage,
@@ -115,7 +116,7 @@ KEYS = {
 }
 KEY = {
     "GET": Operation(
-        summary="Show what is known of a key",
+        summary="Show a key, without its secret",
         access=Access.ADMIN,
         reply=KeyView,
         errors=(UnknownKey,),
@@ -128,8 +129,8 @@ KEY = {
         errors=(UnknownKey, Conflict, StoreFull),
     ),
     "DELETE": Operation(
-        summary="Revoke a key for good",
-        description="Not the last admin key.",
+        summary="Revoke a key permanently",
+        description="The last admin key cannot be revoked.",
         access=Access.ADMIN,
         status=204,
         errors=(UnknownKey, Conflict, StoreFull),
@@ -142,22 +143,22 @@ def _view(key: Key) -> KeyView:
 
 
 class AuthResource:
-    """Tell a client that its key is good."""
+    """The caller's own key."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer; a bad key never comes here."""
+        """Show the caller's key. A key that is not valid was refused before."""
         caller = caller_of(req)
         send(resp, CallerView(id=caller.id, name=caller.name, role=caller.role))
 
 
 class AuthKeyResource:
-    """Make a key."""
+    """The resource that makes keys."""
 
     def __init__(self, issuer: KeyIssuer) -> None:
         self._issuer = issuer
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Show the new key, this once. An empty body makes a user's key."""
+        """Make a key, and show it this once. An empty body makes a user's key."""
         wanted = body.read(req, NewKeyBody, empty=NewKeyBody())
         key, text = self._issuer.issue(
             wanted.name,
@@ -180,7 +181,7 @@ class KeysResource:
         self._keys = keys
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List them, without their hashes."""
+        """List the keys, without their hashes."""
         limit = body.limit_of(req)
         keys = self._keys.list(limit=limit, after=body.after_of(req))
         following = next_after(keys, limit, lambda key: key.id)
@@ -195,11 +196,11 @@ class KeyResource:
         self._engine = engine
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, key_id: str) -> None:
-        """Show it, without its hash."""
+        """Show the key, without its hash."""
         send(resp, _view(self._keys.get(key_id)))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, key_id: str) -> None:
-        """Change its name, role or expiry."""
+        """Change the key's name, role or expiry."""
         change = body.read(req, KeyChange)
         key = self._keys.update(
             key_id,
@@ -212,7 +213,7 @@ class KeyResource:
         send(resp, _view(key))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, key_id: str) -> None:
-        """Revoke it for good; its row stays, for the audit."""
+        """Revoke the key permanently. Its row stays, for the audit trail."""
         self._keys.revoke(key_id, now=int(time.time()), actor=caller_of(req).id)
         self._engine.forget(key_id)
         resp.status = falcon.HTTP_204

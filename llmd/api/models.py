@@ -1,4 +1,4 @@
-"""``/models``: which GGUF files there are, and which of them serves."""
+"""``/models``: the GGUF files, and the model that serves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from llmd.models.library import Library
 
 
 class ModelNames(Struct, frozen=True, kw_only=True):
-    """The files' names for the seed's clients; `data` for OpenAI's, with the profiles."""
+    """The files' names for the seed's clients. `data` is for OpenAI's, and has the profiles too."""
 
     models: list[str]
     object: Literal["list"] = "list"
@@ -36,18 +36,18 @@ class ModelNames(Struct, frozen=True, kw_only=True):
 
 
 class SelectBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file name, and a profile's name, which the seed called the configuration of a model."""
+    """The names of a file and of a profile, which the seed called the configuration of a model."""
 
     model: Annotated[
-        str | None, Meta(description="A GGUF file; without it the profile's, or the present one.")
+        str | None, Meta(description="A GGUF file. Default: the profile's, or the present one.")
     ] = None
     model_config: Annotated[
-        str | None, Meta(description="A profile; without it the present one.", examples=["default"])
+        str | None, Meta(description="A profile. Default: the present one.", examples=["default"])
     ] = None
 
 
 class Selected(Struct, frozen=True, kw_only=True):
-    """What serves now."""
+    """The model and the profile that serve now."""
 
     model_status: Literal[True] = True
     model: str | None
@@ -56,7 +56,7 @@ class Selected(Struct, frozen=True, kw_only=True):
 
 MODELS = {
     "GET": Operation(
-        summary="List the GGUF files, and what can be named as a model",
+        summary="List the GGUF files, and all names that a request may use as its model",
         access=Access.USER,
         reply=ModelNames,
         errors=(ConfigError,),
@@ -66,8 +66,8 @@ MODEL = {
     "POST": Operation(
         summary="Load a model and select a profile",
         description=(
-            "Either alone is enough. The answer comes once the model serves; on an error what ran "
-            "before still runs."
+            "Either alone is enough. The answer comes once the model serves. On an error the "
+            "model and the profile from before stay in use."
         ),
         access=Access.ADMIN,
         body=SelectBody,
@@ -86,14 +86,14 @@ MODEL = {
 
 
 class ModelsResource:
-    """All models."""
+    """All models that can be named."""
 
     def __init__(self, library: Library, models: model_names.ModelNames) -> None:
         self._library = library
         self._models = models
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List them in one body that the seed's clients and OpenAI's can both read."""
+        """List the models in a body that the seed's clients and OpenAI's can both read."""
         names = [file.name for file in self._library.list()]
         send(resp, ModelNames(models=names, data=[view(model) for model in self._models.list()]))
 
@@ -105,7 +105,7 @@ class ModelResource:
         self._selector = selector
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Load a model and select a profile; answer once it serves."""
+        """Load a model and select a profile. Answer once the model serves."""
         wanted = body.read(req, SelectBody)
         if wanted.model is None and wanted.model_config is None:
             raise InvalidField("name a model, a model_config (profile) or both", param="model")

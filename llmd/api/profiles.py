@@ -1,4 +1,4 @@
-"""``/profiles``: how to ask a model."""
+"""``/profiles``: named sets of model, sampling and template."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmd.api.route import AFTER, LIMIT, Operation
 from llmd.errors import Conflict, StoreFull, UnknownProfile
 from llmd.store.profiles import Profile, Profiles, StoredProfile
 
-# Made of the profile's own fields: a new one is shown without a word here.
+# Made from the fields of `Profile`, so that a new field is shown without a change here.
 ProfileView: type[Struct] = msgspec.defstruct(
     "ProfileView",
     [
@@ -32,7 +32,7 @@ ProfileView: type[Struct] = msgspec.defstruct(
             for field in msgspec.structs.fields(Profile)
         ),
     ],
-    namespace={"__doc__": "A profile with its name, and the time of its present revision."},
+    namespace={"__doc__": "A profile with its name, its revision and the time of that revision."},
     module=__name__,
     frozen=True,
     kw_only=True,
@@ -40,7 +40,7 @@ ProfileView: type[Struct] = msgspec.defstruct(
 
 
 class ProfilePage(Struct, frozen=True, kw_only=True):
-    """A page of profiles, by name."""
+    """A page of profiles, in the order of their names."""
 
     profiles: list[ProfileView]  # type: ignore[valid-type]
     next: str | None
@@ -62,8 +62,8 @@ PROFILE = {
         errors=(UnknownProfile,),
     ),
     "PUT": Operation(
-        summary="Make a profile, or replace it by a new revision",
-        description="Fields that are left out get their default.",
+        summary="Make a profile, or replace it with a new revision",
+        description="Fields that are left out get their defaults.",
         access=Access.ADMIN,
         body=Profile,
         reply=ProfileView,
@@ -71,7 +71,7 @@ PROFILE = {
     ),
     "DELETE": Operation(
         summary="Delete a profile",
-        description="Not the one that is selected.",
+        description="The selected profile cannot be deleted.",
         access=Access.ADMIN,
         status=204,
         errors=(UnknownProfile, Conflict, StoreFull),
@@ -91,7 +91,7 @@ class ProfilesResource:
         self._profiles = profiles
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List them by name."""
+        """List the profiles by name."""
         limit = body.limit_of(req)
         page = self._profiles.list(limit=limit, after=body.after_of(req))
         following = next_after(page, limit, lambda stored: stored.name)
@@ -105,16 +105,16 @@ class ProfileResource:
         self._profiles = profiles
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Show its present revision."""
+        """Show the profile's present revision."""
         send(resp, _view(self._profiles.get(name)))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Make it, or replace it by a new revision; what the body leaves out gets its default."""
+        """Make or replace the profile. Fields that the body leaves out get their defaults."""
         profile = body.read(req, Profile)
         stored = self._profiles.put(name, profile, actor=caller_of(req).id, now=int(time.time()))
         send(resp, _view(stored))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Delete it; its revisions stay for the turns that name them."""
+        """Delete the profile. Its revisions stay, because turns refer to them."""
         self._profiles.delete(name, actor=caller_of(req).id, now=int(time.time()))
         resp.status = falcon.HTTP_204

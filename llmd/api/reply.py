@@ -1,4 +1,4 @@
-"""Write an answer's body."""
+"""Write the body of an answer."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def send(resp: falcon.Response, value: object) -> None:
 def next_after(
     items: Sequence[Item], limit: int, cursor_of: Callable[[Item], Cursor]
 ) -> Cursor | None:
-    """Return the `after` of the page that follows `items`: None on the last one."""
+    """Return the `after` of the page that follows `items`, or None on the last page."""
     return cursor_of(items[-1]) if len(items) == limit else None

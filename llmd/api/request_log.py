@@ -1,4 +1,4 @@
-"""The one line that is logged of each request."""
+"""The line that the daemon logs for each request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from llmd import logs
 from llmd.chat.outcome import Timings, Usage
 
 _PROBES = {"/health", "/livez"}
-"""What monitors ask all the time: at the level info it would drown the rest of the log."""
+"""Paths that monitors poll: logged at debug level, or they would drown the rest of the log."""
 
 
 class RequestLog:
-    """What the one line of a request's log shall tell."""
+    """The values of a request's log line, collected while the request is answered."""
 
     def __init__(self, req: falcon.Request) -> None:
         self._method = req.method
@@ -30,7 +30,7 @@ class RequestLog:
         self.is_streaming = False
 
     def add_usage(self, usage: Usage | None, timings: Timings | None) -> None:
-        """Note the tokens of the answer and its times, if it came so far."""
+        """Add the token counts and times of an answer, if there are any yet."""
         if usage is None:
             return
         self._timings = timings
@@ -41,7 +41,7 @@ class RequestLog:
         }
 
     def write(self, status: int) -> None:
-        """Write the line."""
+        """Write the line. The level is debug for `_PROBES`, else info."""
         logs.request_id.set(self.request_id)
         logs.log_request(
             self._method,
@@ -53,12 +53,12 @@ class RequestLog:
             details=_details(self._timings),
             **self._counts,
         )
-        # The thread goes on to other work, which is not this request's.
+        # The thread's next log lines do not belong to this request.
         logs.request_id.set("")
 
 
 def _details(timings: Timings | None) -> dict[str, int]:
-    """Return where the time of an answer went, in milliseconds, and how guesses went if any."""
+    """Return the times of an answer in milliseconds, and the counts of drafted tokens, if any."""
     if timings is None:
         return {}
     details = {

@@ -1,6 +1,6 @@
-"""What a route is: its methods, who may use each, what they take and what they give.
+"""The description of a route: its methods, and the access, input and output of each.
 
-One description is behind the check of the key, the OpenAPI document and the page for people.
+The key check, the OpenAPI document and the page for people all use this one description.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ JsonSchema = dict[str, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A part of a request that is not in its body. What it takes is told as JSON Schema."""
+    """A parameter of a path, a query or a header. Its values are described by JSON Schema."""
 
     name: str
     description: str = ""
@@ -37,10 +37,10 @@ AFTER = Parameter("after", "The `next` of the page before.")
 class Operation:
     """A method of a route.
 
-    `reply` is the type of the body with `status`, and of the only such answer; None: it has no
-    body. `stream` tells the events that are sent instead for `"stream": true`. `errors` are those
-    beside the ones that every operation of the kind may end in: with a key, with a body, with a
-    prompt that can be too long.
+    `status` is the status of success, and `reply` the type of its body, or None if it has none.
+    `stream` describes the events that are sent instead for `"stream": true`. `errors` lists the
+    errors that are particular to this operation. The errors of every operation with a key, with a
+    body, or with a prompt (known by `PromptTooLong`) are added to them.
     """
 
     summary: str
@@ -59,9 +59,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class Route:
-    """A path, what answers there, and what can be done there by each method.
+    """A path, the resource that answers there, and the operation of each method.
 
-    At `aliases` the same resource answers.
+    The same resource answers at the paths in `aliases`.
     """
 
     path: str
@@ -72,7 +72,7 @@ class Route:
 
     @property
     def access(self) -> dict[str, Access]:
-        """Who may use each method."""
+        """The access that each method requires."""
         return {method: operation.access for method, operation in self.operations.items()}
 
     @property
@@ -86,7 +86,7 @@ PATH_PARAMETERS = {
     for parameter in (
         Parameter(
             "session_id",
-            "The session's id, as the client has chosen it.",
+            "The session's id, as the client chose it.",
             {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "examples": ["1"]},
             required=True,
         ),
@@ -114,19 +114,20 @@ PATH_PARAMETERS = {
         ),
         Parameter(
             "key_id",
-            "The key's id, which is the part between its underscores.",
+            "The key's id: the part between its underscores.",
             {"type": "string", "minLength": 1, "examples": ["0a1b2c3d4e5f"]},
             required=True,
         ),
     )
 }
-"""What a path takes in each of its places, by name; in any other it takes what has a character."""
+"""The parameters of paths, by name. One that is not listed takes any text that is not empty."""
 
 _PATH_FIELD = re.compile(r"{(\w+)(?::[^}]*)?}")
+"""Matches a parameter in a path's template, with its converter if it has one."""
 
 
 def path_parameters(path: str) -> list[Parameter]:
-    """Return what the places of a path's template take."""
+    """Return the parameters of a path's template."""
     plain: JsonSchema = {"type": "string", "minLength": 1}
     return [
         PATH_PARAMETERS.get(name, Parameter(name, "", plain, required=True))

@@ -1,4 +1,4 @@
-"""The parts of the daemon that routes work with."""
+"""The parts of the daemon that the routes use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from llmd.store.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What the routes work with, made by the daemon."""
+    """All objects that the routes use. The daemon makes them."""
 
     gate: Gate
     answers: Answers

@@ -21,14 +21,14 @@ from llmd.store.sessions import MAX_NAME_CHARS, Session, Sessions, Turn
 
 
 class SessionPage(Struct, frozen=True, kw_only=True):
-    """A page of the caller's sessions, in the order of their making."""
+    """A page of the caller's sessions, in the order in which they were made."""
 
     sessions: list[Session]
     next: str | None
 
 
 class TurnView(Struct, frozen=True, kw_only=True):
-    """A user's message with its answer, and what made it. `seq` counts from 1."""
+    """A user's message with its answer, and how it was made. `seq` counts from 1."""
 
     seq: int
     user: str
@@ -43,7 +43,7 @@ class TurnView(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, turn: Turn) -> TurnView:
-        """Return a stored turn as it is shown."""
+        """Return the view of a stored turn."""
         return cls(
             seq=turn.seq,
             user=turn.user,
@@ -61,16 +61,16 @@ class TurnView(Struct, frozen=True, kw_only=True):
 
 
 class SessionView(Session, frozen=True, kw_only=True):
-    """A session with a page of its turns, from the oldest."""
+    """A session with a page of its turns, the oldest first."""
 
     turns: list[TurnView]
     next: int | None
 
 
 class Rename(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A session's new name."""
+    """The new name of a session."""
 
-    # The store checks it, in words that tell more.
+    # The store checks the name, with a clearer error than msgspec's.
     name: Annotated[
         str,
         Meta(
@@ -83,13 +83,13 @@ class Rename(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 _AFTER_TURN = Parameter(
     "after",
-    "The `next` of the page before: a turn's `seq`.",
+    "The `next` of the page before: the `seq` of a turn.",
     {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
 )
 
 SESSIONS = {
     "GET": Operation(
-        summary="List one's sessions in the order of their making",
+        summary="List the caller's sessions in the order in which they were made",
         access=Access.USER,
         query=(LIMIT, AFTER),
         reply=SessionPage,
@@ -104,7 +104,7 @@ SESSION = {
         errors=(UnknownSession,),
     ),
     "PATCH": Operation(
-        summary="Give a session another name",
+        summary="Rename a session",
         access=Access.USER,
         body=Rename,
         reply=Session,
@@ -126,7 +126,7 @@ class SessionsResource:
         self._sessions = sessions
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List them in the order of their making."""
+        """List the sessions in the order in which they were made."""
         limit = body.limit_of(req)
         page = self._sessions.list(caller_of(req).id, limit=limit, after=body.after_of(req))
         following = next_after(page, limit, lambda session: session.id)
@@ -134,14 +134,14 @@ class SessionsResource:
 
 
 class SessionResource:
-    """One session of the caller; another key's is as one that is not there."""
+    """One session of the caller. A session of another key is answered as an unknown one."""
 
     def __init__(self, sessions: Sessions, engine: Engine) -> None:
         self._sessions = sessions
         self._engine = engine
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, session_id: str) -> None:
-        """Show it with a page of its turns, from the oldest."""
+        """Show the session with a page of its turns, the oldest first."""
         key_id = caller_of(req).id
         limit = body.limit_of(req)
         session = self._sessions.get(key_id, session_id)
@@ -154,7 +154,7 @@ class SessionResource:
         send(resp, view)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, session_id: str) -> None:
-        """Give it another name."""
+        """Rename the session."""
         wanted = body.read(req, Rename)
         session = self._sessions.rename(
             caller_of(req).id, session_id, wanted.name, now=int(time.time())
@@ -162,7 +162,7 @@ class SessionResource:
         send(resp, session)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, session_id: str) -> None:
-        """Delete it with its turns, and with what the engine keeps of it."""
+        """Delete the session with its turns, and with the KV states that the engine keeps of it."""
         key_id = caller_of(req).id
         self._sessions.delete(key_id, session_id)
         self._engine.forget(key_id, session_id)
@@ -170,6 +170,7 @@ class SessionResource:
 
 
 def _after_seq(req: falcon.Request) -> int:
+    """Return the query parameter `after` of a list of turns, by default 0."""
     value = body.after_of(req)
     if value is None:
         return 0

@@ -1,4 +1,4 @@
-"""``/states``: of which conversations the model has something ready."""
+"""``/states``: the conversations of which the engine keeps a KV state."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from llmd.errors import EngineDied, EngineFailed, EngineLoading
 
 
 class StateView(Struct, frozen=True, kw_only=True):
-    """What is computed of a conversation. A name with `~` is one that the client keeps itself."""
+    """The KV state of a conversation. A name with `~` is of one that the client stores itself."""
 
     key_id: str
     session: str
     place: Annotated[
         Literal["slot", "memory", "disk"],
-        Meta(description="`slot`: goes on at once; the others are read back first."),
+        Meta(description="`slot`: can continue at once; the others are loaded first."),
     ]
     tokens: int
 
 
 class StateList(Struct, frozen=True, kw_only=True):
-    """All that is warm, the quickest to go on from first."""
+    """All KV states, those that can continue soonest first."""
 
     states: list[StateView]
 
 
 STATES = {
     "GET": Operation(
-        summary="List of which conversations the model has something ready, and where",
+        summary="List the conversations whose KV state is kept, and where it is",
         access=Access.ADMIN,
         reply=StateList,
         errors=(EngineLoading, EngineFailed, EngineDied),
@@ -43,13 +43,13 @@ STATES = {
 
 
 class StatesResource:
-    """What is warm, of all keys."""
+    """The KV states of the conversations of all keys."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List it."""
+        """List the KV states."""
         kept = self._queries.kept(lambda: is_gone(req))
         states = [
             StateView(

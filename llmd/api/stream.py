@@ -1,4 +1,4 @@
-"""Server-sent events: an answer as it is made."""
+"""Server-sent events: send an answer to the client while it is generated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from llmd.errors import ClientGone, LlmdError
 log = logging.getLogger(__name__)
 
 PING_AFTER_S = 10.0
-"""Proxies close a connection on which nothing comes for some time, 60 s as a rule."""
+"""Seconds without an event after which a ping is sent.
+
+Proxies close a connection that is silent for some time, usually 60 s.
+"""
 
 PING = b": ping\n\n"
+"""A comment, which clients ignore."""
 
 OUTLET = "llmd.outlet"
-"""Where a request's environment has its `Outlet`, if its server has one."""
+"""The key of the `Outlet` in the WSGI environment of a request. It may be missing or None."""
 
 T = TypeVar("T")
 Piece_contra = TypeVar("Piece_contra", contravariant=True)
@@ -31,59 +35,60 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Source(Protocol[Item_co]):
-    """What is streamed: gives None now and then while there is nothing new."""
+    """The items of an answer. Iteration yields None now and then while there is no new item."""
 
     def __iter__(self) -> Iterator[Item_co | None]: ...
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens, once they are known."""
+        """The token counts, once they are known."""
 
     @property
     def timings(self) -> Timings | None:
-        """How long it took in the engine, once that is known."""
+        """The times in the engine, once they are known."""
 
     def push_to(self, is_ready: Callable[[], bool], push: Callable[[Item_co], None]) -> None:
-        """Let another thread hand items to `push` while whoever iterates waits for one.
+        """Let another thread pass items to `push` while the iterating thread waits for one.
 
-        Neither function may call the source. `close` ends it.
+        It does so only while `is_ready` returns True. Neither function may call the source. `close`
+        ends the pushing.
         """
 
     def close(self) -> None:
-        """End it, wherever it is. Idempotent."""
+        """End the answer, finished or not. Idempotent."""
 
 
 class Outlet(Protocol):
-    """The way to a client for another thread than that of its connection."""
+    """The connection to a client, for use by another thread than that of the connection."""
 
     def is_ready(self) -> bool:
-        """Tell whether the client has taken all so far."""
+        """Return whether the client is connected and has taken all bytes so far."""
 
     def write(self, events: bytes) -> None:
-        """Send, without waiting for the client. Nothing is raised when it has gone."""
+        """Send events without waiting for the client. Raise nothing if it has gone."""
 
 
 class Form(Protocol[Piece_contra]):
-    """How an answer is written as events."""
+    """The form in which an answer is written as events."""
 
     def begin(self) -> bytes:
-        """Return what goes out with the headers."""
+        """Return the events that are sent with the headers, if any."""
 
     def piece(self, piece: Piece_contra) -> bytes:
         """Return the events of a piece, if any."""
 
     def end(self) -> bytes:
-        """Return the events of the end."""
+        """Return the events that end the answer."""
 
     def error(self, body: dict[str, object]) -> bytes:
         """Return the event of an error."""
 
 
 class EventStream(Generic[T]):
-    """The events of an answer, for the thread of the connection.
+    """The events of an answer, iterated by the thread of the connection.
 
-    The server calls `close` at the end, also when the client has gone. No `read` here: Falcon
-    would hand an object that has one to the server as a file.
+    The server calls `close` at the end, also when the client has gone. This class must not have a
+    method `read`: Falcon would pass such an object to the server as a file.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class EventStream(Generic[T]):
         self._outlet = outlet
         self._sent_at = 0.0
         self._events = self._make_events()
-        # Until its end has been taken: what is closed before has lost its client.
+        # A stream that is closed before its last event was taken has lost its client.
         self._status = 499
         self._closed = False
 
@@ -107,7 +112,7 @@ class EventStream(Generic[T]):
         return self._events
 
     def close(self) -> None:
-        """End the answer, wherever it is, and log the request. Idempotent."""
+        """End the answer, finished or not, and log the request. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -119,7 +124,8 @@ class EventStream(Generic[T]):
             self._log.write(self._status)
 
     def _make_events(self) -> Generator[bytes, None, None]:
-        # The headers go out with the first bytes: the client sees at once that it was accepted.
+        # The server sends the headers with the first bytes: the client learns at once that the
+        # request was accepted.
         yield self._form.begin() or PING
         self._sent_at = time.monotonic()
         try:
@@ -141,13 +147,13 @@ class EventStream(Generic[T]):
             self._status = errors.kind_of(error).status
             yield self._form.error(errors.body_of(error))
         except Exception:
-            # The status line is long sent: the client must not take the end for a whole answer.
+            # The status line was sent before: only an event can report that the answer failed.
             log.exception("a stream failed")
             self._status = 500
             yield self._form.error(errors.internal_body())
 
     def _push(self, piece: T) -> None:
-        """Send a piece from the thread that brings it: the connection's need not be woken."""
+        """Send a piece from the thread that received it, without waking that of the connection."""
         events = self._form.piece(piece)
         if events and self._outlet is not None:
             self._outlet.write(events)
@@ -157,20 +163,20 @@ class EventStream(Generic[T]):
 def send_stream(
     req: falcon.Request, resp: falcon.Response, source: Source[T], form: Form[T]
 ) -> None:
-    """Answer with the events of a source."""
+    """Answer a request with the events of a source."""
     request_log = log_of(req)
     request_log.is_streaming = True
     resp.content_type = "text/event-stream; charset=utf-8"
     resp.set_header("Cache-Control", "no-store")
-    # nginx would hold the tokens back until its buffer is full.
+    # Without it nginx buffers the events until its buffer is full.
     resp.set_header("X-Accel-Buffering", "no")
     resp.stream = EventStream(source, form, request_log, req.env.get(OUTLET))
 
 
 def take_whole(req: falcon.Request, source: Source[T]) -> None:
-    """Take an answer to its end, or end it."""
+    """Run an answer to its end without sending its pieces. Close it in any case."""
     try:
-        # It is the source that keeps the text.
+        # The source keeps the text: the pieces need not wake this thread.
         source.push_to(lambda: True, lambda _piece: None)
         for _ in source:
             pass
@@ -180,5 +186,5 @@ def take_whole(req: falcon.Request, source: Source[T]) -> None:
 
 
 def event(name: str, data: object) -> bytes:
-    """Return one named event with JSON data."""
+    """Return the bytes of a named event with JSON data."""
     return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"

@@ -1,1 +1,1 @@
-"""The API description: OpenAPI, and a page for people."""
+"""The description of the API: an OpenAPI document, and a page for people."""

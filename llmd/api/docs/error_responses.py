@@ -1,4 +1,4 @@
-"""In what an operation may end beside its good answer: statuses, codes, headers, one body."""
+"""The error responses that an operation can return: statuses, codes, headers and their body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUEST_ID = "x-request-id"
 
 
 class ErrorDetail(Struct, frozen=True, kw_only=True):
-    """What went wrong. `param` names the field, `code` the kind; the numbers are of tokens."""
+    """The details of an error: `code` is its kind, `param` the field, the numbers count tokens."""
 
     message: str
     type: str
@@ -28,14 +28,14 @@ class ErrorDetail(Struct, frozen=True, kw_only=True):
 
 
 class Error(Struct, frozen=True, kw_only=True):
-    """The body of every answer that is not a good one."""
+    """The body of every error response."""
 
     error: ErrorDetail
     message: str
 
 
 class ErrorCause(NamedTuple):
-    """A reason for a status, by which a program tells it from others and people read it."""
+    """A reason for an error response: its status, its `code`, and a text for people."""
 
     status: int
     code: str
@@ -45,14 +45,14 @@ class ErrorCause(NamedTuple):
 
 _TRANSPORT_ERRORS = (
     (400, "The request cannot be read."),
-    (405, "The path does not take this method: `Allow` names those that it takes."),
-    (408, "The request came too slowly."),
-    (413, "More bytes than `[server] max_body_bytes`."),
-    (431, "The head of the request is too long."),
-    (500, "Something went wrong in the server: the log has it by `x-request-id`."),
-    (501, "A transfer encoding that is not known here."),
+    (405, "The path does not allow this method. `Allow` lists those that it allows."),
+    (408, "The client sent the request too slowly."),
+    (413, "The body has more bytes than `[server] max_body_bytes`."),
+    (431, "The headers of the request are too long."),
+    (500, "Something went wrong in the server. Its log has the details by `x-request-id`."),
+    (501, "The transfer encoding is not supported."),
 )
-"""What may come of any request, whatever the route."""
+"""Status and text of the errors that any request can get, whatever its route."""
 
 _KEY_ERRORS = (
     errors.Unauthorized,
@@ -70,23 +70,23 @@ _PROMPT_ERRORS = (
     errors.EngineDied,
 )
 _TEXTS: dict[type[errors.LlmdError], str] = {
-    errors.Forbidden: "The key's role, or the host name, is not allowed this."
+    errors.Forbidden: "The key's role does not allow this, or the host name is not allowed."
 }
 
 HEADERS: dict[str, JsonSchema] = {
     REQUEST_ID: {
-        "description": "The request's id, which the log has too.",
+        "description": "The id of the request, by which the log has it too.",
         "required": True,
         "schema": {"type": "string"},
     },
     "Retry-After": {
-        "description": "After how many seconds another try may be worth it.",
+        "description": "After how many seconds a retry may succeed.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}},
-    "Allow": {"description": "The methods that the path takes.", "schema": {"type": "string"}},
+    "Allow": {"description": "The methods that the path allows.", "schema": {"type": "string"}},
     "x-should-retry": {
-        "description": "Keeps OpenAI's clients from trying again by themselves.",
+        "description": "Keeps OpenAI's clients from retrying automatically.",
         "schema": {"type": "string", "enum": ["false"]},
     },
 }
@@ -94,9 +94,9 @@ _HEADER_OF_STATUS = {401: "WWW-Authenticate", 405: "Allow", 409: "x-should-retry
 
 
 def error_causes(route: Route, operation: Operation) -> list[ErrorCause]:
-    """Return every reason for which an operation may be refused or fail, by status."""
+    """Return every reason for which an operation can be refused or fail, sorted by status."""
     is_openai = bool(getattr(route.resource, "is_openai", False))
-    # Any of them is refused under a host name that is not allowed.
+    # Every operation is refused under a host name that is not allowed.
     kinds: list[type[errors.LlmdError]] = [errors.Forbidden, *operation.errors]
     if operation.access is not Access.OPEN:
         kinds += _KEY_ERRORS
@@ -105,7 +105,7 @@ def error_causes(route: Route, operation: Operation) -> list[ErrorCause]:
     elif operation.query:
         kinds.append(errors.InvalidField)
     if errors.PromptTooLong in operation.errors:
-        # It asks the model.
+        # The operation uses the engine.
         kinds += _PROMPT_ERRORS
     found = {_cause_of(kind, is_openai) for kind in kinds} | {
         _transport_cause(*row) for row in _TRANSPORT_ERRORS
@@ -114,9 +114,9 @@ def error_causes(route: Route, operation: Operation) -> list[ErrorCause]:
 
 
 def error_responses(route: Route, operation: Operation) -> dict[str, JsonSchema]:
-    """Return the error responses of an operation in the words of OpenAPI, by their names.
+    """Return the error responses of an operation as objects of OpenAPI, by name.
 
-    A name begins with the status, and is the same wherever the response is.
+    The name consists of the status and the codes. Operations with the same response share it.
     """
     causes = error_causes(route, operation)
     by_status = [list(group) for _, group in itertools.groupby(causes, lambda cause: cause.status)]
@@ -127,7 +127,7 @@ def error_responses(route: Route, operation: Operation) -> dict[str, JsonSchema]
 
 
 def header_refs(*names: str) -> JsonSchema:
-    """Return headers by reference to the components."""
+    """Return references to the headers with these names in the components."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
@@ -139,6 +139,7 @@ DEFAULT_RESPONSE: JsonSchema = {
 
 
 def _cause_of(kind: type[errors.LlmdError], is_openai: bool) -> ErrorCause:
+    """Return the cause of a class of errors. Its text is the summary of the docstring."""
     status, _, code = KINDS[kind]
     if status == 422 and is_openai:
         status = 400

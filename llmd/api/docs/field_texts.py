@@ -1,4 +1,7 @@
-"""What fields mean whose structs know nothing of HTTP, and what is checked of them elsewhere."""
+"""Texts and JSON Schema for fields of structs that are defined outside of the API.
+
+Those structs know nothing of HTTP, and some of their checks are not part of their types.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from llmd.chat.answer_request import AnswerRequest
 from llmd.store.profiles import Profile
 
 FieldTexts = dict[str, JsonSchema]
-"""JSON Schema for each field, beside what its type says."""
+"""The description of each field, with the JSON Schema that its type does not have."""
 
 _NO_EXAMPLE: list[Any] = []
+"""The absence of an example. None cannot stand for it, because it may be one."""
 
 
 def _field(description: str, example: Any = _NO_EXAMPLE, **schema: Any) -> JsonSchema:
@@ -22,28 +26,28 @@ def _field(description: str, example: Any = _NO_EXAMPLE, **schema: Any) -> JsonS
 
 
 _SAMPLING_TEXTS = {
-    "max_tokens": "How many tokens the answer may have.",
-    "temperature": "How freely tokens are chosen; 0: always the likeliest.",
+    "max_tokens": "The maximum number of tokens in the answer.",
+    "temperature": "The randomness of the choice of tokens; 0: always the likeliest.",
     "top_p": "Choose among the likeliest tokens that together have this probability.",
-    "top_k": "Choose among so many of the likeliest tokens; 0: among all.",
-    "min_p": "Leave out tokens below this part of the likeliest one's probability.",
-    "repeat_penalty": "How much less likely a token becomes that was there already; 1: not at all.",
-    "presence_penalty": "How much less likely a token becomes once it was there; 0: not at all.",
-    "frequency_penalty": "How much less likely a token becomes each time that it was there.",
-    "seed": "The same seed with the same request gives the same answer.",
+    "top_k": "Choose among this number of the likeliest tokens; 0: among all.",
+    "min_p": "Leave out tokens below this fraction of the likeliest token's probability.",
+    "repeat_penalty": "Makes tokens that occurred before less likely; 1: no effect.",
+    "presence_penalty": "Makes a token less likely once it has occurred; 0: no effect.",
+    "frequency_penalty": "Makes a token less likely each time it occurs; 0: no effect.",
+    "seed": "The same request with the same seed gets the same answer.",
 }
 
 PROFILE_TEXTS: FieldTexts = {name: _field(text) for name, text in _SAMPLING_TEXTS.items()} | {
     "model": _field(
-        "The GGUF file that it is for; empty: whichever is loaded.",
+        "The GGUF file that the profile is for; empty: any that is loaded.",
         pattern=r"^(|[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*\.gguf)$",
     ),
     "system": _field(
-        "System text, for the model's own chat template.", "Answer in one short sentence."
+        "The system message, for the model's own chat template.", "Answer in one short sentence."
     ),
     "template": _field(
-        "A text with {input} once and, if wished, {chat_history}; every other brace is just a "
-        "brace. null: the model's own chat template.",
+        "The text of the prompt, with {input} once and optionally {chat_history}. Other braces "
+        "have no meaning. null: the model's own chat template.",
         pattern=r"\{input\}",
     ),
     "human_label": _field(
@@ -52,19 +56,19 @@ PROFILE_TEXTS: FieldTexts = {name: _field(text) for name, text in _SAMPLING_TEXT
     "ai_label": _field(
         "The word before the model's lines of {chat_history}.", pattern=r"^[^\r\n]+$"
     ),
-    "history_turns": _field("How many old turns go into the prompt at most."),
-    "n_ctx": _field("Use less of the context than there is."),
+    "history_turns": _field("The maximum number of earlier turns in the prompt."),
+    "n_ctx": _field("The number of context tokens to use, if less than the model has."),
     "temperature": _field(_SAMPLING_TEXTS["temperature"], 0.2),
     "seed": _field(f"{_SAMPLING_TEXTS['seed']} null: a new one each time."),
     "stop": _field(
-        "Texts that end the answer. A template without any ends at the label before {input} on "
-        "its line, and at `Human:`."
+        "Texts that end the answer. If there are none, an answer with a template ends at the label "
+        "before {input} on its line, and at `Human:`."
     ),
 }
 
 
 def _bounds(name: str) -> JsonSchema:
-    """Return the bounds that a profile's field has."""
+    """Return the bounds of a field of `Profile`."""
     schema = _PROFILE_PROPERTIES[name]
     schema = schema.get("anyOf", [schema])[0]
     return {key: value for key, value in schema.items() if key not in {"type", "default"}}
@@ -75,17 +79,17 @@ _PROFILE_PROPERTIES = msgspec.json.schema_components([Profile])[1]["Profile"]["p
 ANSWER_TEXTS: FieldTexts = {
     "prompt": _field("What to answer.", "What is the capital of France?", pattern=r"\S"),
     "session_id": _field(
-        'A whole number, or 1 to 64 of A-Z a-z 0-9 . _ -; 1 and "1" are the same. Without it '
+        'A whole number, or 1 to 64 of A-Z a-z 0-9 . _ -; 1 and "1" are the same. Without an id '
         "nothing is stored. An unknown id begins a session.",
         1,
         minimum=0,
         pattern="^[A-Za-z0-9._-]{1,64}$",
     ),
-    "profile": _field("A profile's name; without it the selected one."),
+    "profile": _field("The name of a profile. Default: the selected one."),
     "stream": _field("Answer with server-sent events."),
     "stop": _field(
-        "A text that ends the answer, or a list of such; an empty list switches a template's own "
-        "off. null: the profile's.",
+        "A text that ends the answer, or a list of them. An empty list also turns off the "
+        "defaults of a template. null: the profile's.",
         minLength=1,
         maxLength=128,
         maxItems=8,
@@ -97,3 +101,4 @@ ANSWER_TEXTS: FieldTexts = {
 }
 
 FIELD_TEXTS: dict[type, FieldTexts] = {AnswerRequest: ANSWER_TEXTS, Profile: PROFILE_TEXTS}
+"""The texts of each struct."""

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the routes and of the structs that serve them."""
+"""The OpenAPI document, made from the routes and from the structs of their bodies."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ _REF = "#/components/schemas/{name}"
 _DESCRIPTION = """\
 One machine as the LLM server of a LAN.
 
-A body is JSON in UTF-8, whatever its `Content-Type` says; so is every answer. Trailing slashes are
-ignored. Every response carries `x-request-id`, which the log has too. Times are Unix seconds."""
+Bodies are JSON in UTF-8, whatever `Content-Type` a request has. Trailing slashes in a path are
+ignored. Every response has an `x-request-id`, by which the log has the request. Times are in Unix
+seconds."""
 
 _ACCESS_TEXTS = {
     Access.OPEN: "Needs no key.",
@@ -47,7 +48,7 @@ SECURITY: JsonSchema = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": "`Authorization: Bearer KEY`; `Authorization: KEY` will do too.",
+        "description": "`Authorization: Bearer KEY`, or `Authorization: KEY`.",
     },
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
@@ -55,7 +56,7 @@ SECURITY: JsonSchema = {
 
 
 def make(routes: Iterable[Route]) -> JsonSchema:
-    """Return the document of these routes."""
+    """Return the OpenAPI document of the routes."""
     routes = list(routes)
     components = _Components(routes)
     paths: JsonSchema = {}
@@ -86,12 +87,12 @@ def make(routes: Iterable[Route]) -> JsonSchema:
 
 
 class _Components:
-    """What more than one operation has: schemas of types, and responses of errors."""
+    """The components that operations share: schemas of types, and error responses."""
 
     def __init__(self, routes: list[Route]) -> None:
         types = [*_types(routes), *FIELD_TEXTS, Error]
         found, self.schemas = msgspec.json.schema_components(types, ref_template=_REF)
-        # By identity: not every type can be hashed.
+        # Types are looked up by identity, because not every type is hashable.
         self._by_id = {id(type_): schema for type_, schema in zip(types, found, strict=True)}
         for schema in self.schemas.values():
             if "description" in schema:
@@ -108,7 +109,7 @@ class _Components:
         return self._by_id[id(type_)]
 
     def errors(self, route: Route, operation: Operation) -> JsonSchema:
-        """Return the error responses of an operation, by status."""
+        """Return references to the error responses of an operation, by status."""
         found = error_responses(route, operation)
         self.responses |= found
         return {
@@ -117,6 +118,7 @@ class _Components:
 
 
 def _types(routes: list[Route]) -> Iterator[Any]:
+    """Yield the types of all bodies and replies."""
     for route in routes:
         for operation in route.operations.values():
             yield from (t for t in (operation.body, operation.reply) if t is not None)
@@ -125,6 +127,7 @@ def _types(routes: list[Route]) -> Iterator[Any]:
 def _operation(
     route: Route, path: str, method: str, operation: Operation, components: _Components
 ) -> JsonSchema:
+    """Return the operation object of a method at one of the route's paths."""
     paragraphs = [operation.description, _ACCESS_TEXTS[operation.access]]
     if path != route.path:
         paragraphs.insert(0, f"The same as `{plain_path(route.path)}`.")
@@ -170,13 +173,13 @@ def _parameter(parameter: Parameter, location: str) -> JsonSchema:
 
 
 def _success_response(operation: Operation, components: _Components) -> JsonSchema:
-    """Return the response of what has gone well."""
+    """Return the response of success."""
     reply: JsonSchema = {"description": "Done.", "headers": header_refs(REQUEST_ID)}
     if operation.reply is None:
         return reply
     content: JsonSchema = {operation.content_type: {"schema": components.of(operation.reply)}}
     if operation.stream:
-        # Of each event, as programs that read the document take it.
+        # The schema is that of a single event, as OpenAPI's tools expect.
         content["text/event-stream"] = {
             "schema": {
                 "type": "object",
@@ -185,4 +188,4 @@ def _success_response(operation: Operation, components: _Components) -> JsonSche
                 "required": ["data"],
             }
         }
-    return reply | {"description": "What was asked for.", "content": content}
+    return reply | {"description": "Success.", "content": content}

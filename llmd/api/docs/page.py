@@ -1,4 +1,4 @@
-"""The page that tells people of every route, made of the OpenAPI document."""
+"""The page that describes every route to people, made from the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ACCESS_TEXTS = {Access.OPEN: "no key", Access.USER: "any key", Access.ADMIN: "a
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a body, or a parameter. `note` says whether it may be left out."""
+    """A field of a body, or a parameter. `note` says whether it can be left out."""
 
     name: str
     type: list[LinkedText]
@@ -30,7 +30,7 @@ class Field:
 
 @dataclass(frozen=True)
 class TypeView:
-    """What a body holds: its type, and its fields if it is an object that has names for them."""
+    """The type of a body, with its fields if it is an object with named fields."""
 
     type: list[LinkedText]
     description: str
@@ -39,7 +39,7 @@ class TypeView:
 
 @dataclass(frozen=True)
 class Entry:
-    """A method of a route as the page shows it."""
+    """A method of a route, with all that the page shows of it."""
 
     id: str
     method: str
@@ -62,7 +62,7 @@ def render(routes: list[Route], document: JsonSchema) -> str:
         entries = [_entry(route, method, document) for method in route.operations]
         sections.setdefault(route.tag, []).extend(entries)
     every = {cause for entries in sections.values() for entry in entries for cause in entry.causes}
-    # Bodies and replies are shown where they are: this is what is inside of them.
+    # Bodies and replies are shown with their routes. The section "Objects" has those within them.
     inner = {"Error", *(name for schema in schemas.values() for name in refs(schema))}
     sent = _sent_objects(schemas, document)
     environment = jinja2.Environment(
@@ -85,7 +85,7 @@ def render(routes: list[Route], document: JsonSchema) -> str:
 
 
 def _sent_objects(schemas: JsonSchema, document: JsonSchema) -> set[str]:
-    """Return the names of the objects that clients send, in bodies and within such objects."""
+    """Return the names of the objects that clients send: as a body, or within one."""
     operations = [operation for item in document["paths"].values() for operation in item.values()]
     left = [name for operation in operations for name in refs(operation.get("requestBody"))]
     found: set[str] = set()
@@ -98,6 +98,7 @@ def _sent_objects(schemas: JsonSchema, document: JsonSchema) -> set[str]:
 
 
 def _entry(route: Route, method: str, document: JsonSchema) -> Entry:
+    """Return the entry of a method of a route."""
     operation = route.operations[method]
     schemas = document["components"]["schemas"]
     described = document["paths"][plain_path(route.path)][method.lower()]
@@ -129,7 +130,7 @@ def _entry(route: Route, method: str, document: JsonSchema) -> Entry:
 
 
 def _type_view(schema: JsonSchema, schemas: JsonSchema, *, is_reply: bool = False) -> TypeView:
-    """Return what is in a body of this schema."""
+    """Return the type and the fields of a schema. Required fields of a request come first."""
     type_ = describe_type(schema)
     if "$ref" in schema:
         schema = schemas[schema["$ref"].rpartition("/")[2]]
@@ -144,12 +145,12 @@ def _type_view(schema: JsonSchema, schemas: JsonSchema, *, is_reply: bool = Fals
         for name, field in schema.get("properties", {}).items()
     ]
     if not is_reply:
-        # Those that nobody can leave out come first.
         fields.sort(key=lambda field: field.name not in required)
     return TypeView(type_, schema.get("description", ""), fields)
 
 
 def _request_note(schema: JsonSchema, *, is_required: bool) -> str:
+    """Return whether a client must send a field, and its default if it has one."""
     if is_required:
         return "required"
     if schema.get("default") is not None:
@@ -158,14 +159,14 @@ def _request_note(schema: JsonSchema, *, is_required: bool) -> str:
 
 
 def _reply_note(schema: JsonSchema, *, is_required: bool) -> str:
-    # What has a default is in every answer.
+    """Return whether a field may be missing in an answer. One with a default never is."""
     return "" if is_required or "default" in schema else "may be missing"
 
 
 def _curl(
     path: str, method: str, operation: Operation, body: JsonSchema | None, schemas: JsonSchema
 ) -> str:
-    """Return a command that can be tried as it is, if all of it has examples."""
+    """Return a command for the shell. It can be run as it is if all parameters have examples."""
     filled = plain_path(path)
     for parameter in path_parameters(path):
         value = parameter.schema.get("examples", [parameter.name.upper()])[0]
@@ -176,19 +177,20 @@ def _curl(
         words.append('-H "Authorization: Bearer $LLMD_KEY"')
     if body is not None:
         text = json.dumps(example(body, schemas), ensure_ascii=False)
-        # A quote ends the shell's text; between two texts it stands by itself.
+        # A single quote cannot be escaped within single quotes: it stands between two strings.
         words.append("-d '{}'".format(text.replace("'", "'\\''")))
     return " \\\n  ".join(words)
 
 
 def _prose(text: str) -> Markup:
-    """Return text with what stands between backticks as code, and its paragraphs apart."""
+    """Return text as HTML: paragraphs as such, and text between backticks as code."""
     return Markup("").join(
         Markup("<p>{}</p>").format(_inline(paragraph)) for paragraph in text.split("\n\n")
     )
 
 
 def _inline(text: str) -> Markup:
+    """Return a paragraph as HTML, with the text between backticks as code."""
     pieces: Iterable[Any] = (
         Markup("<code>{}</code>").format(piece) if is_code % 2 else piece
         for is_code, piece in enumerate(text.replace("``", "`").split("`"))

@@ -1,4 +1,4 @@
-"""``/openapi.json`` and ``/docs``: the routes, described to programs and to people."""
+"""``/openapi.json`` and ``/docs``: the description of all routes, for programs and for people."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from llmd.api.access import Access
 from llmd.api.docs import openapi, page
 from llmd.api.route import JsonSchema, Operation, Route
 
-# The page is text and style alone: whatever else got into it would not run.
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""The page consists of text and style only. The browser blocks everything else."""
 
 OPENAPI = {
     "GET": Operation(
@@ -33,7 +33,7 @@ DOCS = {
 
 
 class Documentation:
-    """What there is to tell of the routes. Each form is made when it is first asked for."""
+    """The description of the routes. Each form of it is made at the first request for it."""
 
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
@@ -45,12 +45,12 @@ class Documentation:
 
     @cached_property
     def json(self) -> bytes:
-        """The document as it is sent."""
+        """The bytes of the OpenAPI document."""
         return msgspec.json.encode(self.document)
 
     @cached_property
     def html(self) -> bytes:
-        """The page as it is sent."""
+        """The bytes of the page."""
         return page.render(self._routes, self.document).encode()
 
 
@@ -61,7 +61,7 @@ class OpenApiResource:
         self._documentation = documentation
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Send it."""
+        """Send the document."""
         resp.content_type = falcon.MEDIA_JSON
         resp.data = self._documentation.json
 
@@ -73,18 +73,19 @@ class DocsResource:
         self._documentation = documentation
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Send it."""
+        """Send the page."""
         resp.content_type = "text/html; charset=utf-8"
         resp.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         resp.data = self._documentation.html
 
 
 def with_docs(routes: list[Route]) -> list[Route]:
-    """Return the routes, and after them those that tell of them all."""
-    described = list(routes)
-    documentation = Documentation(described)
-    described += [
+    """Return the routes, followed by the two that describe them all."""
+    table = list(routes)
+    documentation = Documentation(table)
+    # These two are described too: `documentation` reads the table at the first request.
+    table += [
         Route("/openapi.json", OpenApiResource(documentation), OPENAPI, tag="Documentation"),
         Route("/docs", DocsResource(documentation), DOCS, tag="Documentation"),
     ]
-    return described
+    return table

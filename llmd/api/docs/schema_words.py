@@ -1,4 +1,4 @@
-"""JSON Schema in words: what a field may hold, and an example of it."""
+"""JSON Schema in words: the values that a field takes, and an example of them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ _BOUNDS = (
     ("minItems", "maxItems", " items"),
 )
 _MAX_DEPTH = 4
+"""The depth below which an example has empty lists, because a type may contain itself."""
 _STORAGE_BOUND = 2**53
-"""Such a bound tells only how a number is kept."""
+"""A bound from this number on only reflects how the value is stored: it is not shown."""
 
 
 class LinkedText(NamedTuple):
-    """A piece of a type's words, and the object of the page that it names, if any."""
+    """A piece of text, and the object of the page to which it links, if any."""
 
     text: str
     object: str = ""
 
 
 def describe_type(schema: JsonSchema) -> list[LinkedText]:
-    """Return the words for what a schema takes."""
+    """Return a description of the values that a schema takes."""
     limits = ", ".join(_describe_limits(schema))
     return [*_describe_kind(schema), *([LinkedText(f", {limits}")] if limits else [])]
 
@@ -53,7 +54,11 @@ def refs(schema: Any) -> Iterator[str]:
 
 
 def example(schema: JsonSchema, schemas: JsonSchema, depth: int = 0) -> Any:
-    """Return an example: the one that is given, else one with what is required."""
+    """Return an example of a value.
+
+    It is the schema's own example, if it has one. Otherwise an object has the required fields, and
+    at the top also those with an example.
+    """
     if "$ref" in schema:
         schema = schemas[schema["$ref"].rpartition("/")[2]]
     if schema.get("examples"):
@@ -77,6 +82,7 @@ def example(schema: JsonSchema, schemas: JsonSchema, depth: int = 0) -> Any:
 
 
 def _describe_kind(schema: JsonSchema) -> list[LinkedText]:
+    """Return a description of the type without its bounds."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return [LinkedText(name, name)]
@@ -101,11 +107,12 @@ def _describe_kind(schema: JsonSchema) -> list[LinkedText]:
 
 
 def _bound(value: float | None) -> float | None:
+    """Return a bound, or None for one that is not shown."""
     return None if value is None or abs(value) >= _STORAGE_BOUND else value
 
 
 def _describe_limits(schema: JsonSchema) -> Iterator[str]:
-    """Yield the bounds of a schema in words."""
+    """Yield a description of each bound of a schema."""
     if "exclusiveMinimum" in schema:
         yield f"above {json.dumps(schema['exclusiveMinimum'])}"
     for lowest, highest, unit in _BOUNDS:
