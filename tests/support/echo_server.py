@@ -1,4 +1,4 @@
-"""The HTTP server on a real socket, with an application that does what a test needs."""
+"""The HTTP server on a real socket, with an application for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = config.Server(
 
 
 class Echo:
-    """Tell what came; wait, if asked so, for a client to go."""
+    """Report the length of a body, or wait until the client has gone."""
 
     def __init__(self) -> None:
         self.is_waiting = threading.Event()
@@ -36,7 +36,7 @@ class Echo:
         resp.media = {"length": len(req.bounded_stream.read())}
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer only once the client has gone."""
+        """Wait until the client has gone, then answer."""
         self.is_waiting.set()
         gone = req.env["waitress.client_disconnected"]
         until(gone)
@@ -44,38 +44,38 @@ class Echo:
 
 
 class Broken:
-    """Fail below every handler of errors."""
+    """A response body whose iteration fails, outside of Falcon's error handlers."""
 
     def __iter__(self) -> Iterator[bytes]:
         raise RuntimeError("at 0x7f")
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Hand the server a body that cannot be read."""
+        """Answer with a body that cannot be iterated."""
         resp.stream = self
 
 
 class Stubborn:
-    """Answer only when told to, whether or not the server still runs."""
+    """A handler that does not end until the test allows it, even if the server stops."""
 
     def __init__(self) -> None:
         self.is_running = threading.Event()
         self.may_end = threading.Event()
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Wait to be told."""
+        """Wait until the test allows the answer."""
         self.is_running.set()
         assert self.may_end.wait(20)
 
 
 class LeftOpen:
-    """Begin a response, and leave the rest of it to others."""
+    """A response that begins, and is continued by another thread through its outlet."""
 
     def __init__(self) -> None:
         self.may_end = threading.Event()
         self.outlet: Any = None
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Give the way to the client away."""
+        """Answer with a stream, and keep its outlet for the test."""
         resp.stream = self._events(req.env[OUTLET])
 
     def _events(self, outlet: Any) -> Iterator[bytes]:
@@ -105,26 +105,26 @@ class Running:
         self.address = (host, int(port))
 
     def connect(self, sent: bytes) -> socket.socket:
-        """Open a connection and send something."""
+        """Open a connection and send bytes."""
         client = socket.create_connection(self.address, timeout=20)
         client.sendall(sent)
         return client
 
     def channel_of(self, client: socket.socket) -> Any:
-        """Return the server's side of a connection."""
+        """Return the server's channel of a client's connection."""
         [first] = self.server._servers
         port = client.getsockname()[1]
         [channel] = [at for at in list(first.active_channels.values()) if at.addr[1] == port]
         return channel
 
     def forget_clients(self) -> None:
-        """Let what waits for a client to go see it go, though the loop ends before it could."""
+        """Mark all clients as gone, because the loop may end before it notices."""
         [first] = self.server._servers
         for channel in list(first.active_channels.values()):
             channel.connected = False
 
     def stop(self, wait_s: float = 20) -> None:
-        """End the loop as an empty map does; in the daemon it is SystemExit in the main thread."""
+        """End the loop by emptying its socket map. In the daemon SystemExit ends it."""
         [first] = self.server._servers
         channels = list(first.active_channels.values())
         first.trigger.pull_trigger(first._map.clear)

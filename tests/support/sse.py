@@ -12,10 +12,11 @@ from llmd.api.stream import OUTLET, Outlet
 from tests.support.service import Service
 
 Events = list[tuple[str, Any]]
+"""The name and the data of each event."""
 
 
 def parse_events(raw: bytes) -> Events:
-    """Return the events of a stream; comments are left out."""
+    """Return the events of a stream. Comments are left out."""
     assert raw.endswith(b"\n\n")
     events: Events = []
     for block in raw.decode().removesuffix("\n\n").split("\n\n"):
@@ -29,7 +30,7 @@ def parse_events(raw: bytes) -> Events:
 
 
 class Stream:
-    """A stream that is read chunk by chunk, as the HTTP server does."""
+    """A streamed answer, read chunk by chunk as the HTTP server does."""
 
     def __init__(self, service: Service, outlet: Outlet | None = None, **fields: Any) -> None:
         self.is_gone = False
@@ -44,11 +45,11 @@ class Stream:
 
     @property
     def status(self) -> str | None:
-        """The status line, sent before any chunk."""
+        """The status line, which is sent before any chunk."""
         return self._response.status
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers, sent before any chunk."""
+        """The headers, which are sent before any chunk."""
         headers: dict[str, str] = self._response.headers_dict
         return headers

@@ -1,4 +1,4 @@
-"""Who gets in where, and what is logged of it."""
+"""The access to each route, and the forms in which a key is accepted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from falcon import inspect
 from llmd.api.app import routes
 from tests.support.service import Service
 
-# Written down once more: a route that opens up must change this too.
+# This repeats the table of routes, so that a change of access has to be made twice.
 EXPECTED = {
     ("GET", "/livez"): "open",
     ("GET", "/health"): "open",
@@ -57,17 +57,17 @@ PATHS = sorted({path for _, path in EXPECTED})
 
 
 def filled(path: str) -> str:
-    """Return a path with a name of nothing in its places."""
+    """Return a path with the names of things that do not exist."""
     return re.sub(r"{.*}", lambda place: "0" * 12 if "key" in place[0] else "no", path)
 
 
 def status_of(service: Service, method: str, path: str, key: str) -> int:
-    """Return the status of a request with this key."""
+    """Return the status of a request with a key."""
     return service.ask(method, filled(path), key=key).status_code
 
 
-def test_the_table_says_who_may_use_what(service: Service) -> None:
-    """Every route and method, and no other."""
+def test_the_table_has_the_expected_access(service: Service) -> None:
+    """The routes require exactly the access that is expected, and there is no other route."""
     table = {
         (method, path): access.value
         for route in routes(service.services)
@@ -78,7 +78,7 @@ def test_the_table_says_who_may_use_what(service: Service) -> None:
 
 
 def test_every_method_that_a_resource_has_is_in_the_table(service: Service) -> None:
-    """As the application itself knows its routes."""
+    """The application has exactly the methods and paths that are expected."""
     found = {
         (method.method, route.path)
         for route in inspect.inspect_routes(service.app)
@@ -90,7 +90,7 @@ def test_every_method_that_a_resource_has_is_in_the_table(service: Service) -> N
 
 @pytest.mark.parametrize("path", PATHS)
 def test_each_key_opens_what_its_role_may_open(service: Service, path: str) -> None:
-    """Every method with no key, junk, a revoked, an expired, a user's and an admin's key."""
+    """No key, a bad one, a user's and an admin's open the methods of a path as its access says."""
     revoked_key, revoked = service.issue("gone", "admin")
     service.keys.revoke(revoked_key.id, now=1, actor="cli")
     _, expired = service.issue("old", "admin", expires_in_s=1)
@@ -112,7 +112,7 @@ def test_each_key_opens_what_its_role_may_open(service: Service, path: str) -> N
 
 
 def test_a_refusal_does_not_tell_why(service: Service) -> None:
-    """Unknown, revoked, expired and mistyped keys are answered in the same words."""
+    """Unknown, revoked, expired and mistyped keys are refused with the same body."""
     revoked_key, revoked = service.issue("gone", "user")
     service.keys.revoke(revoked_key.id, now=1, actor="cli")
     _, expired = service.issue("old", "user", expires_in_s=1)
@@ -123,15 +123,15 @@ def test_a_refusal_does_not_tell_why(service: Service) -> None:
     assert len(bodies) == 1
 
 
-def test_a_key_that_is_revoked_is_refused_at_its_next_request(service: Service) -> None:
-    """Though it was good a moment ago."""
+def test_a_revoked_key_is_refused_at_its_next_request(service: Service) -> None:
+    """A revoked key is refused at the next request."""
     assert service.ask("GET", "/auth").status_code == 200
     service.keys.revoke(service.user_key.id, now=1, actor="cli")
     assert service.ask("GET", "/auth").status_code == 401
 
 
-def test_a_role_that_is_taken_is_gone_at_the_next_request(service: Service) -> None:
-    """Roles are read anew too."""
+def test_a_lost_role_is_refused_at_the_next_request(service: Service) -> None:
+    """An admin key that becomes a user's is refused by admin routes at the next request."""
     second_key, second = service.issue("second", "admin")
     assert service.ask("GET", "/keys", key=second).status_code == 200
     service.keys.update(second_key.id, role="user", actor="cli", now=1)
@@ -160,7 +160,7 @@ def test_a_role_that_is_taken_is_gone_at_the_next_request(service: Service) -> N
     ],
 )
 def test_no_other_spelling_of_a_path_gets_around_the_key(service: Service, path: str) -> None:
-    """It is the same route with the same key, or none."""
+    """Another spelling of a path is the same route with the same access, or no route."""
     path, _, query = path.partition("?")
     for method in ("GET", "POST"):
         for key, good in (("", {401, 404}), (service.user, {403, 404, 405})):
@@ -169,7 +169,7 @@ def test_no_other_spelling_of_a_path_gets_around_the_key(service: Service, path:
 
 
 def test_a_trailing_slash_is_ignored(service: Service) -> None:
-    """As some clients send it."""
+    """A path with a trailing slash is the same route."""
     assert service.ask("GET", "/auth/").json["auth"] is True
     assert service.ask("POST", "/answer/", {"prompt": "hi"}).status_code == 200
 
@@ -187,7 +187,7 @@ def test_a_trailing_slash_is_ignored(service: Service) -> None:
     ],
 )
 def test_a_key_comes_in_each_form_that_clients_send(service: Service, form: str) -> None:
-    """Bare as the seed's clients send it, as Bearer, and as x-api-key."""
+    """A key is accepted bare, as Bearer in any case, and as x-api-key."""
     name, value = form.format(service.user).split(":", 1)
     result = service.ask("GET", "/auth", key="", headers={name: value})
     assert result.status_code == 200
@@ -197,20 +197,20 @@ def test_a_key_comes_in_each_form_that_clients_send(service: Service, form: str)
     "value", ["Basic {}", "Bearer", "Bearer ", "Bearer {} x", "{}x", "Token {}", "Bearer,{}", "é"]
 )
 def test_no_other_form_of_a_key_opens(service: Service, value: str) -> None:
-    """Not even with the right key in it."""
+    """Another form of the Authorization header is refused, even if it contains a valid key."""
     sent = {"Authorization": value.format(service.user)}
     assert service.ask("GET", "/auth", key="", headers=sent).status_code == 401
 
 
 def test_a_key_in_the_url_opens_nothing(service: Service) -> None:
-    """URLs end up in logs and histories."""
+    """A key in the query is ignored, because URLs end up in logs and histories."""
     for name in ("key", "api_key", "access_token", "authorization"):
         result = service.ask("GET", "/auth", key="", params={name: service.user})
         assert result.status_code == 401
 
 
 def test_too_many_wrong_keys_make_their_sender_wait(service: Service) -> None:
-    """429 with `Retry-After`; a key in use is not held up by them."""
+    """Too many wrong keys get a 429 with `Retry-After`, while a key in use still works."""
     assert service.ask("GET", "/auth").status_code == 200
     statuses = []
     for _ in range(12):

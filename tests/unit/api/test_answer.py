@@ -1,4 +1,4 @@
-"""`/answer`: whole, as a stream, and the list of sessions."""
+"""`/answer`: whole answers, streams, and the list of sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.sse import Stream, parse_events
 
 
 def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> None:
-    """`result` is what the seed's clients read; the rest is beside it."""
+    """A whole answer has `result` for the seed's clients, and every other field of the contract."""
     result = service.ask("POST", "/answer", {"prompt": "hi", "session_id": 1, "seed": 5})
     assert result.status_code == 200
     assert result.headers["content-type"] == "application/json"
@@ -43,13 +43,13 @@ def test_a_whole_answer_has_every_field_of_the_contract(service: Service) -> Non
 
 
 def test_an_answer_without_a_session_names_none(service: Service) -> None:
-    """`session_id` is null, and nothing is stored."""
+    """Without a session `session_id` is null and nothing is stored."""
     assert service.ask("POST", "/answer", {"prompt": "hi"}).json["session_id"] is None
     assert service.sessions.count() == 0
 
 
 def test_every_optional_field_reaches_the_engine(service: Service) -> None:
-    """By the names of the contract."""
+    """Every optional field of the body is passed to the engine."""
     service.put_profile("p")
     fields = {
         "profile": "p",
@@ -72,7 +72,7 @@ def test_every_optional_field_reaches_the_engine(service: Service) -> None:
 
 
 def test_a_streamed_answer_is_the_same_in_pieces(service: Service) -> None:
-    """`token` events, then `done` with the very body of the whole answer."""
+    """A stream has `token` events, then `done` with the same body as a whole answer."""
     body = {"prompt": "hi", "session_id": "s", "seed": 5}
     streamed = service.ask("POST", "/answer", body | {"stream": True})
     assert streamed.status_code == 200
@@ -89,7 +89,7 @@ def test_a_streamed_answer_is_the_same_in_pieces(service: Service) -> None:
 
 
 def test_the_bytes_of_a_stream_are_those_of_the_contract(service: Service) -> None:
-    """A comment first, so that the headers go out at once; one line of data an event."""
+    """A stream begins with a comment, to send the headers, and has one line of data per event."""
     service.engine.script = begins("a\nb é", then=[done()])
     stream = Stream(service)
     assert stream.status == "200 OK"
@@ -103,7 +103,7 @@ def test_the_bytes_of_a_stream_are_those_of_the_contract(service: Service) -> No
 
 
 def test_each_token_is_sent_before_the_next_is_there(service: Service) -> None:
-    """Nothing waits for the end of the answer."""
+    """Each token is sent before the next one is generated."""
     service.engine.script = begins("one")
     stream = Stream(service)
     assert next(stream.chunks) == b": ping\n\n"
@@ -116,7 +116,7 @@ def test_each_token_is_sent_before_the_next_is_there(service: Service) -> None:
 
 
 def test_the_turn_is_stored_before_the_event_of_the_end(service: Service) -> None:
-    """Whoever reads `done` can rely on the turn."""
+    """The turn is stored before `done` is sent."""
     stream = Stream(service, session_id="s")
     while b"event: done" not in next(stream.chunks):
         assert service.sessions.count() == 0
@@ -126,7 +126,7 @@ def test_the_turn_is_stored_before_the_event_of_the_end(service: Service) -> Non
 
 
 def test_a_silent_stream_is_pinged(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies close what says nothing."""
+    """A stream without a new token sends a ping, because proxies close silent connections."""
     monkeypatch.setattr("llmd.chat.run.POLL_S", 0.001)
     monkeypatch.setattr("llmd.api.stream.PING_AFTER_S", 0.0)
     service.engine.script = begins("one")
@@ -138,7 +138,7 @@ def test_a_silent_stream_is_pinged(service: Service, monkeypatch: pytest.MonkeyP
 
 
 def test_an_answer_without_a_session_needs_no_room_in_the_store(service: Service) -> None:
-    """A full disk stops the sessions, not the server."""
+    """An answer without a session is given even if the store is full."""
     service.db.is_full = True
     assert service.ask("POST", "/answer", {"prompt": "hi"}).status_code == 200
 
@@ -146,7 +146,7 @@ def test_an_answer_without_a_session_needs_no_room_in_the_store(service: Service
 def test_the_callers_sessions_are_listed_by_id_as_the_seed_did(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Id → the head of the first prompt, over as many pages as there are; no other key's."""
+    """The names of all sessions of the caller are listed by id, over several pages."""
     monkeypatch.setattr("llmd.api.answer.MAX_LISTED", 2)
     assert service.ask("GET", "/answer").json == {}
     for number in range(1, 6):

@@ -28,10 +28,10 @@ from tests.support.sse import Stream, parse_events
         ({"prompt": "x", "profile": "big"}, (409, "conflict")),
     ],
 )
-def test_what_can_be_refused_has_its_status(
+def test_a_refused_request_has_its_status(
     service: Service, body: object, code: tuple[int, str], stream: bool
 ) -> None:
-    """Before the first byte, of a stream as of a whole answer."""
+    """A request that is not valid gets its status before the first byte, streamed or whole."""
     service.put_profile("big", model="big.gguf")
     sent = body | {"stream": stream} if isinstance(body, dict) else body
     result = service.ask("POST", "/answer", sent)
@@ -41,8 +41,8 @@ def test_what_can_be_refused_has_its_status(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_the_engine_refuses_has_its_status(service: Service, stream: bool) -> None:
-    """A model that loads, a prompt that is too long, a worker that dies before the first token."""
+def test_a_refusal_by_the_engine_has_its_status(service: Service, stream: bool) -> None:
+    """A refusal by the engine gets its status, if it comes before the first token."""
     body = {"prompt": "x", "stream": stream, "session_id": 1}
     service.engine.not_ready = EngineLoading("loading", retry_after_s=2)
     assert service.code(service.ask("POST", "/answer", body)) == (503, "model_loading")
@@ -61,7 +61,7 @@ def test_what_the_engine_refuses_has_its_status(service: Service, stream: bool) 
 
 
 def test_a_whole_answer_whose_worker_dies_is_an_error(service: Service) -> None:
-    """Half an answer is no answer."""
+    """A whole answer whose worker dies is an error, and no turn is stored."""
     service.engine.script = begins("Hel", then=[EngineDied("it ended")])
     result = service.ask("POST", "/answer", {"prompt": "hi", "session_id": 1})
     assert service.code(result) == (503, "engine_died")
@@ -71,7 +71,7 @@ def test_a_whole_answer_whose_worker_dies_is_an_error(service: Service) -> None:
 def test_a_stream_whose_worker_dies_ends_in_an_error_event(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the one error body, and without `done`; the log has the status it would have had."""
+    """A stream whose worker dies ends with `error` instead of `done`. The log has a 503."""
     caplog.set_level(logging.INFO)
     service.engine.script = begins("Hel", then=[EngineDied("it ended")])
     result = service.ask("POST", "/answer", {"prompt": "hi", "stream": True})
@@ -98,7 +98,7 @@ def test_a_stream_whose_worker_dies_ends_in_an_error_event(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_cannot_be_stored_is_an_error(service: Service, stream: bool) -> None:
-    """It is never acknowledged."""
+    """An answer whose turn cannot be stored is an error, streamed or whole."""
     service.ask("GET", "/auth")
     service.db.is_full = True
     body = {"prompt": "hi", "session_id": 1, "stream": stream}
@@ -111,10 +111,10 @@ def test_an_answer_that_cannot_be_stored_is_an_error(service: Service, stream: b
     assert is_free(service)
 
 
-def test_a_stream_that_fails_in_an_unforeseen_way_says_no_more_than_that(
+def test_an_unexpected_exception_in_a_stream_is_an_internal_error(
     service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error event, and the traceback in the log."""
+    """An unexpected exception ends a stream with an internal error. The log has the details."""
 
     def fail(*_args: object, **_options: object) -> None:
         raise RuntimeError("at 0x7f")
@@ -132,9 +132,9 @@ def test_a_stream_that_fails_in_an_unforeseen_way_says_no_more_than_that(
 def test_a_stream_that_is_closed_early_is_cancelled(
     service: Service, caplog: pytest.LogCaptureFixture, num_read: int
 ) -> None:
-    """The server closes it when its client has gone, even before the first chunk.
+    """A stream that is closed early is cancelled, and the text so far is stored.
 
-    What was made so far is kept, whether or not it was sent.
+    The server closes it when its client has gone, even before the first chunk.
     """
     caplog.set_level(logging.INFO)
     service.engine.script = begins("Hel")
@@ -153,7 +153,7 @@ def test_a_stream_that_is_closed_early_is_cancelled(
 
 
 def test_a_client_that_is_gone_ends_its_stream(service: Service) -> None:
-    """Without a further event: nobody reads it."""
+    """A stream whose client has gone ends without another event."""
     service.engine.script = begins("Hel")
     stream = Stream(service, session_id="s")
     next(stream.chunks)
@@ -169,7 +169,7 @@ def test_a_client_that_is_gone_ends_its_stream(service: Service) -> None:
 def test_a_client_that_is_gone_before_the_first_token_is_logged_as_gone(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By the number that nginx has for it."""
+    """A client that goes before the first token is logged with the status 499."""
     caplog.set_level(logging.INFO)
     service.engine.script = silent
     extras = {"waitress.client_disconnected": lambda: True}

@@ -1,4 +1,4 @@
-"""What is read as a body, and how all else is refused."""
+"""Bodies and parameters that are read, and the refusal of all others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmd.errors import InvalidField, MalformedBody
 def request(
     raw: bytes = b"", query: str = "", headers: dict[str, str] | None = None
 ) -> falcon.Request:
-    """Return a request with this body."""
+    """Return a request with a body."""
     environ = testing.create_environ(
         "/answer", method="POST", body=raw, query_string=query, headers=headers
     )
@@ -27,20 +27,20 @@ def request(
 
 
 def read(raw: bytes) -> AnswerRequest:
-    """Read a body as the one of `POST /answer`."""
+    """Return a body that was read as that of `POST /answer`."""
     req = request(raw)
     return body.read(req, AnswerRequest)
 
 
 def test_a_body_is_read_whatever_its_content_type_says() -> None:
-    """The default of curl is a form's, and old clients name none."""
+    """A body is read as JSON whatever its Content-Type: curl and old clients send other ones."""
     for content_type in ("application/x-www-form-urlencoded", "text/plain", "application/json"):
         req = request(b'{"prompt": "hi"}', headers={"Content-Type": content_type})
         assert body.read(req, AnswerRequest).prompt == "hi"
 
 
 def test_every_field_of_a_right_body_is_read() -> None:
-    """Escapes and characters beyond the first plane too."""
+    """Every field is read, including escapes and characters beyond the first plane."""
     made = read(
         '{"prompt": "\\ud83d\\ude00 é😀", "session_id": 7, "stream": true, "temperature": 0,'
         ' "stop": ["a"], "seed": null}'.encode()
@@ -81,8 +81,8 @@ def test_every_field_of_a_right_body_is_read() -> None:
         (b'\xef\xbb\xbf{"prompt": "x"}', "not JSON"),
     ],
 )
-def test_what_is_not_strict_json_is_malformed(raw: bytes, words: str) -> None:
-    """Each says in words what is wrong."""
+def test_a_body_that_is_not_strict_json_is_malformed(raw: bytes, words: str) -> None:
+    """A body that is not strict JSON is malformed, and the message says why."""
     with pytest.raises(MalformedBody) as refused:
         read(raw)
     assert words in refused.value.message
@@ -116,7 +116,7 @@ def test_what_is_not_strict_json_is_malformed(raw: bytes, words: str) -> None:
     ],
 )
 def test_a_wrong_field_is_refused_by_its_name(raw: bytes, param: str | None) -> None:
-    """The client learns which field to mend."""
+    """A field of a wrong type or name is refused with its name."""
     with pytest.raises(InvalidField) as refused:
         read(raw)
     assert refused.value.param == param
@@ -131,10 +131,10 @@ def test_a_wrong_field_is_refused_by_its_name(raw: bytes, param: str | None) -> 
         ("messages", [{"role": "god", "content": ""}], "assistant, developer, function"),
     ],
 )
-def test_a_word_that_is_none_of_few_is_answered_with_the_few(
+def test_a_value_that_is_no_choice_is_answered_with_the_choices(
     field: str, value: object, words: str
 ) -> None:
-    """In a union, in a struct within one, and in a list."""
+    """The error of a field with few values lists them, also within a union, a struct and a list."""
     sent = {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | {field: value}
     with pytest.raises(InvalidField, match=f"must be one of {words}") as refused:
         body.convert(sent, ChatBody)
@@ -155,14 +155,14 @@ def test_a_word_that_is_none_of_few_is_answered_with_the_few(
     ],
 )
 def test_a_number_out_of_range_is_refused_by_its_name(raw: bytes, param: str) -> None:
-    """Also one that is larger than the machine's."""
+    """A number out of range is refused with the field's name, even beyond 64 bits."""
     with pytest.raises(InvalidField) as refused:
         read(raw).check()
     assert refused.value.param == param
 
 
 def test_a_long_name_of_an_unknown_field_is_cut_in_the_answer() -> None:
-    """Nobody gets a megabyte back, nor a line end."""
+    """The name of an unknown field is cut and free of line ends in the message."""
     with pytest.raises(InvalidField) as refused:
         read(b'{"prompt": "x", "' + b"y" * 100_000 + b'\\n": 1}')
     assert len(refused.value.message) < 200
@@ -171,15 +171,15 @@ def test_a_long_name_of_an_unknown_field_is_cut_in_the_answer() -> None:
     assert "\n" not in refused.value.message
 
 
-def test_a_body_of_very_many_fields_is_looked_through_once() -> None:
-    """Looking for the one that is there twice must not cost the square of their number."""
+def test_a_body_of_very_many_fields_is_checked_in_linear_time() -> None:
+    """A duplicate name among 100,000 fields is found in linear time."""
     fields = b",".join(b'"%d":0' % number for number in range(100_000))
     with pytest.raises(MalformedBody, match="99999 twice"):
         read(b"{" + fields + b',"99999":0}')
 
 
-def test_a_long_place_is_cut_in_the_answer() -> None:
-    """However long the names on the way to a value are."""
+def test_a_long_path_is_cut_in_the_answer() -> None:
+    """A long path to a field is cut in the message and in `param`."""
     with pytest.raises(InvalidField) as refused:
         body.parse(b'{"' + b"n" * 100_000 + b'": ["\\u0000"]}')
     assert len(refused.value.message) < 200
@@ -187,12 +187,12 @@ def test_a_long_place_is_cut_in_the_answer() -> None:
 
 
 def test_thirty_two_levels_are_read() -> None:
-    """The bound is the one that the message names."""
+    """A body of 32 levels, the documented maximum, is read."""
     assert body.parse(b"[" * 32 + b"1" + b"]" * 32)
 
 
 def test_a_compressed_body_is_refused() -> None:
-    """By what it says of itself, not by what its bytes look like."""
+    """A body with a Content-Encoding is refused."""
     req = request(b'{"prompt": "x"}', headers={"Content-Encoding": "gzip"})
     with pytest.raises(MalformedBody, match="compressed"):
         body.read(req, AnswerRequest)
@@ -200,14 +200,14 @@ def test_a_compressed_body_is_refused() -> None:
 
 @pytest.mark.parametrize(("query", "limit"), [("", 100), ("limit=1", 1), ("limit=1000", 1000)])
 def test_the_limit_of_a_list_is_read(query: str, limit: int) -> None:
-    """A hundred when none is given."""
+    """The limit of a list is read, and is 100 by default."""
     req = request(query=query)
     assert body.limit_of(req) == limit
 
 
 @pytest.mark.parametrize("value", ["0", "1001", "-1", "x", "1.0", "", "%2B1", "٣", "99999"])
 def test_a_wrong_limit_is_refused(value: str) -> None:
-    """With its bounds."""
+    """A limit that is not a number from 1 to 1000 is refused."""
     req = request(query=f"limit={value}")
     with pytest.raises(InvalidField) as refused:
         body.limit_of(req)
@@ -225,7 +225,7 @@ _nasty = st.sampled_from(
 @settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=60), st.lists(_nasty, max_size=12).map(b"".join)))
 def test_any_bytes_are_a_request_or_refused_in_words(raw: bytes) -> None:
-    """Never another exception, so never a 500."""
+    """Any bytes are read or refused with a message, never with another exception."""
     try:
         read(raw).check()
     except (MalformedBody, InvalidField) as error:
@@ -248,7 +248,7 @@ _fields = st.dictionaries(
 @settings(max_examples=200)
 @given(_fields)
 def test_any_value_in_any_field_is_taken_or_refused_in_words(fields: dict[str, object]) -> None:
-    """What is taken can be applied to a profile."""
+    """Any value in any field is accepted or refused with a message."""
     raw = json.dumps({"prompt": "x"} | fields).encode("utf-8", "surrogatepass")
     try:
         read(raw).check()

@@ -28,7 +28,7 @@ from tests.unit.conftest import MakeService
     ],
 )
 def test_only_allowed_hosts_are_answered(make_service: MakeService, host: str, status: int) -> None:
-    """A page that points its own name at this machine gets nothing, not even health."""
+    """A request to a host name that is not allowed is refused, even for `/livez`."""
     names = ("llm.lan", "10.0.0.7", "[fd00::7]")
     service = make_service(server=config.Server(allowed_hosts=names))
     result = service.ask("GET", "/livez", key="", headers={"Host": host})
@@ -40,7 +40,7 @@ def test_only_allowed_hosts_are_answered(make_service: MakeService, host: str, s
 def test_any_host_is_answered_by_default_and_after_the_list_is_emptied(
     make_service: MakeService,
 ) -> None:
-    """A reload changes the list at once."""
+    """Any host name is allowed by default. A changed list holds at once."""
     service = make_service()
     sent = {"Host": "any.example"}
     assert service.ask("GET", "/livez", headers=sent).status_code == 200
@@ -59,18 +59,18 @@ PREFLIGHT = {
 
 
 def cors_headers(headers: dict[str, str]) -> set[str]:
-    """Return the names of the headers that let a page of another origin in."""
+    """Return the names of the headers that allow access to pages of another origin."""
     return {name for name in headers if name.startswith("access-control-")}
 
 
 def test_pages_of_other_origins_get_nothing_by_default(service: Service) -> None:
-    """Neither an answer nor a preflight lets them in."""
+    """By default no response has a header that lets in pages of other origins."""
     assert not cors_headers(service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT).headers)
     assert not cors_headers(service.ask("GET", "/auth", headers={"Origin": ORIGIN}).headers)
 
 
 def test_pages_of_a_configured_origin_are_let_in(make_service: MakeService) -> None:
-    """The preflight comes without a key, for a browser sends none."""
+    """A configured origin may send requests. Its preflight needs no key."""
     service = make_service(server=config.Server(cors_origins=(ORIGIN,)))
     result = service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT)
     assert result.status_code in {200, 204}
@@ -86,7 +86,7 @@ def test_pages_of_a_configured_origin_are_let_in(make_service: MakeService) -> N
 
 
 def test_pages_of_another_origin_than_the_configured_stay_out(make_service: MakeService) -> None:
-    """Also one that looks like it, and the one of local files."""
+    """An origin that is not configured is not let in, even if it is similar."""
     service = make_service(server=config.Server(cors_origins=(ORIGIN,)))
     for origin in (ORIGIN + ".evil.example", "http://chat.example.org", "null"):
         result = service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT | {"Origin": origin})
@@ -94,14 +94,14 @@ def test_pages_of_another_origin_than_the_configured_stay_out(make_service: Make
 
 
 def test_a_star_lets_every_origin_in(make_service: MakeService) -> None:
-    """As the option says."""
+    """The origin `*` lets in every origin."""
     service = make_service(server=config.Server(cors_origins=("*",)))
     result = service.ask("OPTIONS", "/answer", key="", headers=PREFLIGHT)
     assert result.headers["access-control-allow-origin"] == "*"
 
 
 def test_every_response_carries_an_id_of_its_own(service: Service) -> None:
-    """Good ones, refused ones and those of no route."""
+    """Every response has an id of its own, including refusals."""
     asked = [
         service.ask("GET", "/livez", key=""),
         service.ask("GET", "/livez", key=""),

@@ -1,4 +1,4 @@
-"""What an error looks like to a client."""
+"""The answers to errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.service import Service
 
 
 def concrete(base: type[errors.LlmdError]) -> list[type[errors.LlmdError]]:
-    """Return the classes of the tree that are raised."""
+    """Return the classes of the error tree that are raised."""
     found = [] if "Never raised itself" in (base.__doc__ or "") else [base]
     for child in base.__subclasses__():
         if child.__module__ == errors.__name__:
@@ -36,13 +36,13 @@ def made(kind: type[errors.LlmdError]) -> errors.LlmdError:
 
 
 def test_every_error_that_is_raised_has_a_row() -> None:
-    """None falls back on 500, and no row is for a class that is never raised."""
+    """Every error class that is raised has a row in the table, and no other class has."""
     assert set(concrete(errors.LlmdError)) == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", concrete(errors.LlmdError), ids=lambda kind: str(kind.__name__))
-def test_every_error_has_the_one_body(kind: type[errors.LlmdError]) -> None:
-    """The object of OpenAI's API, and the message once more, for the seed's clients."""
+def test_every_error_has_the_common_body(kind: type[errors.LlmdError]) -> None:
+    """Every error has the body of OpenAI's API, and `message` again for the seed's clients."""
     error = made(kind)
     body = body_of(error)
     inner = body["error"]
@@ -55,23 +55,23 @@ def test_every_error_has_the_one_body(kind: type[errors.LlmdError]) -> None:
 
 
 def test_a_subclass_without_a_row_takes_that_of_its_base() -> None:
-    """The nearest class counts."""
+    """A subclass without a row uses that of its nearest base class."""
 
     class Full(errors.Busy):
-        """A special case."""
+        """A subclass without a row."""
 
     assert kind_of(Full("full")) == KINDS[errors.Busy]
     assert kind_of(errors.LlmdError("?")) == Kind(500, "server_error", "internal_error")
 
 
-def test_codes_are_one_for_each_error() -> None:
-    """A client tells errors apart by their code."""
+def test_each_error_has_a_code_of_its_own() -> None:
+    """No two errors share a code."""
     codes = [kind.code for kind in KINDS.values()]
     assert len(codes) == len(set(codes))
 
 
-def test_a_prompt_that_is_too_long_tells_both_numbers() -> None:
-    """By the names that clients of llama.cpp's server read."""
+def test_a_too_long_prompt_is_answered_with_both_counts() -> None:
+    """The error of a too long prompt has both counts, under the names of llama.cpp's server."""
     inner = body_of(errors.PromptTooLong(99, 64))["error"]
     assert isinstance(inner, dict)
     assert (inner["n_prompt_tokens"], inner["n_ctx"]) == (99, 64)
@@ -94,24 +94,24 @@ def test_a_prompt_that_is_too_long_tells_both_numbers() -> None:
         (errors.ClientGone("gone"), 499, "client_gone", None),
     ],
 )
-def test_an_error_has_its_status_and_says_when_to_come_back(
+def test_an_error_has_its_status_and_retry_after(
     service: Service,
     error: errors.LlmdError,
     status: int,
     code: str,
     retry_after: str | None,
 ) -> None:
-    """`Retry-After` on all that may go away by itself."""
+    """An error has its status, and `Retry-After` if it is temporary."""
     service.engine.submit_error = error
     result = service.ask("POST", "/answer", {"prompt": "hi"})
     assert service.code(result) == (status, code)
     assert result.headers.get("retry-after") == retry_after
 
 
-def test_what_nobody_foresaw_is_told_without_a_word_of_it(
+def test_an_unexpected_exception_is_answered_without_details(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has the traceback, the client only the id by which to find it."""
+    """An unexpected exception is an internal error; only the log has the traceback."""
     caplog.set_level(logging.INFO)
     service.engine.submit_error = RuntimeError("<object at 0x7f00deadbeef> in /usr/lib/x.py")
     result = service.ask("POST", "/answer", {"prompt": "hi"})
@@ -123,8 +123,8 @@ def test_what_nobody_foresaw_is_told_without_a_word_of_it(
     assert " 500 " in line.getMessage()
 
 
-def test_a_path_without_a_route_is_told_in_the_same_form(service: Service) -> None:
-    """With the path, cut and safe to show."""
+def test_an_unknown_path_is_answered_in_the_common_form(service: Service) -> None:
+    """An unknown path is a 404 in the common form, with the path cut and printable."""
     result = service.ask("GET", "/nothing/here", key="")
     assert service.code(result) == (404, "unknown_route")
     assert "/nothing/here" in result.json["message"]
@@ -135,33 +135,33 @@ def test_a_path_without_a_route_is_told_in_the_same_form(service: Service) -> No
 
 
 def test_a_path_that_is_not_utf_8_is_no_route(service: Service) -> None:
-    """Not a 500."""
+    """A path that is not UTF-8 is a 404, not a 500."""
     result = service.ask("GET", "/%ff%fe%ed%a0%80", key="")
     assert service.code(result) == (404, "unknown_route")
 
 
-def test_a_method_that_a_route_does_not_take_names_those_it_does(service: Service) -> None:
-    """405 with `Allow`."""
+def test_a_method_that_is_not_allowed_is_answered_with_allow(service: Service) -> None:
+    """A method that a route does not allow is a 405 with `Allow`."""
     result = service.ask("DELETE", "/answer")
     assert service.code(result) == (405, "method_not_allowed")
     assert set(result.headers["allow"].split(", ")) >= {"GET", "POST"}
 
 
 @pytest.mark.parametrize("method", ["WEBSOCKET", "TRACE", "CONNECT", "HEAD", "FROB"])
-def test_an_odd_method_is_refused_in_the_same_form(service: Service, method: str) -> None:
-    """Also one that means something to the framework alone."""
+def test_an_unusual_method_is_refused_in_the_common_form(service: Service, method: str) -> None:
+    """An unusual method is refused in the common form, even if Falcon knows it."""
     start = testing.StartResponseMock()
     environ = testing.create_environ("/answer") | {"REQUEST_METHOD": method}
     body = b"".join(service.app(environ, start))
     assert start.status is not None
     assert start.status[:3] in {"400", "401", "405"}
     assert start.headers_dict["x-request-id"]
-    # The answer to HEAD has no body.
+    # The response to HEAD has no body.
     assert method == "HEAD" or msgspec.json.decode(body)["error"]["code"]
 
 
 def test_a_refusal_of_the_key_names_the_scheme(service: Service) -> None:
-    """`WWW-Authenticate`, as RFC 9110 asks of a 401."""
+    """A 401 has `WWW-Authenticate`, as RFC 9110 requires."""
     result = service.ask("GET", "/auth", key="")
     assert service.code(result) == (401, "invalid_api_key")
     assert result.headers["www-authenticate"].startswith("Bearer")

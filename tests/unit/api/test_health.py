@@ -10,8 +10,8 @@ from tests.support.fake_engine import begins
 from tests.support.service import Service
 
 
-def test_a_living_daemon_says_so_in_every_state(service: Service) -> None:
-    """Without a key; whoever restarts what does not live must not restart what loads."""
+def test_a_living_daemon_answers_in_every_state(service: Service) -> None:
+    """`/livez` answers in every state, because a supervisor must not restart a loading daemon."""
     service.engine.not_ready = EngineFailed("no model")
     service.admission.drain()
     result = service.ask("GET", "/livez", key="")
@@ -19,7 +19,7 @@ def test_a_living_daemon_says_so_in_every_state(service: Service) -> None:
 
 
 def test_a_daemon_that_could_answer_is_healthy(service: Service) -> None:
-    """With the model's name."""
+    """A daemon with a loaded model is healthy, and names the model."""
     result = service.ask("GET", "/health", key="")
     assert (result.status_code, result.json) == (200, {"status": "ok", "model": "tiny.gguf"})
 
@@ -34,7 +34,7 @@ def test_a_daemon_that_could_answer_is_healthy(service: Service) -> None:
 def test_a_daemon_that_could_not_answer_says_why(
     service: Service, error: LlmdError, status: str, code: str, retry_after: str
 ) -> None:
-    """503 with the state, the reason, a time to come back, and the body of every error."""
+    """A daemon without a loaded model answers 503 with state, reason, `Retry-After` and error."""
     service.engine.not_ready = error
     result = service.ask("GET", "/health", key="")
     assert service.code(result) == (503, code)
@@ -43,7 +43,7 @@ def test_a_daemon_that_could_not_answer_says_why(
 
 
 def test_a_daemon_that_goes_down_is_not_healthy(service: Service) -> None:
-    """Also while its model could still answer: a balancer must look elsewhere."""
+    """A draining daemon is not healthy, even if its model could still answer."""
     service.admission.drain()
     result = service.ask("GET", "/health", key="")
     assert service.code(result) == (503, "draining")
@@ -51,8 +51,8 @@ def test_a_daemon_that_goes_down_is_not_healthy(service: Service) -> None:
     assert int(result.headers["retry-after"]) > 0
 
 
-def test_the_status_tells_what_the_daemon_is_doing(service: Service) -> None:
-    """The engine's counts, the places, and the selection."""
+def test_the_status_has_counts_and_selection(service: Service) -> None:
+    """The status has the engine's counts, the streams and the selection."""
     service.ask("POST", "/answer", {"prompt": "hi", "session_id": 1})
     service.engine.script = begins()
     status = service.ask("GET", "/status").json
@@ -76,8 +76,8 @@ def test_the_status_tells_what_the_daemon_is_doing(service: Service) -> None:
     }
 
 
-def test_the_status_counts_the_streams_of_this_moment(service: Service) -> None:
-    """An answer that is being made holds a place."""
+def test_the_status_counts_the_active_streams(service: Service) -> None:
+    """The status counts an admitted request as an active stream until its end."""
     ticket = service.admission.enter("x", None, lambda: False)
     assert service.ask("GET", "/status").json["streams"]["active"] == 1
     ticket.release()
@@ -85,7 +85,7 @@ def test_the_status_counts_the_streams_of_this_moment(service: Service) -> None:
 
 
 def test_the_status_of_a_daemon_without_a_model_has_nulls(service: Service) -> None:
-    """What is not known is null, not left out."""
+    """The status of a daemon without a model has null for unknown values."""
     service.engine.name = None
     service.engine.start_without("no model was chosen")
     status = service.ask("GET", "/status").json
@@ -95,14 +95,14 @@ def test_the_status_of_a_daemon_without_a_model_has_nulls(service: Service) -> N
     assert status["sequences"]["max"] is None
 
 
-def test_the_status_says_that_the_daemon_goes_down(service: Service) -> None:
-    """Whatever the engine's own state is."""
+def test_the_status_of_a_draining_daemon_is_draining(service: Service) -> None:
+    """The status of a draining daemon is `draining`, whatever the state of the engine."""
     service.admission.drain()
     assert service.ask("GET", "/status").json["state"] == "draining"
 
 
-def test_the_status_is_told_without_the_store_too(service: Service) -> None:
-    """What the engine does is worth knowing while the database is broken."""
+def test_the_status_is_answered_without_the_store(service: Service) -> None:
+    """The status is answered even if the database is broken."""
     assert service.ask("GET", "/auth").status_code == 200
     with service.db.write() as tx:
         tx.exec_driver_sql("DROP TABLE settings")

@@ -1,4 +1,4 @@
-"""`/auth` and `/keys`: is a key good; make, list, change, revoke."""
+"""`/auth` and `/keys`: check the caller's key; make, list, change and revoke keys."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def admin_asks(service: Service, method: str, path: str, body: object = None) ->
     return service.ask(method, path, body, key=service.admin)
 
 
-def test_a_good_key_is_told_whose_it_is(service: Service) -> None:
-    """`auth` is what the seed's clients read."""
+def test_a_good_key_is_shown_to_its_owner(service: Service) -> None:
+    """`GET /auth` returns the caller's key, and `auth` for the seed's clients."""
     assert service.ask("GET", "/auth").json == {
         "auth": True,
         "id": service.user_key.id,
@@ -29,13 +29,13 @@ def test_a_good_key_is_told_whose_it_is(service: Service) -> None:
 
 
 def test_a_bad_key_is_refused(service: Service) -> None:
-    """401 with the body of every error."""
+    """A bad key gets a 401 with the common error body."""
     assert service.code(service.ask("GET", "/auth", key="x")) == (401, "invalid_api_key")
 
 
 @pytest.mark.parametrize("body", [None, b"", b"{}", b" \n"])
 def test_a_key_is_made_without_a_body_too(service: Service, body: bytes | None) -> None:
-    """A user's key that never expires, as the seed made it."""
+    """An empty body makes a user's key that never expires, as the seed did."""
     result = admin_asks(service, "POST", "/auth/key", body)
     assert result.status_code == 200
     assert result.headers["cache-control"] == "no-store"
@@ -46,7 +46,7 @@ def test_a_key_is_made_without_a_body_too(service: Service, body: bytes | None) 
 
 
 def test_a_key_is_made_as_asked_for(service: Service) -> None:
-    """Name, role and expiry; the trail names the admin."""
+    """A key gets the name, role and expiry of the body. The audit trail names the admin."""
     before = int(time.time())
     body = {"name": "bot", "role": "admin", "expires_in": 3600}
     made = admin_asks(service, "POST", "/auth/key", body).json
@@ -72,10 +72,10 @@ def test_a_key_is_made_as_asked_for(service: Service) -> None:
         ({"expires": 1}, "expires"),
     ],
 )
-def test_a_key_that_may_not_be_is_not_made(
+def test_a_key_with_a_wrong_field_is_not_made(
     service: Service, body: dict[str, object], param: str
 ) -> None:
-    """422 with the name of the field."""
+    """A wrong field is a 422 with its name, and no key is made."""
     num_keys = len(service.keys.list())
     result = admin_asks(service, "POST", "/auth/key", body)
     assert service.code(result) == (422, "invalid_field")
@@ -84,7 +84,7 @@ def test_a_key_that_may_not_be_is_not_made(
 
 
 def test_keys_are_listed_without_their_hashes(service: Service) -> None:
-    """Page by page, in the order of their making; `next` is null on the last."""
+    """Keys are listed page by page without their hashes. `next` is null on the last page."""
     pages: list[list[str]] = []
     after = None
     while not pages or after is not None:
@@ -100,13 +100,13 @@ def test_keys_are_listed_without_their_hashes(service: Service) -> None:
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1001", "after=nobody"])
 def test_a_wrong_page_is_refused(service: Service, query: str) -> None:
-    """Instead of a page that nobody asked for."""
+    """A wrong `limit` or `after` is refused."""
     result = service.ask("GET", "/keys", key=service.admin, query_string=query)
     assert service.code(result) == (422, "invalid_field")
 
 
 def test_a_key_is_shown_and_changed(service: Service) -> None:
-    """Only the fields that are named; null takes the expiry away."""
+    """A change affects only the fields in the body, and null removes the expiry."""
     path = f"/keys/{service.user_key.id}"
     shown = admin_asks(service, "GET", path).json
     assert set(shown) == FIELDS
@@ -123,7 +123,7 @@ def test_a_key_is_shown_and_changed(service: Service) -> None:
     "body", [{"name": ""}, {"name": None}, {"role": "x"}, {"expires_at": -1}, {"hash": "x"}, []]
 )
 def test_a_wrong_change_of_a_key_is_refused(service: Service, body: object) -> None:
-    """And nothing changes."""
+    """A wrong change of a key is refused, and nothing changes."""
     path = f"/keys/{service.user_key.id}"
     before = service.keys.get(service.user_key.id)
     assert service.code(admin_asks(service, "PATCH", path, body)) == (422, "invalid_field")
@@ -131,7 +131,7 @@ def test_a_wrong_change_of_a_key_is_refused(service: Service, body: object) -> N
 
 
 def test_a_revoked_key_opens_nothing_and_is_forgotten_by_the_engine(service: Service) -> None:
-    """Its row stays, with the time; a second time is no error."""
+    """A revoked key is refused and the engine forgets its states. Revoking twice is no error."""
     path = f"/keys/{service.user_key.id}"
     assert service.ask("GET", "/auth").status_code == 200
     result = admin_asks(service, "DELETE", path)
@@ -145,7 +145,7 @@ def test_a_revoked_key_opens_nothing_and_is_forgotten_by_the_engine(service: Ser
 
 
 def test_the_last_admin_key_can_neither_be_revoked_nor_made_a_users(service: Service) -> None:
-    """409; with a second one it can."""
+    """The last admin key cannot be revoked, expired or made a user's key."""
     path = f"/keys/{service.admin_key.id}"
     past = {"expires_at": 1}
     assert service.code(admin_asks(service, "DELETE", path)) == (409, "conflict")
@@ -157,8 +157,8 @@ def test_the_last_admin_key_can_neither_be_revoked_nor_made_a_users(service: Ser
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_a_key_that_is_not_there_is_not_found(service: Service, method: str) -> None:
-    """404 for each method, whatever the id looks like."""
+def test_an_unknown_key_is_not_found(service: Service, method: str) -> None:
+    """An unknown key is a 404 for each method, whatever its id looks like."""
     for key_id in ("0" * 12, "%00", "a'b", "x" * 300):
         body = {"name": "x"} if method == "PATCH" else None
         result = admin_asks(service, method, f"/keys/{key_id}", body)

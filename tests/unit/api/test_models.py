@@ -1,4 +1,4 @@
-"""`/models`: what there is, and which one serves."""
+"""`/models`: the GGUF files, and the model that serves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.support.service import Service
 
 
 def select(service: Service, **fields: object) -> tuple[int, str]:
-    """Choose with the admin's key; return the status and the code of the refusal."""
+    """Select with the admin's key. Return the status and the error code."""
     return service.code(service.ask("POST", "/models/model", fields, key=service.admin))
 
 
 def test_models_are_listed_in_the_form_of_both_kinds_of_clients(service: Service) -> None:
-    """The files' names for the seed's; OpenAI's objects beside them, of the profiles too."""
+    """The list has file names for the seed's clients, and model objects for OpenAI's."""
     service.add_model("a.gguf")
     (service.models / "notes.txt").write_text("no model")
     listed = service.ask("GET", "/models").json
@@ -33,15 +33,15 @@ def test_models_are_listed_in_the_form_of_both_kinds_of_clients(service: Service
 
 
 def test_a_folder_without_models_is_an_empty_list(service: Service) -> None:
-    """Not an error; the profiles are there all the same."""
+    """Without model files the list of files is empty, and the profiles are still listed."""
     (service.models / "tiny.gguf").unlink()
     listed = service.ask("GET", "/models").json
     assert listed["models"] == []
     assert [model["id"] for model in listed["data"]] == ["default"]
 
 
-def test_choosing_a_model_and_a_profile_tells_both(service: Service) -> None:
-    """`model_status` is what the seed's clients read; the choice holds after a restart."""
+def test_selecting_a_model_and_a_profile_returns_both(service: Service) -> None:
+    """Selecting a model and a profile returns both, and the selection is stored."""
     service.add_model("new.gguf")
     service.put_profile("p")
     body = {"model": "new.gguf", "model_config": "p"}
@@ -52,8 +52,8 @@ def test_choosing_a_model_and_a_profile_tells_both(service: Service) -> None:
     assert service.ask("POST", "/answer", {"prompt": "hi"}).json["profile"] == "p"
 
 
-def test_either_may_be_chosen_alone(service: Service) -> None:
-    """The other stays."""
+def test_either_may_be_selected_alone(service: Service) -> None:
+    """A model or a profile can be selected alone. The other stays."""
     service.add_model("new.gguf")
     service.put_profile("p")
     for body in ({"model": "new.gguf"}, {"model_config": "p"}):
@@ -62,8 +62,8 @@ def test_either_may_be_chosen_alone(service: Service) -> None:
     assert service.settings.selection() == Selection(model="new.gguf", profile="p")
 
 
-def test_a_choice_of_what_is_not_there_changes_nothing(service: Service) -> None:
-    """404 for each, 422 for a file that is no model, and what served serves."""
+def test_a_wrong_selection_changes_nothing(service: Service) -> None:
+    """A wrong selection is refused, and the current model keeps serving."""
     service.add_model("broken.gguf", b"GGUF")
     assert select(service, model="none.gguf") == (404, "model_not_found")
     assert select(service, model="../x.gguf") == (404, "model_not_found")
@@ -83,17 +83,17 @@ def test_a_choice_of_what_is_not_there_changes_nothing(service: Service) -> None
         (ModelInvalid("it could not be loaded"), (422, "model_invalid")),
     ],
 )
-def test_a_model_that_does_not_come_to_serve_is_refused(
+def test_a_model_that_cannot_be_loaded_is_refused(
     service: Service, error: Conflict | ModelInvalid, code: tuple[int, str]
 ) -> None:
-    """The answer comes only after it serves, so it can say so."""
+    """A model that cannot be loaded is an error, and the selection stays."""
     service.engine.switch_error = error
     assert select(service, model="tiny.gguf") == code
     assert service.settings.selection() == Selection()
 
 
-def test_a_choice_that_cannot_be_stored_is_refused(service: Service) -> None:
-    """507, and the old model serves."""
+def test_a_selection_that_cannot_be_stored_is_refused(service: Service) -> None:
+    """A selection that cannot be stored is a 507, and the old model keeps serving."""
     service.add_model("new.gguf")
     service.ask("GET", "/auth", key=service.admin)
     service.db.is_full = True

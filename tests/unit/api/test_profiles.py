@@ -1,4 +1,4 @@
-"""`/profiles`: how to ask a model."""
+"""`/profiles`: show, put, list and delete profiles."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def admin_asks(service: Service, method: str, path: str, body: object = None) ->
 
 
 def test_a_profile_is_shown_with_all_its_fields(service: Service) -> None:
-    """Flat, beside its name and revision, to every key."""
+    """A profile is shown with its name, its revision and all its fields in one flat object."""
     shown = service.ask("GET", "/profiles/default").json
     fields = msgspec.json.decode(msgspec.json.encode(Profile()))
     assert shown == {"name": "default", "revision": 1, "updated_at": 0} | fields
 
 
 def test_a_profile_is_put_whole(service: Service) -> None:
-    """What the body leaves out gets its default, and each change is a revision."""
+    """A profile is replaced as a whole. Each change makes a new revision."""
     body = {"temperature": 0.1, "stop": ["END"], "template": "Q: {input}"}
     made = admin_asks(service, "PUT", "/profiles/p", body)
     assert made.status_code == 200
@@ -37,8 +37,8 @@ def test_a_profile_is_put_whole(service: Service) -> None:
     assert service.ask("GET", "/profiles/p").json == changed
 
 
-def test_what_is_shown_can_be_put_again(service: Service) -> None:
-    """The fields of a profile are the same in both directions."""
+def test_a_profile_that_is_shown_can_be_put_again(service: Service) -> None:
+    """The fields of a profile that is shown can be put as another profile."""
     shown = service.ask("GET", "/profiles/default").json
     body = {name: shown[name] for name in Profile.__struct_fields__}
     assert admin_asks(service, "PUT", "/profiles/copy", body).json["revision"] == 1
@@ -65,7 +65,7 @@ def test_what_is_shown_can_be_put_again(service: Service) -> None:
 def test_a_profile_out_of_its_bounds_is_refused(
     service: Service, body: object, param: str | None
 ) -> None:
-    """422 with the name of the field, and nothing is stored."""
+    """A wrong field is a 422 with its name, and nothing is stored."""
     result = admin_asks(service, "PUT", "/profiles/p", body)
     assert service.code(result) == (422, "invalid_field")
     assert result.json["error"]["param"] == param
@@ -74,14 +74,14 @@ def test_a_profile_out_of_its_bounds_is_refused(
 
 @pytest.mark.parametrize("name", ["a%20b", ".x", "x" * 65, "é", "%00"])
 def test_a_name_that_no_profile_may_have_is_refused(service: Service, name: str) -> None:
-    """422 when it is to be made, 404 when it is looked for."""
+    """A name that no profile can have is a 422 for PUT and a 404 for GET."""
     result = admin_asks(service, "PUT", f"/profiles/{name}", {})
     assert service.code(result) == (422, "invalid_field")
     assert service.code(service.ask("GET", f"/profiles/{name}")) == (404, "profile_not_found")
 
 
 def test_profiles_are_listed_by_name_in_pages(service: Service) -> None:
-    """`next` is the `after` of the next page."""
+    """Profiles are listed by name in pages. `next` is the `after` of the next page."""
     for name in ("b", "a"):
         service.put_profile(name)
     page = service.ask("GET", "/profiles", query_string="limit=2").json
@@ -91,7 +91,7 @@ def test_profiles_are_listed_by_name_in_pages(service: Service) -> None:
 
 
 def test_a_profile_is_deleted(service: Service) -> None:
-    """Unless it is selected."""
+    """A profile can be deleted, except for the selected one."""
     service.put_profile("p")
     result = admin_asks(service, "DELETE", "/profiles/p")
     assert (result.status_code, result.content) == (204, b"")

@@ -1,4 +1,4 @@
-"""The one line that is logged of each request."""
+"""The line that the daemon logs for each request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def request_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_request_is_one_line_with_its_tokens_and_without_its_text(
     service: Service, caplog: pytest.LogCaptureFixture, stream: bool
 ) -> None:
-    """Who, what, how long, how many tokens; never a prompt, an answer or a key."""
+    """A request is logged with its key id, tokens and times, never with a text or a key."""
     caplog.set_level(logging.DEBUG)
     body = {"prompt": "my secret question", "stream": stream, "session_id": 3}
     service.ask("POST", "/answer", body, params={"token": service.user})
@@ -34,7 +34,7 @@ def test_a_request_is_one_line_with_its_tokens_and_without_its_text(
 def test_a_refused_request_is_one_line_too(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its status; without the key that did not open."""
+    """A refused request is logged with its status, without the key that was refused."""
     caplog.set_level(logging.DEBUG)
     service.ask("GET", "/keys")
     service.ask("GET", "/keys", key="not-a-key-but-secret")

@@ -21,7 +21,9 @@ TURN_FIELDS = {
 }
 
 
-def talk(service: Service, session: int | str, num_turns: int = 1, *, key_id: str = "") -> None:
+def store_turns(
+    service: Service, session: int | str, num_turns: int = 1, *, key_id: str = ""
+) -> None:
     """Store turns in a session of the user, or of another key."""
     for number in range(1, num_turns + 1):
         turn = NewTurn(
@@ -40,10 +42,10 @@ def talk(service: Service, session: int | str, num_turns: int = 1, *, key_id: st
 
 
 def test_sessions_are_listed_in_pages(service: Service) -> None:
-    """In the order of their making, only the caller's; `next` is null on the last page."""
+    """The caller's sessions are listed in the order in which they were made, in pages."""
     for name in ("c", "a", "b"):
-        talk(service, name)
-    talk(service, "z", key_id=service.other_key.id)
+        store_turns(service, name)
+    store_turns(service, "z", key_id=service.other_key.id)
     page = service.ask("GET", "/sessions", query_string="limit=2").json
     assert [session["id"] for session in page["sessions"]] == ["c", "a"]
     assert page["next"] == "a"
@@ -60,8 +62,8 @@ def test_sessions_are_listed_in_pages(service: Service) -> None:
 
 
 def test_a_session_is_shown_with_its_turns_in_pages(service: Service) -> None:
-    """From the oldest; `after` is the `seq` of the last turn that is known."""
-    talk(service, 1, 3)
+    """A session is shown with its turns in pages, the oldest first."""
+    store_turns(service, 1, 3)
     shown = service.ask("GET", "/sessions/1", query_string="limit=2").json
     assert (shown["id"], shown["name"], shown["num_turns"], shown["next"]) == ("1", "q1", 3, 2)
     assert [turn["seq"] for turn in shown["turns"]] == [1, 2]
@@ -89,8 +91,8 @@ def test_a_session_is_shown_with_its_turns_in_pages(service: Service) -> None:
     assert last["next"] is None
 
 
-def test_a_session_that_was_talked_in_over_http_is_there(service: Service) -> None:
-    """What `POST /answer` kept is what `GET /sessions/…` shows."""
+def test_a_turn_of_an_answer_is_shown(service: Service) -> None:
+    """`GET /sessions/…` shows the turn that `POST /answer` stored."""
     service.ask("POST", "/answer", {"prompt": "hi", "session_id": "s-1.x"})
     [turn] = service.ask("GET", "/sessions/s-1.x").json["turns"]
     assert (turn["user"], turn["assistant"]) == ("hi", "Hello you")
@@ -98,23 +100,23 @@ def test_a_session_that_was_talked_in_over_http_is_there(service: Service) -> No
 
 @pytest.mark.parametrize("query", ["limit=0", "after=x", "after=-1", "after=1.5"])
 def test_a_wrong_page_of_turns_is_refused(service: Service, query: str) -> None:
-    """Instead of a page that nobody asked for."""
-    talk(service, 1)
+    """A wrong `limit` or `after` of a list of turns is refused."""
+    store_turns(service, 1)
     result = service.ask("GET", "/sessions/1", query_string=query)
     assert service.code(result) == (422, "invalid_field")
 
 
-def test_a_page_of_sessions_after_one_that_is_not_there_is_refused(service: Service) -> None:
-    """Also after one of another key."""
-    talk(service, "z", key_id=service.other_key.id)
+def test_a_page_after_an_unknown_session_is_refused(service: Service) -> None:
+    """An `after` that is not a session of the caller is refused."""
+    store_turns(service, "z", key_id=service.other_key.id)
     for after in ("none", "z", "a b"):
         result = service.ask("GET", "/sessions", query_string=f"after={after}")
         assert service.code(result) == (422, "invalid_field")
 
 
 def test_a_session_gets_another_name(service: Service) -> None:
-    """The answer is the session as it is now."""
-    talk(service, 1)
+    """A session can be renamed, and the answer is the renamed session."""
+    store_turns(service, 1)
     renamed = service.ask("PATCH", "/sessions/1", {"name": "Größe"}).json
     assert (renamed["id"], renamed["name"], renamed["num_turns"]) == ("1", "Größe", 1)
     assert service.ask("GET", "/answer").json == {"1": "Größe"}
@@ -122,17 +124,17 @@ def test_a_session_gets_another_name(service: Service) -> None:
 
 @pytest.mark.parametrize("body", [{"name": ""}, {"name": "a\nb"}, {"name": 1}, {}, {"x": 1}])
 def test_a_wrong_name_is_refused(service: Service, body: dict[str, object]) -> None:
-    """And the old one stays."""
-    talk(service, 1)
+    """A wrong name is refused, and the old one stays."""
+    store_turns(service, 1)
     assert service.code(service.ask("PATCH", "/sessions/1", body)) == (422, "invalid_field")
     assert service.sessions.get(service.user_key.id, 1).name == "q1"
 
 
 def test_a_deleted_session_is_gone_from_the_store_and_the_engine(service: Service) -> None:
-    """Only that one, and only the caller's."""
-    talk(service, 1)
-    talk(service, 2)
-    talk(service, 1, key_id=service.other_key.id)
+    """A deleted session is gone from store and engine. No other session is."""
+    store_turns(service, 1)
+    store_turns(service, 2)
+    store_turns(service, 1, key_id=service.other_key.id)
     result = service.ask("DELETE", "/sessions/1")
     assert (result.status_code, result.content) == (204, b"")
     assert service.ask("GET", "/answer").json == {"2": "q1"}
@@ -141,11 +143,11 @@ def test_a_deleted_session_is_gone_from_the_store_and_the_engine(service: Servic
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_a_session_of_another_key_is_as_one_that_is_not_there(
+def test_a_session_of_another_key_is_answered_as_an_unknown_one(
     service: Service, method: str
 ) -> None:
-    """The same status and the same words, to an admin too; nothing is forgotten or changed."""
-    talk(service, "theirs", key_id=service.other_key.id)
+    """A session of another key is answered as an unknown one, also for an admin."""
+    store_turns(service, "theirs", key_id=service.other_key.id)
     body = {"name": "mine"} if method == "PATCH" else None
     for key in (service.user, service.admin):
         foreign = service.ask(method, "/sessions/theirs", body, key=key)
@@ -158,7 +160,7 @@ def test_a_session_of_another_key_is_as_one_that_is_not_there(
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 def test_an_id_that_no_session_can_have_is_refused(service: Service, method: str) -> None:
-    """In words, never by a 500."""
+    """An id that no session can have is a 422, never a 500."""
     for session_id in ("a%20b", "%00", "é", "x" * 65, "%ff"):
         result = service.ask(method, f"/sessions/{session_id}", {"name": "x"})
         assert service.code(result) == (422, "invalid_field")

@@ -1,4 +1,4 @@
-"""Streams whose text is sent by the thread that brings it."""
+"""Streams whose text is sent by the thread that receives it from the worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.sse import Stream, parse_events
 
 
 class FakeOutlet:
-    """A way to a client that keeps what went through it."""
+    """An outlet that keeps the bytes written to it."""
 
     def __init__(self) -> None:
         self.sent = b""
@@ -30,7 +30,7 @@ class FakeOutlet:
 
 
 class Pushed:
-    """A stream whose thread waits for the end, as a client's does most of the time."""
+    """A stream whose own thread waits for the end, as it does most of the time."""
 
     def __init__(self, service: Service) -> None:
         service.engine.script = begins()
@@ -44,7 +44,7 @@ class Pushed:
 
 @pytest.fixture
 def pushed(service: Service, monkeypatch: pytest.MonkeyPatch) -> Pushed:
-    """Give a stream that waits, and does not look up meanwhile."""
+    """Provide a stream that waits without polling."""
     monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
     monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     return Pushed(service)
@@ -53,7 +53,7 @@ def pushed(service: Service, monkeypatch: pytest.MonkeyPatch) -> Pushed:
 def test_text_is_sent_where_it_arrives_and_is_all_in_the_turn(
     service: Service, pushed: Pushed
 ) -> None:
-    """The thread of the connection wakes for the end alone, and stores the whole answer."""
+    """Text is sent by the receiving thread. The connection's thread wakes only for the end."""
     for text in ("Hello", " you"):
         pushed.generation.put(Delta(0, text))
     tokens = [("token", {"text": "Hello"}), ("token", {"text": " you"})]
@@ -68,7 +68,7 @@ def test_text_is_sent_where_it_arrives_and_is_all_in_the_turn(
 
 
 def test_a_client_that_does_not_read_is_waited_for_by_its_own_thread(pushed: Pushed) -> None:
-    """What it cannot take yet goes the long way, in its order."""
+    """Text that the client cannot take yet is sent in order by the thread of its connection."""
     pushed.generation.put(Delta(0, "one"))
     pushed.outlet.is_open = False
     pushed.generation.put(Delta(0, "two"))
@@ -80,7 +80,7 @@ def test_a_client_that_does_not_read_is_waited_for_by_its_own_thread(pushed: Pus
 
 
 def test_nothing_is_sent_to_a_client_that_has_gone(service: Service, pushed: Pushed) -> None:
-    """What the worker made until it heard of that is kept in the turn all the same."""
+    """A client that has gone is sent nothing. The turn has all text until the cancellation."""
     pushed.generation.put(Delta(0, "one"))
     service.engine.on_cancel = []
     pushed.stream.is_gone = True
@@ -97,10 +97,10 @@ def test_nothing_is_sent_to_a_client_that_has_gone(service: Service, pushed: Pus
     assert is_free(service)
 
 
-def test_a_client_that_leaves_before_the_first_text_is_missed_at_once(
+def test_a_client_that_leaves_before_the_first_text_is_noticed_at_once(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A prompt may take a minute: until text is pushed, the thread looks up as ever."""
+    """The thread polls for a lost client until text is pushed: prefill can take a minute."""
     monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 1000)
     pushed = Pushed(service)
     pushed.stream.is_gone = True
@@ -111,8 +111,8 @@ def test_a_client_that_leaves_before_the_first_text_is_missed_at_once(
     assert is_free(service)
 
 
-def test_what_the_model_thinks_is_no_part_of_a_pushed_answer(pushed: Pushed) -> None:
-    """As in one that is read."""
+def test_reasoning_is_not_pushed(pushed: Pushed) -> None:
+    """Reasoning is not pushed."""
     pushed.generation.put(Reasoning(0, "hm"))
     pushed.generation.put(Delta(0, "one"))
     assert parse_events(pushed.outlet.sent) == [("token", {"text": "one"})]
@@ -122,7 +122,7 @@ def test_what_the_model_thinks_is_no_part_of_a_pushed_answer(pushed: Pushed) -> 
 
 
 def test_a_server_that_goes_down_cuts_a_pushed_answer_off(service: Service, pushed: Pushed) -> None:
-    """At the next token, when the time for what still runs is over."""
+    """When the time for draining is over, the next token ends a pushed answer with an error."""
     service.admission.expire()
     pushed.generation.put(Delta(0, "one"))
     assert b"one" in pushed.reader.wait()
@@ -136,7 +136,7 @@ def test_a_server_that_goes_down_cuts_a_pushed_answer_off(service: Service, push
 def test_a_whole_answer_wakes_its_thread_for_the_end_alone(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is to be told of its pieces."""
+    """The thread of a whole answer wakes only for the end."""
     monkeypatch.setattr("llmd.chat.run.POLL_S", 20)
     monkeypatch.setattr("llmd.chat.run.PUSHED_POLL_S", 20)
     service.engine.script = begins()
@@ -153,7 +153,7 @@ def test_a_whole_answer_wakes_its_thread_for_the_end_alone(
 def test_a_fault_in_sending_ends_that_stream_alone(
     service: Service, pushed: Pushed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thread that brings everybody's text goes on; the client is told of an internal error."""
+    """A failure to send ends only that stream, with an internal error."""
 
     def fail(events: bytes) -> None:
         raise ValueError("broken")
@@ -168,7 +168,7 @@ def test_a_fault_in_sending_ends_that_stream_alone(
 
 
 def test_a_push_puts_off_the_next_ping(pushed: Pushed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies see bytes, whoever sends them."""
+    """A push postpones the next ping."""
     began = time.monotonic()
     clock = SimpleNamespace(monotonic=lambda: began + PING_AFTER_S - 1)
     monkeypatch.setattr("llmd.api.stream.time", clock)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, right, and as the daemon really answers."""
+"""The OpenAPI document: complete, and consistent with the routes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METHODS = {"get", "put", "post", "patch", "delete"}
 
 @pytest.fixture
 def document(service: Service) -> Any:
-    """Give the document as it is sent, without a key."""
+    """Return the document as it is sent, without a key."""
     result = service.ask("GET", "/openapi.json", key="")
     assert result.status_code == 200
     assert result.headers["content-type"] == "application/json"
@@ -42,7 +42,7 @@ def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def refs(value: Any) -> Iterator[str]:
-    """Yield every reference."""
+    """Yield every reference within a value."""
     if isinstance(value, dict):
         for name, item in value.items():
             if name == "$ref" and isinstance(item, str):
@@ -55,7 +55,7 @@ def refs(value: Any) -> Iterator[str]:
 
 
 def resolved(document: Any, value: Any) -> Any:
-    """Return a value, or what it refers to."""
+    """Return a value, or the value to which it refers."""
     if "$ref" not in value:
         return value
     root, *names = value["$ref"].split("/")
@@ -66,14 +66,14 @@ def resolved(document: Any, value: Any) -> Any:
     return found
 
 
-def made(operation: Operation, path: str = "/x", resource: object = None) -> Any:
-    """Return what a document says of a single operation."""
+def document_of(operation: Operation, path: str = "/x", resource: object = None) -> Any:
+    """Return the document of a single operation."""
     route = Route(path, resource, {"POST": operation})
     return openapi.make([route])
 
 
-def test_the_document_says_what_it_is_of(document: Any) -> None:
-    """Name, version, and the address that it came from."""
+def test_the_document_has_name_version_and_address(document: Any) -> None:
+    """The document has name, version, description and a relative address."""
     assert document["openapi"].startswith("3.1.")
     assert (document["info"]["title"], document["info"]["version"]) == ("llmd", __version__)
     assert document["info"]["description"]
@@ -83,7 +83,7 @@ def test_the_document_says_what_it_is_of(document: Any) -> None:
 def test_every_route_and_method_is_in_the_document_and_no_other(
     service: Service, document: Any
 ) -> None:
-    """As the application itself knows its routes, also under their other paths."""
+    """The document has exactly the routes and methods of the application, including aliases."""
     found = {
         (plain_path(route.path), method.method.lower())
         for route in inspect.inspect_routes(service.app)
@@ -94,7 +94,7 @@ def test_every_route_and_method_is_in_the_document_and_no_other(
 
 
 def test_every_responder_has_an_operation(service: Service) -> None:
-    """A method that is added to a resource is described, or this fails."""
+    """Every responder of a resource has an operation."""
     for route in routes(service.services):
         responders = {
             name.removeprefix("on_").upper()
@@ -105,13 +105,13 @@ def test_every_responder_has_an_operation(service: Service) -> None:
 
 
 def test_no_two_routes_share_a_class_of_resources(service: Service) -> None:
-    """Who may use a method is looked up by the class: one would open the other."""
+    """No two routes share a class, because the access of a method is looked up by the class."""
     classes = [type(route.resource) for route in routes(service.services)]
     assert len(set(classes)) == len(classes)
 
 
 def test_every_reference_leads_somewhere(document: Any) -> None:
-    """And every schema is referred to."""
+    """Every reference has a target, and every component is referred to."""
     found = set(refs(document))
     for ref in found:
         assert resolved(document, {"$ref": ref}), ref
@@ -121,8 +121,8 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
         assert names <= found, names - found
 
 
-def test_every_operation_is_told_whole(document: Any) -> None:
-    """A name of its own, a summary, a tag that is listed, answers with descriptions."""
+def test_every_operation_is_complete(document: Any) -> None:
+    """Every operation has a unique id, a summary, a listed tag and described responses."""
     tags = {tag["name"] for tag in document["tags"]}
     ids = []
     for path, method, operation in operations(document):
@@ -131,10 +131,10 @@ def test_every_operation_is_told_whole(document: Any) -> None:
         assert operation["summary"]
         assert not operation["summary"].endswith(".")
         assert set(operation["tags"]) <= tags
-        places = set(re.findall(r"{(\w+)}", path))
-        told = {parameter["name"]: parameter for parameter in operation["parameters"]}
-        assert {name for name, at in told.items() if at["in"] == "path"} == places
-        assert all(told[name]["required"] for name in places)
+        path_names = set(re.findall(r"{(\w+)}", path))
+        described = {parameter["name"]: parameter for parameter in operation["parameters"]}
+        assert {name for name, at in described.items() if at["in"] == "path"} == path_names
+        assert all(described[name]["required"] for name in path_names)
         for response in operation["responses"].values():
             assert resolved(document, response)["description"]
     assert len(set(ids)) == len(ids)
@@ -142,35 +142,35 @@ def test_every_operation_is_told_whole(document: Any) -> None:
 
 
 def test_every_field_that_is_required_is_there(document: Any) -> None:
-    """In every schema."""
+    """Every required field of a schema is one of its properties."""
     for name, schema in document["components"]["schemas"].items():
         assert set(schema.get("required", [])) <= set(schema.get("properties", {})), name
 
 
 def test_the_document_asks_for_a_key_where_the_daemon_does(service: Service, document: Any) -> None:
-    """In each of the three ways, or not at all."""
+    """The document requires a key, in one of three forms, exactly where the daemon does."""
     schemes = document["components"]["securitySchemes"]
     assert set(schemes) == {"bearer", "x-api-key", "api-key"}
     for route in routes(service.services):
         for method, operation in route.operations.items():
-            told = document["paths"][plain_path(route.path)][method.lower()]
+            described = document["paths"][plain_path(route.path)][method.lower()]
             is_open = operation.access is Access.OPEN
-            assert told["security"] == ([] if is_open else [{name: []} for name in schemes])
-            assert ("admin key" in told["description"]) is (operation.access is Access.ADMIN)
-            assert ({"401", "429"} <= set(told["responses"])) is not is_open
+            assert described["security"] == ([] if is_open else [{name: []} for name in schemes])
+            assert ("admin key" in described["description"]) is (operation.access is Access.ADMIN)
+            assert ({"401", "429"} <= set(described["responses"])) is not is_open
 
 
-def test_errors_are_told_with_their_codes_and_headers() -> None:
-    """By the table that answers them; the one body for all."""
+def test_errors_are_described_with_codes_and_headers() -> None:
+    """Error responses have the codes of the table, their headers and the common body."""
     operation = Operation(
         summary="Do",
         access=Access.USER,
         body=Profile,
         errors=(errors.Conflict, errors.PromptTooLong),
     )
-    document = made(operation)
-    told = document["paths"]["/x"]["post"]["responses"]
-    responses = {status: resolved(document, response) for status, response in told.items()}
+    document = document_of(operation)
+    described = document["paths"]["/x"]["post"]["responses"]
+    responses = {status: resolved(document, response) for status, response in described.items()}
     for kind in (errors.MalformedBody, errors.InvalidField, errors.Busy, errors.EngineDied):
         row = KINDS[kind]
         assert f"`{row.code}`" in responses[str(row.status)]["description"]
@@ -192,7 +192,7 @@ def test_errors_are_told_with_their_codes_and_headers() -> None:
 
 
 def test_a_field_that_is_wrong_is_a_400_for_clients_of_openai() -> None:
-    """As the daemon answers them."""
+    """In OpenAI's routes a wrong field is a 400."""
 
     class Resource:
         is_openai = True
@@ -203,14 +203,14 @@ def test_a_field_that_is_wrong_is_a_400_for_clients_of_openai() -> None:
 
 
 def test_an_answer_that_may_be_a_stream_has_both_types(document: Any) -> None:
-    """The body for the one, text for the other."""
+    """An operation that can stream has both content types."""
     content = document["paths"]["/answer"]["post"]["responses"]["200"]["content"]
     assert set(content) == {"application/json", "text/event-stream"}
     assert "`done`" in content["text/event-stream"]["schema"]["description"]
 
 
 def test_an_answer_without_a_body_has_no_type(document: Any) -> None:
-    """204 and nothing else."""
+    """An operation without a reply has a 204 without content."""
     responses = document["paths"]["/keys/{key_id}"]["delete"]["responses"]
     assert "200" not in responses
     assert "content" not in responses["204"]
@@ -219,7 +219,7 @@ def test_an_answer_without_a_body_has_no_type(document: Any) -> None:
 def test_a_body_is_closed_and_may_be_left_out_only_where_the_daemon_lets_it(
     service: Service, document: Any
 ) -> None:
-    """`additionalProperties` is false for all that clients send to llmd's own routes."""
+    """Bodies have no additional properties, and only that of `POST /auth/key` is optional."""
     for path, method, operation in operations(document):
         if "requestBody" not in operation:
             continue
@@ -232,25 +232,25 @@ def test_a_body_is_closed_and_may_be_left_out_only_where_the_daemon_lets_it(
 
 
 def test_a_converter_in_a_path_is_left_out() -> None:
-    """Its name stays; what it takes is any text."""
+    """The converter of a path parameter is left out, and its name stays."""
     operation = Operation(
         summary="Show",
         access=Access.USER,
         query=(LIMIT,),
         headers=(Parameter("X-Some", "A header."),),
     )
-    document = made(operation, "/v1/things/{thing_id:path}")
-    told = document["paths"]["/v1/things/{thing_id}"]["post"]
-    assert told["operationId"] == "post_v1_things_thing_id"
-    assert [(at["name"], at["in"], at["required"]) for at in told["parameters"]] == [
+    document = document_of(operation, "/v1/things/{thing_id:path}")
+    described = document["paths"]["/v1/things/{thing_id}"]["post"]
+    assert described["operationId"] == "post_v1_things_thing_id"
+    assert [(at["name"], at["in"], at["required"]) for at in described["parameters"]] == [
         ("thing_id", "path", True),
         ("limit", "query", False),
         ("X-Some", "header", False),
     ]
 
 
-def test_other_paths_of_a_route_say_whose_they_are() -> None:
-    """With everything else the same, but for the name."""
+def test_an_alias_names_its_route() -> None:
+    """An alias of a route differs only in its id and in a description that names the route."""
     operation = Operation(summary="Do", access=Access.OPEN, reply=str)
     route = Route("/v1/x", None, {"GET": operation}, aliases=("/x",))
     paths = openapi.make([route])["paths"]
@@ -263,11 +263,11 @@ def test_other_paths_of_a_route_say_whose_they_are() -> None:
 
 @pytest.mark.parametrize("struct", FIELD_TEXTS, ids=lambda struct: str(struct.__name__))
 def test_every_field_of_a_body_is_described(struct: type[msgspec.Struct]) -> None:
-    """And no field that is not there."""
+    """Every field of a struct has a text, and there is no text without a field."""
     assert set(FIELD_TEXTS[struct]) == set(struct.__struct_fields__)
 
 
 def test_the_document_is_made_once(service: Service) -> None:
-    """The very same for every request."""
+    """The document is the same for every request."""
     found = [service.ask("GET", "/openapi.json", key=key).content for key in ("", service.admin)]
     assert found[0] == found[1]

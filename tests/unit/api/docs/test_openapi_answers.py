@@ -1,4 +1,4 @@
-"""The daemon takes and answers what the OpenAPI document says."""
+"""The daemon accepts and answers what the OpenAPI document says."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tests.support.service import Service
 
 @pytest.fixture
 def document(service: Service) -> Any:
-    """Give the document as it is sent."""
+    """Return the document as it is sent."""
     return service.ask("GET", "/openapi.json", key="").json
 
 
 def resolved(document: Any, response: Any) -> Any:
-    """Return the response that is referred to."""
+    """Return the response to which a reference refers."""
     return document["components"]["responses"][response["$ref"].rpartition("/")[2]]
 
 
 def is_accepted(check: Any, value: Any) -> bool:
-    """Tell whether the code takes a value."""
+    """Return whether the code accepts a value."""
     try:
         check(value)
     except InvalidField:
@@ -45,7 +45,7 @@ def is_accepted(check: Any, value: Any) -> bool:
     "value", ["1", "a.b_c-D", ".", "x" * 64, "x" * 65, "", "a b", "é", "a/b", "-", "a\x00"]
 )
 def test_a_name_is_as_the_document_says(value: str, document: Any) -> None:
-    """Of a session and of a profile: what the pattern takes, the code takes."""
+    """The patterns of session ids and profile names accept the same texts as the code."""
     fields = document["components"]["schemas"]["AnswerRequest"]["properties"]
     patterns = [fields["session_id"]["pattern"], PATH_PARAMETERS["session_id"].schema["pattern"]]
     for pattern in patterns:
@@ -56,7 +56,7 @@ def test_a_name_is_as_the_document_says(value: str, document: Any) -> None:
 
 @pytest.mark.parametrize("value", [0, 1, 100, 1000, 1001, -1])
 def test_a_limit_is_as_the_document_says(value: int) -> None:
-    """The bounds are those of the code."""
+    """The bounds and the default of `limit` are those of the code."""
 
     def read(limit: int) -> None:
         body.limit_of(testing.create_req(query_string=f"limit={limit}"))
@@ -67,7 +67,7 @@ def test_a_limit_is_as_the_document_says(value: int) -> None:
 
 
 def profile_takes(field: str, value: object) -> bool:
-    """Tell whether a profile may have a value."""
+    """Return whether a field of a profile accepts a value."""
     try:
         msgspec.convert({field: value}, Profile)
     except msgspec.ValidationError:
@@ -90,13 +90,13 @@ def profile_takes(field: str, value: object) -> bool:
     ],
 )
 def test_a_profiles_pattern_is_that_of_the_code(field: str, value: str) -> None:
-    """What is checked beyond the type is in the document too."""
+    """The patterns of profile fields accept the same texts as the code."""
     pattern = FIELD_TEXTS[Profile][field]["pattern"]
     assert bool(re.search(pattern, value)) is profile_takes(field, value)
 
 
-def test_what_is_asked_instead_of_the_profile_has_its_bounds(document: Any) -> None:
-    """For this is what checks it."""
+def test_a_field_that_overrides_the_profile_has_its_bounds(document: Any) -> None:
+    """The fields of a request that override the profile have the profile's bounds."""
     schemas = document["components"]["schemas"]
     own = schemas["AnswerRequest"]["properties"]
     assert (own["temperature"]["minimum"], own["temperature"]["maximum"]) == (0, 2)
@@ -106,14 +106,14 @@ def test_what_is_asked_instead_of_the_profile_has_its_bounds(document: Any) -> N
     assert all({"minimum", "exclusiveMinimum"} & set(own[name]) for name in shared)
 
 
-def seeds(service: Service) -> None:
+def store_examples(service: Service) -> None:
     """Store a session with a turn, and a profile that is not selected."""
     service.ask("POST", "/answer", {"prompt": "hi", "session_id": 9}, key=service.admin)
     service.put_profile("spare")
 
 
 def filled(service: Service, path: str) -> str:
-    """Return a path of things that are there."""
+    """Return a path with the names of things that exist."""
     named = {"session_id": "9", "name": "spare", "key_id": service.other_key.id}
     for parameter in path_parameters(path):
         path = path.replace(f"{{{parameter.name}}}", named.get(parameter.name, "none"))
@@ -137,11 +137,11 @@ OWN = [
 
 
 @pytest.mark.parametrize(("method", "path"), OWN)
-def test_an_answer_has_just_the_shape_that_is_told(
+def test_an_answer_has_exactly_the_described_shape(
     service: Service, method: str, path: str
 ) -> None:
-    """No field more, none less: what is read by the type is written the same again."""
-    seeds(service)
+    """The answer of each operation has exactly the fields of its type."""
+    store_examples(service)
     [route] = [route for route in routes(service.services) if route.path == path]
     operation = route.operations[method]
     result = service.ask(
@@ -153,8 +153,8 @@ def test_an_answer_has_just_the_shape_that_is_told(
     assert msgspec.json.decode(msgspec.json.encode(read)) == result.json
 
 
-def test_an_error_has_just_the_shape_that_is_told(service: Service) -> None:
-    """With numbers where a prompt was too long, and without."""
+def test_an_error_has_exactly_the_described_shape(service: Service) -> None:
+    """An error has exactly the fields of its type, with and without token counts."""
     for error in (errors.PromptTooLong(99, 64), errors.Busy("full")):
         service.engine.submit_error = error
         result = service.ask("POST", "/answer", {"prompt": "hi"})
@@ -166,7 +166,7 @@ def test_an_error_has_just_the_shape_that_is_told(service: Service) -> None:
     assert read | unhealthy == result.json
 
 
-TELLING: list[LlmdError] = [
+DESCRIBED_ERRORS: list[LlmdError] = [
     errors.PromptTooLong(99, 64),
     errors.Conflict("not now"),
     errors.Busy("full"),
@@ -178,15 +178,15 @@ TELLING: list[LlmdError] = [
 ]
 
 
-@pytest.mark.parametrize("error", TELLING, ids=lambda error: type(error).__name__)
-def test_an_error_and_its_headers_are_told(
+@pytest.mark.parametrize("error", DESCRIBED_ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_and_its_headers_are_described(
     service: Service, document: Any, error: LlmdError
 ) -> None:
-    """The status, and each header that is sent with it."""
+    """The document has the status, the code and the headers of an error."""
     service.engine.submit_error = error
     result = service.ask("POST", "/answer", {"prompt": "hi"})
-    told = document["paths"]["/answer"]["post"]["responses"]
-    response = resolved(document, told[str(result.status_code)])
+    described = document["paths"]["/answer"]["post"]["responses"]
+    response = resolved(document, described[str(result.status_code)])
     assert f"`{result.json['error']['code']}`" in response["description"]
     named = {name.lower() for name in response["headers"]}
     sent = {"retry-after", "x-should-retry", "www-authenticate"} & set(result.headers)
@@ -197,9 +197,9 @@ def test_an_error_and_its_headers_are_told(
     ("method", "path"),
     [*OWN, *(("DELETE", path) for method, path in OWN if method == "GET" and "{" in path)],
 )
-def test_what_is_refused_is_told(service: Service, document: Any, method: str, path: str) -> None:
-    """Without a key, with one of too low a role, with a body or a name that will not do."""
-    told = document["paths"][path][method.lower()]["responses"]
+def test_a_refusal_is_described(service: Service, document: Any, method: str, path: str) -> None:
+    """The document has the status and the code of refused keys, roles, bodies and names."""
+    described = document["paths"][path][method.lower()]["responses"]
     missing, url = (re.sub(r"{\w+}", name, path) for name in ("nothing", "a%20b"))
     results = [
         service.ask(method, missing, BODIES.get((method, path)), key=service.admin),
@@ -211,5 +211,5 @@ def test_what_is_refused_is_told(service: Service, document: Any, method: str, p
     for result in results:
         if result.status_code < 300:
             continue
-        response = resolved(document, told[str(result.status_code)])
+        response = resolved(document, described[str(result.status_code)])
         assert f"`{result.json['error']['code']}`" in response["description"]

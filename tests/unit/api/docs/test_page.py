@@ -1,4 +1,4 @@
-"""The page for people: whole, safe, and its commands work."""
+"""The page for people: complete and safe, with commands that work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VOID = {"meta", "link", "br", "hr", "img"}
 
 
 class Page(HTMLParser):
-    """A page as a browser takes it apart. Every element must be closed where it should be."""
+    """A page as a browser parses it. Every element must be closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All that can be read, with single spaces."""
+        """All readable text, with single spaces."""
         return " ".join(" ".join(self.texts).split())
 
     def values(self, attribute: str) -> list[str]:
@@ -63,27 +63,27 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def html(service: Service) -> str:
-    """Give the page as it is sent, without a key."""
+    """Return the page as it is sent, without a key."""
     result = service.ask("GET", "/docs", key="")
     assert result.status_code == 200
     return str(result.text)
 
 
 def rendered(*given: Route) -> str:
-    """Return the page of these routes."""
+    """Return the page of some routes."""
     table = list(given)
     return page.render(table, openapi.make(table))
 
 
 def test_the_page_lets_nothing_in_but_its_own_style(service: Service) -> None:
-    """Whatever got into it could neither run nor load."""
+    """The Content-Security-Policy of the page allows only its own style."""
     headers = service.ask("GET", "/docs", key="").headers
     assert headers["content-type"] == "text/html; charset=utf-8"
     assert headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def test_the_page_needs_nothing_from_elsewhere(html: str) -> None:
-    """No script, no font, no picture, no link to another host."""
+    """The page has no script, font, picture or link to another host."""
     found = Page(html)
     tags = {tag for tag, _ in found.elements}
     assert not tags & {"script", "img", "link", "iframe", "object", "form", "base"}
@@ -92,8 +92,8 @@ def test_the_page_needs_nothing_from_elsewhere(html: str) -> None:
     assert not re.search(r"url\(|@import|javascript:|\bon\w+=", html)
 
 
-def test_every_link_of_the_page_leads_to_a_place_of_it(html: str) -> None:
-    """And every place has a name of its own."""
+def test_every_link_of_the_page_leads_to_an_element(html: str) -> None:
+    """Every link leads to an element of the page, and no two elements share an id."""
     found = Page(html)
     ids = found.values("id")
     assert len(set(ids)) == len(ids)
@@ -102,26 +102,26 @@ def test_every_link_of_the_page_leads_to_a_place_of_it(html: str) -> None:
 
 
 def test_the_page_can_be_read_on_a_phone_in_the_dark(html: str) -> None:
-    """As wide as the screen is, and in the colours that the reader has chosen."""
+    """The page fits the width of the screen and follows the dark colour scheme."""
     [viewport] = [attrs for _, attrs in Page(html).elements if attrs.get("name") == "viewport"]
     assert viewport["content"] == "width=device-width, initial-scale=1"
     assert "prefers-color-scheme: dark" in html
 
 
 def test_every_route_is_on_the_page(service: Service, html: str) -> None:
-    """Each method with its path, what it does, who may, and where else it is."""
+    """Every method is on the page with path, access, summary and aliases."""
     text = Page(html).text
     who = {Access.OPEN: "no key", Access.USER: "any key", Access.ADMIN: "admin key"}
     for route in routes(service.services):
         for method, operation in route.operations.items():
-            told = f"{method} {plain_path(route.path)} {who[operation.access]} {operation.summary}."
-            assert told in text
+            line = f"{method} {plain_path(route.path)} {who[operation.access]} {operation.summary}."
+            assert line in text
         for path in route.aliases:
             assert plain_path(path) in text
 
 
 def test_every_error_is_in_the_table(service: Service, html: str) -> None:
-    """By its code, with its status."""
+    """Every error is in the table, with status and code."""
     text = Page(html).text
     for route in routes(service.services):
         for operation in route.operations.values():
@@ -131,8 +131,8 @@ def test_every_error_is_in_the_table(service: Service, html: str) -> None:
         assert f"{KINDS[kind].status} {KINDS[kind].code} {kind.__doc__}" in text
 
 
-def test_fields_are_told_with_type_default_and_meaning(html: str) -> None:
-    """Those of a body, of a query and of an answer."""
+def test_fields_have_type_default_and_meaning(html: str) -> None:
+    """Fields of bodies, queries and answers have type, default and meaning."""
     text = Page(html).text
     for words in (
         "prompt text, not empty; required What to answer.",
@@ -154,8 +154,8 @@ class Sent(Struct, forbid_unknown_fields=True):
     text: Annotated[str, Meta(description="<i>what</i>", examples=["it's $HOME <b>`x`</b>"])]
 
 
-def test_nothing_that_is_told_becomes_markup() -> None:
-    """Of summaries, descriptions, parameters, examples and events."""
+def test_descriptions_are_escaped() -> None:
+    """Summaries, descriptions, parameters, examples and events are escaped."""
     nasty = "<script>alert(1)</script> `<b>` & \"'"
     operation = Operation(
         summary=nasty,
@@ -174,7 +174,7 @@ def test_nothing_that_is_told_becomes_markup() -> None:
 
 
 def test_a_command_is_safe_in_a_shell() -> None:
-    """A quote in an example neither ends the text nor lets the rest be run."""
+    """A quote in an example neither ends the shell's string nor runs a command."""
     operation = Operation(summary="Do", access=Access.USER, body=Sent)
     [command] = Page(rendered(Route("/x", None, {"PUT": operation}))).commands
     words = shlex.split(command.replace("\\\n", ""))
@@ -185,24 +185,24 @@ def test_a_command_is_safe_in_a_shell() -> None:
 
 
 def test_the_commands_of_llmds_own_routes_work(service: Service, html: str) -> None:
-    """Each as it stands on the page, by an admin, on what is there."""
+    """Each command of llmd's own routes works as it stands on the page."""
     commands = Page(html).commands
     assert len(commands) == sum(len(route.operations) for route in routes(service.services))
     service.ask("POST", "/answer", {"prompt": "hi", "session_id": 1}, key=service.admin)
     refused = {}
     for command in commands:
-        method, path, body = taken_apart(command)
+        method, path, body = parse_command(command)
         if path.startswith(("/v1/", "/tokenize", "/detokenize", "/apply-template")):
             continue
         path = path.replace("0a1b2c3d4e5f", service.other_key.id)
         status = service.ask(method, path, body, key=service.admin).status_code
         if status >= 300:
             refused[method, path] = status
-    # It is the selected one.
+    # The selected profile cannot be deleted.
     assert refused == {("DELETE", "/profiles/default"): 409}
 
 
-def taken_apart(command: str) -> tuple[str, str, bytes | None]:
+def parse_command(command: str) -> tuple[str, str, bytes | None]:
     """Return method, path and body of a command."""
     words = shlex.split(command.replace("\\\n", ""))
     [url] = [word for word in words if word.startswith("$LLMD_URL")]
@@ -238,13 +238,13 @@ def taken_apart(command: str) -> tuple[str, str, bytes | None]:
         ({}, "anything"),
     ],
 )
-def test_a_type_is_told_in_words(schema: dict[str, Any], words: str) -> None:
-    """With its bounds."""
+def test_a_type_is_described_in_words(schema: dict[str, Any], words: str) -> None:
+    """A type is described in words, with its bounds."""
     assert "".join(part.text for part in describe_type(schema)) == words
 
 
 def test_an_example_has_what_is_required_and_what_has_an_example() -> None:
-    """And ends, though its type holds itself."""
+    """An example has required fields and those with examples, and ends for a recursive type."""
     schemas: dict[str, Any] = {
         "Tree": {
             "type": "object",
