@@ -1,4 +1,4 @@
-"""The composition root: make every part, join them, serve, and go down in good order."""
+"""Start the daemon, serve until a signal comes, and go down in good order."""
 
 from __future__ import annotations
 
@@ -11,35 +11,17 @@ from pathlib import Path
 from llmd import __version__, config, logs
 from llmd.api.app import create_access, create_app
 from llmd.api.services import Services
-from llmd.auth.gate import Gate
-from llmd.auth.secret import Hasher
-from llmd.chat.admission import Admission
-from llmd.chat.answers import Answers
-from llmd.chat.completions import Completions
-from llmd.chat.embeddings import Embeddings
-from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.model_names import ModelNames
-from llmd.chat.model_selection import ModelSelector
-from llmd.chat.queries import Queries
-from llmd.chat.responses import Responses
-from llmd.chat.retries import Retries
-from llmd.chat.run import Runs
 from llmd.config import Config
+from llmd.daemon.composition import build
 from llmd.daemon.http import HttpServer
 from llmd.daemon.reload import Reloader
 from llmd.daemon.reporter import Reporter
 from llmd.daemon.shutdown import Shutdown
 from llmd.daemon.systemd import Systemd, extend
-from llmd.engine.engine import Engine
 from llmd.errors import SchemaError, StoreError
-from llmd.models.library import Library
 from llmd.store import migrate
 from llmd.store.db import Database
 from llmd.store.keys import Keys
-from llmd.store.profiles import Profiles
-from llmd.store.responses import Responses as ResponseStore
-from llmd.store.sessions import Sessions
-from llmd.store.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -117,51 +99,6 @@ def open_database(url: str) -> Database:
             "bring a backup back with 'llmd db restore FILE'"
         )
     return db
-
-
-def build(settings: Config, db: Database) -> Services:
-    """Make the parts that the routes work with."""
-    keys, profiles, sessions, chosen = Keys(db), Profiles(db), Sessions(db), Settings(db)
-    hasher = Hasher(settings.auth.argon2)
-    engine = Engine(settings.engine, settings.cache)
-    admission = Admission(settings.server.max_streams, settings.server.max_queue)
-    library = Library(Path(settings.models.dir), Path(settings.models.packaged_dir))
-    models = ModelNames(engine, profiles, chosen, library)
-    runs = Runs(engine, admission)
-    embedder = (
-        Engine(settings.engine, settings.cache, embeds_only=True)
-        if settings.models.embedding
-        else None
-    )
-    return Services(
-        gate=Gate(keys, hasher, settings=settings.auth),
-        answers=Answers(runs, models, sessions, log_prompts=settings.log.prompts),
-        completions=Completions(runs, models, log_prompts=settings.log.prompts),
-        responses=Responses(
-            runs, models, ResponseStore(db), engine, log_prompts=settings.log.prompts
-        ),
-        embeddings=Embeddings(engine, embedder, admission),
-        queries=Queries(engine),
-        retries=Retries(),
-        models=models,
-        selector=ModelSelector(
-            engine,
-            library,
-            profiles,
-            chosen,
-            default_model=settings.models.default,
-            embedder=embedder,
-            embedding_model=settings.models.embedding,
-        ),
-        issuer=KeyIssuer(keys, hasher),
-        engine=engine,
-        admission=admission,
-        library=library,
-        keys=keys,
-        profiles=profiles,
-        sessions=sessions,
-        settings=chosen,
-    )
 
 
 def _is_alive(server: HttpServer, services: Services) -> bool:

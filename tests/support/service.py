@@ -14,29 +14,14 @@ from falcon import testing
 
 from llmd import config
 from llmd.api.app import create_access, create_app
-from llmd.api.services import Services
-from llmd.auth.gate import Gate
-from llmd.auth.secret import Hasher
-from llmd.chat.admission import Admission
-from llmd.chat.answers import Answers
-from llmd.chat.completions import Completions
-from llmd.chat.embeddings import Embeddings
-from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.model_names import ModelNames
-from llmd.chat.model_selection import ModelSelector
-from llmd.chat.queries import Queries
-from llmd.chat.responses import Responses
-from llmd.chat.retries import Retries
-from llmd.chat.run import Runs
+from llmd.chat.model_selection import Selector
+from llmd.config import Config
+from llmd.daemon.composition import build
 from llmd.errors import StoreFull
-from llmd.models.library import Library
 from llmd.store import migrate
 from llmd.store.db import Database, Tx
-from llmd.store.keys import Key, Keys, Role
+from llmd.store.keys import Key, Role
 from llmd.store.profiles import Profile, Profiles
-from llmd.store.responses import Responses as ResponseStore
-from llmd.store.sessions import Sessions
-from llmd.store.settings import Settings
 from tests.support import gguf_file
 from tests.support.fake_engine import FakeEngine
 
@@ -90,7 +75,7 @@ def empty_database(file: Path) -> None:
     db.close()
 
 
-class FullableDatabase(Database):
+class FillableDatabase(Database):
     """A database whose disk can be full."""
 
     is_full = False
@@ -109,58 +94,35 @@ class Service:
     def __init__(
         self,
         folder: Path,
-        blank: bytes,
+        blank_database: bytes,
         *,
         server: config.Server | None = None,
         log_prompts: bool = False,
     ) -> None:
-        server = server or config.Server(max_streams=2, max_queue=2)
         file = folder / "llmd.db"
-        file.write_bytes(blank)
+        file.write_bytes(blank_database)
         self.models = folder / "models"
         self.models.mkdir(exist_ok=True)
         self.add_model("tiny.gguf")
-        self.db = FullableDatabase(f"sqlite:///{file}")
+        self._config = Config(
+            server=server or config.Server(max_streams=2, max_queue=2),
+            models=config.Models(dir=str(self.models), packaged_dir=str(folder / "packaged")),
+            auth=config.Auth(argon2="cheapest"),
+            log=config.Log(prompts=log_prompts),
+        )
+        self.db = FillableDatabase(f"sqlite:///{file}")
         self.engine = FakeEngine()
-        self.keys, self.profiles = Keys(self.db), Profiles(self.db)
-        self.sessions, self.settings = Sessions(self.db), Settings(self.db)
-        self.admission = Admission(server.max_streams, server.max_queue)
-        self.library = Library(self.models)
-        hasher = Hasher("cheapest")
-        self.issuer = KeyIssuer(self.keys, hasher)
-        self.model_names = ModelNames(self.engine, self.profiles, self.settings, self.library)
-        self.runs = Runs(self.engine, self.admission)
-        self.answers = Answers(self.runs, self.model_names, self.sessions, log_prompts=log_prompts)
-        self.completions = Completions(self.runs, self.model_names, log_prompts=log_prompts)
-        self.responses = Responses(
-            self.runs,
-            self.model_names,
-            ResponseStore(self.db),
-            self.engine,
-            log_prompts=log_prompts,
-        )
-        self.selector = self.make_selector()
-        self.services = Services(
-            gate=Gate(self.keys, hasher, settings=config.Auth(argon2="cheapest")),
-            answers=self.answers,
-            completions=self.completions,
-            responses=self.responses,
-            embeddings=Embeddings(self.engine, None, self.admission),
-            queries=Queries(self.engine),
-            retries=Retries(),
-            models=self.model_names,
-            selector=self.selector,
-            issuer=self.issuer,
-            engine=self.engine,
-            admission=self.admission,
-            library=self.library,
-            keys=self.keys,
-            profiles=self.profiles,
-            sessions=self.sessions,
-            settings=self.settings,
-        )
-        self.access = create_access(self.services, server)
-        self.app = create_app(self.services, self.access, server)
+        self.services = build(self._config, self.db, self.engine)
+        self.keys, self.profiles = self.services.keys, self.services.profiles
+        self.sessions, self.settings = self.services.sessions, self.services.settings
+        self.admission = self.services.admission
+        self.answers = self.services.answers
+        self.completions = self.services.completions
+        self.responses = self.services.responses
+        self.selector = self.services.selector
+        self.issuer = self.services.issuer
+        self.access = create_access(self.services, self._config.server)
+        self.app = create_app(self.services, self.access, self._config.server)
         self.client = testing.TestClient(self.app)
         self.admin_key, self.admin = self.issue("boss", "admin")
         self.user_key, self.user = self.issue("ann", "user")
@@ -172,9 +134,9 @@ class Service:
 
     def make_selector(self, default_model: str = "") -> ModelSelector:
         """Return a selector with this `[models] default`."""
-        return ModelSelector(
-            self.engine, self.library, self.profiles, self.settings, default_model=default_model
-        )
+        models = msgspec.structs.replace(self._config.models, default=default_model)
+        settings = msgspec.structs.replace(self._config, models=models)
+        return build(settings, self.db, self.engine).selector
 
     def add_model(self, name: str, raw: bytes | None = None) -> None:
         """Put a model file into the folder, a right one unless told otherwise."""

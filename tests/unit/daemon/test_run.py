@@ -1,19 +1,15 @@
-"""How the parts are made and joined."""
+"""How the daemon opens its database."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from llmd import config
-from llmd.api.app import create_access, create_app, routes
-from llmd.config import Config
-from llmd.daemon.run import build, open_database
-from llmd.errors import EngineFailed, SchemaError
+from llmd.daemon.run import open_database
+from llmd.errors import SchemaError
 from llmd.store.db import Database
 from llmd.store.settings import Settings
 
@@ -29,14 +25,6 @@ def file(tmp_path: Path, blank_database: bytes) -> Path:
     made = tmp_path / "llmd.db"
     made.write_bytes(blank_database)
     return made
-
-
-@pytest.fixture
-def db(file: Path) -> Iterator[Database]:
-    """Give that database, opened."""
-    made = open_database(url_of(file))
-    yield made
-    made.close()
 
 
 def test_a_new_database_gets_the_present_schema(tmp_path: Path) -> None:
@@ -99,30 +87,3 @@ def test_a_database_of_this_version_is_opened_as_it_is(
     open_database(url_of(file)).close()
     assert "upgraded" not in caplog.text
     assert [found.name for found in file.parent.glob("*.bak")] == []
-
-
-def test_the_parts_are_made_of_their_settings(db: Database, tmp_path: Path) -> None:
-    """Each gets its section, and all share one store and one engine."""
-    settings = Config(
-        server=config.Server(max_streams=3, max_queue=5),
-        models=config.Models(dir=str(tmp_path / "models")),
-        auth=config.Auth(argon2="cheapest"),
-    )
-    services = build(settings, db)
-    assert (services.admission.max_streams, services.admission.max_queue) == (3, 5)
-    assert services.library.list() == []
-    key, text = services.issuer.issue("boss", "admin", expires_in_s=None, actor="cli", now=1)
-    assert services.gate.check(text, "127.0.0.1").id == key.id
-    services.selector.start()
-    with pytest.raises(EngineFailed, match="llmd model add"):
-        services.engine.check_ready()
-    services.engine.close()
-
-
-def test_the_application_is_made_of_the_parts(db: Database) -> None:
-    """Every route of the table is there."""
-    settings = Config(auth=config.Auth(argon2="cheapest"))
-    services = build(settings, db)
-    app = create_app(services, create_access(services, settings.server), settings.server)
-    for route in routes(services):
-        assert app._router.find(route.path.replace("{", "").replace("}", "")) is not None
