@@ -1,4 +1,4 @@
-"""A small server that speaks the daemon's API, and the commands that ask it."""
+"""A small server that speaks the daemon's API."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-
-from click.testing import CliRunner, Result
-
-from llmd.cli.main import cli
 
 RESULT = {
     "result": "Paris\x1b[2J.",
@@ -127,8 +122,3 @@ class Handler(BaseHTTPRequestHandler):
 
     def _chunk(self, text: str) -> None:
         self.wfile.write(b"%x\r\n%b\r\n" % (len(text.encode()), text.encode()))
-
-
-def llmd(config: Path, *args: str, env: dict[str, str] | None = None, stdin: str = "") -> Result:
-    """Run a command in this process."""
-    return CliRunner(env=env).invoke(cli, ["--config", str(config), *args], input=stdin)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_daemon import RESULT, FakeDaemon, error, event, llmd
+from tests.support.command_line import llmd
+from tests.support.fake_daemon import RESULT, FakeDaemon, error, event
 
 
 def test_an_answer_is_printed_as_it_comes(config: Path, daemon: FakeDaemon) -> None:

@@ -8,15 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from llmd import __version__
 from llmd.cli.main import cli
-
-
-def llmd(config: Path, *args: str) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(cli, ["--config", str(config), *args])
+from tests.support.command_line import llmd
 
 
 @pytest.fixture

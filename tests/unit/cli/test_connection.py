@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.fake_daemon import FakeDaemon, llmd
+from tests.support.command_line import llmd
+from tests.support.fake_daemon import FakeDaemon
 
 
 def test_the_key_of_the_option_goes_before_the_environment(

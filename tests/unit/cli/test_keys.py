@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from llmd.auth import secret
-from llmd.cli.main import cli
 from llmd.store.audit import Audit
 from llmd.store.db import Database
 from llmd.store.keys import Keys
 from llmd.store.profiles import Profile, Profiles
+from tests.support.command_line import llmd
 
 
 @pytest.fixture
@@ -35,11 +34,6 @@ def ready(config: Path) -> Path:
     result = llmd(config, "init", "--key-file", str(config.parent / "admin.key"))
     assert result.exit_code == 0, result.stderr
     return config
-
-
-def llmd(config: Path, *args: str) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(cli, ["--config", str(config), *args])
 
 
 def listed(config: Path, *args: str) -> list[dict[str, object]]:

@@ -10,17 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from llmd.cli.main import cli
 from llmd.store.db import Database
 from llmd.store.settings import Selection, Settings
+from tests.support.command_line import llmd
 from tests.support.gguf_file import build
-
-
-def llmd(config: Path, *args: str) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(cli, ["--config", str(config), *args])
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from llmd.cli.main import cli
+from tests.support.command_line import llmd
 
 SEED = {
     "SelectedModel": "Vicuna-13b",
@@ -23,11 +22,6 @@ SEED = {
     },
     "Other": {"model": "other.gguf"},
 }
-
-
-def llmd(config: Path, *args: str) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(cli, ["--config", str(config), *args])
 
 
 def profile(config: Path, name: str) -> dict[str, Any]:

@@ -9,20 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from llmd.cli import sessions as cli_sessions
-from llmd.cli.main import cli
 from llmd.store.db import Database
 from llmd.store.keys import Key, Keys
 from llmd.store.sessions import NewTurn, Sessions
+from tests.support.command_line import llmd
 
 MASTER = "A" * 20
-
-
-def llmd(config: Path, *args: str) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(cli, ["--config", str(config), *args])
 
 
 @pytest.fixture

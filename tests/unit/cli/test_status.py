@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support.fake_daemon import STATUS, FakeDaemon, llmd
+from tests.support.command_line import llmd
+from tests.support.fake_daemon import STATUS, FakeDaemon
 
 
 def test_status_shows_model_and_load(config: Path) -> None:

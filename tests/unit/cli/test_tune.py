@@ -7,17 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from llmd import config
-from llmd.cli.main import cli
 from llmd.engine.tuning import Speed, Tuner
+from tests.support.command_line import llmd
 from tests.support.gguf_file import build
-
-
-def llmd(file: Path, *args: str) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(cli, ["--config", str(file), *args])
 
 
 @pytest.fixture
