@@ -12,20 +12,20 @@ from pathlib import Path
 import click
 
 from llmd import __version__
-from llmd.cli.ask import ask
 from llmd.cli.command import Group
-from llmd.cli.configs import config_group
-from llmd.cli.db import db_group
-from llmd.cli.import_seed import import_seed
-from llmd.cli.init import init
+from llmd.cli.commands.ask import ask
+from llmd.cli.commands.config import config_group
+from llmd.cli.commands.db import db_group
+from llmd.cli.commands.import_seed import import_seed
+from llmd.cli.commands.init import init
+from llmd.cli.commands.key import key_group
+from llmd.cli.commands.model import model_group
+from llmd.cli.commands.profile import profile_group
+from llmd.cli.commands.serve import serve
+from llmd.cli.commands.session import session_group
+from llmd.cli.commands.status import status
+from llmd.cli.commands.tune import tune
 from llmd.cli.installation import DEFAULT_CONFIG, Installation
-from llmd.cli.keys import key_group
-from llmd.cli.models import model_group
-from llmd.cli.profiles import profile_group
-from llmd.cli.serve import serve
-from llmd.cli.sessions import session_group
-from llmd.cli.status import status
-from llmd.cli.tune import tune
 
 
 @click.group(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from llmd.cli.command import Command
+from llmd.cli.commands.key import every_key
 from llmd.cli.installation import Installation, actor, pass_installation
-from llmd.cli.keys import every_key
 from llmd.cli.output import json_option, note, on_terminal, print_json
 from llmd.errors import Conflict, UnknownProfile
 

@@ -13,8 +13,8 @@ import click
 import msgspec
 
 from llmd.cli.command import Command, Group
+from llmd.cli.commands.key import every_key
 from llmd.cli.installation import Installation, pass_installation
-from llmd.cli.keys import every_key
 from llmd.cli.output import (
     counted,
     json_option,

@@ -100,7 +100,7 @@ def list_keys(installation: Installation, *, include_revoked: bool, as_json: boo
     with installation.database() as db:
         found = [key for key in every_key(db) if include_revoked or key.revoked_at is None]
     if as_json:
-        print_json({"keys": [public(key) for key in found]})
+        print_json({"keys": [_public(key) for key in found]})
         return
     now = int(time.time())
     print_table(
@@ -135,7 +135,7 @@ def revoke(installation: Installation, *, key_id: str, as_json: bool) -> None:
     with installation.database() as db:
         key = Keys(db).revoke(key_id, now=int(time.time()), actor=actor())
     if as_json:
-        print_json(public(key))
+        print_json(_public(key))
     else:
         note(f"the key {key.id} of {key.name} is revoked")
 
@@ -150,7 +150,7 @@ def every_key(db: Database) -> Iterator[Key]:
         last = page[-1].id
 
 
-def public(key: Key) -> dict[str, object]:
+def _public(key: Key) -> dict[str, object]:
     """Return what may be shown of a key, in the form of the HTTP API: neither hash nor digest."""
     return {
         "id": key.id,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmd.cli import sessions as cli_sessions
+from llmd.cli.commands import session as session_command
 from llmd.store.db import Database
 from llmd.store.keys import Key, Keys
 from llmd.store.sessions import NewTurn, Sessions
@@ -103,7 +103,7 @@ def test_export_writes_a_session_a_line(
     config: Path, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`session export` writes every session with every turn, over as many pages as there are."""
-    monkeypatch.setattr(cli_sessions, "_PAGE", 1)
+    monkeypatch.setattr(session_command, "_PAGE", 1)
     file = tmp_path / "out.jsonl"
     assert llmd(config, "session", "export", str(file)).exit_code == 0
     assert file.stat().st_mode & 0o777 == 0o600

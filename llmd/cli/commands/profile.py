@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmd.cli.command import Command, Group
-from llmd.cli.fields import fields_of, make_profile, parse_setting, read_object
 from llmd.cli.installation import Installation, actor, pass_installation
 from llmd.cli.output import (
     json_option,
@@ -21,6 +20,7 @@ from llmd.cli.output import (
     print_json,
     print_table,
 )
+from llmd.cli.profile_fields import fields_of, make_profile, parse_setting, read_object
 from llmd.errors import ConfigError, UnknownModel, UnknownProfile
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def list_profiles(installation: Installation, *, as_json: bool) -> None:
     from llmd.store.settings import Settings
 
     with installation.database() as db:
-        found = every_profile(db)
+        found = _every_profile(db)
         selected = Settings(db).selection().profile
     if as_json:
         print_json({"profiles": [_public(stored) for stored in found], "selected": selected})
@@ -200,7 +200,7 @@ def export(installation: Installation, *, name: str) -> None:
         print_json(fields_of(Profiles(db).get(name).profile))
 
 
-def every_profile(db: Database) -> list[StoredProfile]:
+def _every_profile(db: Database) -> list[StoredProfile]:
     """Return all profiles by name."""
     from llmd.store.profiles import Profiles
 
