@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import pytest
 
 from llmd.store import migrate
 from llmd.store.db import Database
-from tests.support.echo_server import Running
-from tests.support.fake_daemon import FakeDaemon
 from tests.support.fake_keys import House
 from tests.support.service import Service, empty_database
 from tests.support.supervisors import Supervise
@@ -69,36 +66,6 @@ def service(make_service: MakeService) -> Service:
 def house() -> House:
     """Return an empty house."""
     return House()
-
-
-@pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    """Give a fake daemon that listens."""
-    server = FakeDaemon()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def config(tmp_path: Path, daemon: FakeDaemon) -> Path:
-    """Give a configuration of that daemon, with the admin's key beside it."""
-    file = tmp_path / "llmd.toml"
-    file.write_text(f'[server]\nlisten = ["0.0.0.0:{daemon.server_port}"]\n')
-    (tmp_path / "admin.key").write_text("llmd_admin\n")
-    return file
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    """Give an HTTP server on a real socket, one for all tests of a file."""
-    made = Running()
-    yield made
-    made.forget_clients()
-    made.stop()
 
 
 @pytest.fixture

@@ -16,16 +16,13 @@ from llmd.store.audit import Audit
 from llmd.store.db import Database
 from llmd.store.keys import Keys
 from llmd.store.profiles import Profile, Profiles
-from tests.support.command_line import llmd
+from tests.support.command_line import llmd, write_config
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Give a configuration whose database is not made yet."""
-    file = tmp_path / "llmd.toml"
-    url = f"sqlite:///{tmp_path}/llmd.db"
-    file.write_text(f'[store]\nurl = "{url}"\n[auth]\nargon2 = "cheapest"\n')
-    return file
+    return write_config(tmp_path)
 
 
 @pytest.fixture

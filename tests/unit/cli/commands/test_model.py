@@ -13,7 +13,7 @@ import pytest
 
 from llmd.store.db import Database
 from llmd.store.settings import Selection, Settings
-from tests.support.command_line import llmd
+from tests.support.command_line import llmd, write_config
 from tests.support.gguf_file import build
 
 
@@ -28,19 +28,9 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Give a configuration after `llmd init`, of a daemon that does not run."""
-    file = tmp_path / "llmd.toml"
-    write(file, port=1)
+    file = write_config(tmp_path)
     assert llmd(file, "init", "--key-file", str(tmp_path / "admin.key")).exit_code == 0
     return file
-
-
-def write(file: Path, *, port: int) -> None:
-    """Write the configuration of a daemon at `port`."""
-    folder = file.parent
-    file.write_text(
-        f'[server]\nlisten = ["127.0.0.1:{port}"]\n[store]\nurl = "sqlite:///{folder}/llmd.db"\n'
-        f'[models]\ndir = "{folder}/models"\n[auth]\nargon2 = "cheapest"\n'
-    )
 
 
 def selection(config: Path) -> Selection:
@@ -88,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
 def daemon(config: Path) -> Iterator[FakeDaemon]:
     """Give a daemon that runs at the address of the configuration."""
     server = FakeDaemon()
-    write(config, port=server.server_port)
+    write_config(config.parent, port=server.server_port)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server

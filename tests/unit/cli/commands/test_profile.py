@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command_line import llmd
+from tests.support.command_line import llmd, write_config
 
 SEED = {
     "SelectedModel": "Vicuna-13b",
@@ -33,11 +33,7 @@ def profile(config: Path, name: str) -> dict[str, Any]:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Give a configuration after `llmd init`."""
-    file = tmp_path / "llmd.toml"
-    file.write_text(
-        f'[store]\nurl = "sqlite:///{tmp_path}/llmd.db"\n[auth]\nargon2 = "cheapest"\n'
-        f'[models]\ndir = "{tmp_path}/models"\n'
-    )
+    file = write_config(tmp_path)
     assert llmd(file, "init", "--key-file", str(tmp_path / "admin.key")).exit_code == 0
     return file
 

@@ -10,7 +10,7 @@ import pytest
 
 from llmd import config
 from llmd.engine.tuning import Speed, Tuner
-from tests.support.command_line import llmd
+from tests.support.command_line import llmd, write_config
 from tests.support.gguf_file import build
 
 
@@ -20,11 +20,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     models = tmp_path / "models"
     models.mkdir()
     (models / "tiny.gguf").write_bytes(build())
-    file = tmp_path / "llmd.toml"
-    file.write_text(
-        f'[server]\nlisten = ["127.0.0.1:1"]\n[store]\nurl = "sqlite:///{tmp_path}/llmd.db"\n'
-        f'[models]\ndir = "{models}"\n'
-    )
+    file = write_config(tmp_path)
     assert llmd(file, "init", "--key-file", str(tmp_path / "admin.key")).exit_code == 0
 
     def measure(_tuner: Tuner, threads: int, batch: int) -> Speed:

@@ -1,0 +1,32 @@
+"""The fixtures of the tests of commands that call the daemon."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_daemon import FakeDaemon
+
+
+@pytest.fixture
+def daemon() -> Iterator[FakeDaemon]:
+    """Give a fake daemon that listens."""
+    server = FakeDaemon()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def config(tmp_path: Path, daemon: FakeDaemon) -> Path:
+    """Give a configuration of that daemon, with the admin's key beside it."""
+    file = tmp_path / "llmd.toml"
+    file.write_text(f'[server]\nlisten = ["0.0.0.0:{daemon.server_port}"]\n')
+    (tmp_path / "admin.key").write_text("llmd_admin\n")
+    return file
