@@ -1,4 +1,4 @@
-"""A small client of the daemon's HTTP API: JSON calls, and answers that come piece by piece."""
+"""A small client of the daemon's HTTP API, for JSON calls and for streamed answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_LINE_BYTES = 16_777_216
 
 
 class ApiError(LlmdError):
-    """An answer of the daemon that says no: `code` is the API's stable string."""
+    """An error response of the daemon, or no valid response. `code` is the API's error code."""
 
     def __init__(self, message: str, status: int = 0, code: str = "") -> None:
         super().__init__(message)
@@ -29,10 +29,10 @@ class ApiError(LlmdError):
 
 
 class Unreachable(Unavailable):
-    """Nothing answers where the daemon should be."""
+    """Nothing answers at the daemon's address."""
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class Response(Struct, frozen=True, kw_only=True):
     """The status of a response and its JSON object."""
 
     status: int
@@ -47,13 +47,14 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """Call the daemon at one address, a connection a call. Proxies of the environment are not used.
+    """Call the daemon at one address, with a new connection for each call.
 
-    A class because every call has address and key in common.
+    It is a class because all calls share the address and the key. It ignores the proxies that the
+    environment names.
     """
 
     def __init__(self, url: str, key: str | None, *, timeout_s: float = 60.0) -> None:
-        """Raise InvalidField when `url` is none, or `key` cannot be one."""
+        """Raise `InvalidField` if `url` is not the URL of a server, or `key` cannot be a key."""
         self.url = url.rstrip("/")
         self._parts = urlsplit(self.url)
         try:
@@ -62,7 +63,9 @@ class Client:
         except ValueError:
             is_good = False
         if not is_good or self._parts.query or self._parts.username is not None:
-            message = "the address must look like http://192.168.1.10:5000, and hold no key"
+            message = (
+                "the address must look like http://192.168.1.10:5000, without user name or query"
+            )
             raise InvalidField(message, param="url")
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
             raise InvalidField("the key must be one word of letters, digits and _", param="key")
@@ -71,35 +74,38 @@ class Client:
 
     @property
     def has_key(self) -> bool:
-        """Tell whether calls carry a key."""
+        """Return whether calls carry a key."""
         return self._key is not None
 
-    def ask(self, method: str, path: str, body: object = None) -> Answer:
-        """Return the answer of any status. Raises Unreachable, or ApiError when it is not JSON."""
-        with self._response(method, path, body) as response:
-            return self._answer(response)
+    def request(self, method: str, path: str, body: object = None) -> Response:
+        """Return the response, whatever its status.
+
+        Raise `Unreachable`, or `ApiError` if the response is not JSON.
+        """
+        with self._open(method, path, body) as response:
+            return self._read(response)
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """Return the body of a good answer. Raises ApiError for any other, and Unreachable."""
-        return _good(self.ask(method, path, body)).body
+        """Return the body of a successful response. Raise `ApiError` or `Unreachable`."""
+        return _check(self.request(method, path, body)).body
 
     def events(self, path: str, body: object) -> Iterator[Event]:
-        """Give the events of a POST as they come; leaving early closes the connection.
+        """Yield the events of a POST as they arrive. Closing the generator ends the request.
 
-        Raises ApiError for an answer or an event that is an error, and Unreachable.
+        Raise `ApiError` for an error response or an error event, or `Unreachable`.
         """
-        with self._response("POST", path, body) as response:
+        with self._open("POST", path, body) as response:
             if response.getheader("content-type", "").startswith("text/event-stream"):
                 for event in _read_events(response):
                     if event.name == "error":
-                        raise _error(Answer(status=response.status, body=event.data))
+                        raise _error(Response(status=response.status, body=event.data))
                     yield event
                 return
-            _good(self._answer(response))
-            raise ApiError(f"{self.url} does not stream its answer: is llmd there?")
+            _check(self._read(response))
+            raise ApiError(f"{self.url} does not stream its answer: is llmd running there?")
 
     @contextmanager
-    def _response(self, method: str, path: str, body: object) -> Iterator[http.client.HTTPResponse]:
+    def _open(self, method: str, path: str, body: object) -> Iterator[http.client.HTTPResponse]:
         kind = (
             http.client.HTTPSConnection
             if self._parts.scheme == "https"
@@ -123,23 +129,25 @@ class Client:
                 connection.request(method, f"{self._parts.path}{path}", content, headers)
                 yield connection.getresponse()
             except TimeoutError as error:
-                message = f"no word from {self.url} for {self._timeout_s:g} seconds"
+                message = f"{self.url} sent nothing for {self._timeout_s:g} seconds"
                 raise ApiError(message) from error
             except (OSError, http.client.HTTPException) as error:
-                raise ApiError(f"{self.url} ended the connection too early") from error
+                raise ApiError(
+                    f"{self.url} closed the connection before its response was complete"
+                ) from error
         finally:
             connection.close()
 
-    def _answer(self, response: http.client.HTTPResponse) -> Answer:
+    def _read(self, response: http.client.HTTPResponse) -> Response:
         content = response.read(_MAX_BODY_BYTES)
         try:
             body = json.loads(content) if content else {}
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            message = f"{self.url} answers {response.status} without JSON: is llmd there?"
+            message = f"{self.url} answers {response.status} without JSON: is llmd running there?"
             raise ApiError(message, response.status)
-        return Answer(status=response.status, body=body)
+        return Response(status=response.status, body=body)
 
 
 def _reason(error: Exception) -> str:
@@ -150,26 +158,26 @@ def _reason(error: Exception) -> str:
 def _unreachable(url: str, error: OSError) -> str:
     return (
         f"llmd does not answer at {url} ({_reason(error)}): "
-        "start it by `systemctl start llmd` or `llmd serve`, or name its address with --url"
+        "start it with `systemctl start llmd` or `llmd serve`, or give its address with --url"
     )
 
 
-def _good(answer: Answer) -> Answer:
-    if answer.status >= 400:
-        raise _error(answer)
-    return answer
+def _check(response: Response) -> Response:
+    if response.status >= 400:
+        raise _error(response)
+    return response
 
 
-def _error(answer: Answer) -> ApiError:
-    """Read the one error body there is; another server's is told by its status."""
-    inner = answer.body.get("error")
+def _error(response: Response) -> ApiError:
+    """Return the error in a response of llmd, or one that names the status of another server."""
+    inner = response.body.get("error")
     fields = inner if isinstance(inner, dict) else {}
-    message = fields.get("message") or answer.body.get("message") or f"HTTP {answer.status}"
-    return ApiError(str(message), answer.status, str(fields.get("code") or ""))
+    message = fields.get("message") or response.body.get("message") or f"HTTP {response.status}"
+    return ApiError(str(message), response.status, str(fields.get("code") or ""))
 
 
 def _read_events(response: http.client.HTTPResponse) -> Iterator[Event]:
-    """Read `event:` and `data:` lines up to each empty line; comments only keep the line alive."""
+    """Yield an event for each block of `event:` and `data:` lines. Comments are keep-alives."""
     name, data = "message", ""
     while line := response.readline(_MAX_LINE_BYTES):
         field, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(":")
@@ -190,5 +198,5 @@ def _event(name: str, data: str) -> Event:
     except ValueError:
         fields = None
     if not isinstance(fields, dict):
-        raise ApiError("a piece of the answer is not JSON: is llmd there?")
+        raise ApiError("an event of the answer is not JSON: is llmd running there?")
     return Event(name=name, data=fields)

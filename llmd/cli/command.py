@@ -1,4 +1,4 @@
-"""A command that says in one line what it could not do, and ends with the status that tells why."""
+"""The base classes of commands, which turn errors into one-line messages and exit codes."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import click
 from llmd.errors import ConfigError, LlmdError, SchemaError
 
 EXIT_FAILED = 1
-# EX_CONFIG of sysexits.h: systemd is told not to start a service again that ends so.
+# EX_CONFIG of sysexits.h. The systemd unit does not restart a service that exits with it.
 EXIT_CONFIG = 78
 # 128 + SIGINT, as a shell reports a program that Ctrl-C has ended.
 EXIT_INTERRUPTED = 130
 
 
 class Failure(click.ClickException):
-    """A failure of a command, told without a trace."""
+    """A failure of a command, reported without a traceback."""
 
     exit_code = EXIT_FAILED
 
     def show(self, file: Any = None) -> None:
-        """Write the message to standard error, whatever `file` is."""
+        """Write the message to `file`, or to standard error by default."""
         click.echo(f"llmd: {self.message}", file=file, err=True)
 
 
 class Misconfigured(Failure):
-    """A failure that another start will not mend."""
+    """A failure that starting again does not fix: the configuration or the database is wrong."""
 
     exit_code = EXIT_CONFIG
 
 
 class Group(click.Group):
-    """List commands in the order in which they are made, which is the order of their use."""
+    """A group that lists its commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of the commands."""
@@ -41,14 +41,14 @@ class Group(click.Group):
 
 
 class Command(click.Command):
-    """Turn the errors of the house into a message that begins with `cannot …`."""
+    """A command that turns the errors of llmd into messages that begin with `cannot …`."""
 
     def __init__(self, *args: Any, cannot: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cannot = cannot
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Raises Failure for an error that is no fault of the program."""
+        """Run the command. Raise `Failure` for an error that is not a bug."""
         try:
             return super().invoke(ctx)
         except ConfigError as error:
@@ -68,6 +68,6 @@ class Command(click.Command):
 
 
 def _configuration(message: str) -> str:
-    """Return what to say of a configuration with one fault, or with one a line."""
+    """Return the message for a configuration with one fault, or with a fault on each line."""
     between = "\n  " if "\n" in message else " "
     return f"cannot use the configuration:{between}" + message.replace("\n", "\n  ")

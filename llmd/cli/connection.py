@@ -1,4 +1,4 @@
-"""Which daemon a command calls, and with which key."""
+"""The connection of a command: the daemon that it calls, and the key that it sends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# "All addresses" is where a server listens, not where a client goes.
-_TO_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _MAX_KEY_FILE_BYTES = 4096
 
 
@@ -29,15 +27,15 @@ def connection_options(function: _Function) -> _Function:
         metavar="URL",
         envvar="LLMD_URL",
         show_envvar=True,
-        help="The daemon's address; default: [server] listen of the configuration.",
+        help="The daemon's address; default: [server] listen in the configuration.",
     )
-    # Without click's envvar: LLMD_KEY stands between the option and LLMD_KEY_FILE.
+    # Without click's envvar, because LLMD_KEY comes between the option and LLMD_KEY_FILE.
     key_file = click.option(
         "--key-file",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="A file with the key; default: LLMD_KEY, then the file that LLMD_KEY_FILE names, "
-        "then admin.key beside the configuration.",
+        help="Read the key from this file; default: LLMD_KEY, then the file that LLMD_KEY_FILE "
+        "names, then admin.key next to the configuration.",
     )
     return url(key_file(function))
 
@@ -50,32 +48,24 @@ def connect(
     timeout_s: float = 60.0,
     needs_key: bool = True,
 ) -> Client:
-    """Return a client of the daemon that is meant.
+    """Return a client of the daemon at `url`, or of this machine's daemon.
 
-    Raise InvalidField when there is no key and one is needed, ConfigError when the address must be
-    taken from a configuration that is wrong.
+    Raise `InvalidField` if a key is needed and there is none, `ConfigError` if the address must be
+    read from a configuration that is wrong.
     """
     from llmd.cli.client import Client
 
     key = _key(installation, key_file)
     if key is None and needs_key:
         raise InvalidField(
-            "there is no key: set LLMD_KEY, or name a file that holds it with --key-file",
+            "there is no key: set LLMD_KEY, or name the file of the key with --key-file",
             param="key",
         )
-    return Client(url or _listens_at(installation), key, timeout_s=timeout_s)
-
-
-def _listens_at(installation: Installation) -> str:
-    from llmd.config.address import parse_address
-
-    address = parse_address(installation.config.server.listen[0])
-    host = _TO_HERE.get(address.host, address.host)
-    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+    return Client(url or installation.url, key, timeout_s=timeout_s)
 
 
 def _key(installation: Installation, key_file: Path | None) -> str | None:
-    """Return the key of the option, of the environment or of this machine's admin, or None."""
+    """Return the key of the option, of the environment or of this machine's admin, if any."""
     if key_file is not None:
         return _read(key_file)
     if key := os.environ.get("LLMD_KEY", "").strip():
@@ -85,7 +75,7 @@ def _key(installation: Installation, key_file: Path | None) -> str | None:
     try:
         return _read(installation.key_file)
     except OSError:
-        # Not there, or the admin's alone.
+        # The file is missing, or this user may not read it.
         return None
 
 

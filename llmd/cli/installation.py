@@ -1,4 +1,4 @@
-"""The llmd of this machine, as a command finds it: configuration, database and key file."""
+"""The installation on this machine: configuration, address, models, key file and database."""
 
 from __future__ import annotations
 
@@ -16,28 +16,46 @@ from llmd.errors import SchemaError, StoreUnavailable
 
 if TYPE_CHECKING:
     from llmd.config import Config
+    from llmd.config.address import Address
     from llmd.models.library import Library
     from llmd.store.db import Database
 
 DEFAULT_CONFIG = Path("/etc/llmd/llmd.toml")
 
+# A server can listen on all addresses at once, but a client needs one of them.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
 
 class Installation:
-    """Hold the place of the configuration; what follows from it is read when it is asked for."""
+    """The parts of llmd that a configuration file names. Each is loaded when it is needed."""
 
     def __init__(self, config_path: Path) -> None:
         self.config_path = config_path
 
     @cached_property
     def config(self) -> Config:
-        """Return the configuration, or raise ConfigError."""
+        """Return the configuration, or raise `ConfigError`."""
         from llmd import config
 
         return config.load(self.config_path)
 
     @property
+    def address(self) -> Address:
+        """Return the address at which a client reaches the daemon, or raise `ConfigError`."""
+        from llmd.config.address import Address, parse_address
+
+        first = parse_address(self.config.server.listen[0])
+        return Address(host=_LOOPBACK.get(first.host, first.host), port=first.port)
+
+    @property
+    def url(self) -> str:
+        """Return the URL of the daemon, or raise `ConfigError`."""
+        host, port = self.address.host, self.address.port
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
     def library(self) -> Library:
-        """Return the model files, or raise ConfigError."""
+        """Return the model files, or raise `ConfigError`."""
         from llmd.models.library import Library
 
         models = self.config.models
@@ -45,15 +63,15 @@ class Installation:
 
     @property
     def key_file(self) -> Path:
-        """Return where the admin's own key is, if it is anywhere."""
+        """Return the path of the admin's key. The file need not exist."""
         return self.config_path.parent / "admin.key"
 
     @contextmanager
     def database(self) -> Iterator[Database]:
-        """Open the database, whether the daemon runs or not; it is never made here.
+        """Open the database, whether or not the daemon is running. It is never created here.
 
-        Raise SchemaError when it is missing, behind or newer, StoreUnavailable when it is not ours
-        to open.
+        Raise `SchemaError` if it is missing or its schema is older or newer than this version,
+        `StoreUnavailable` if this user may not open it.
         """
         from llmd.store import migrate
         from llmd.store.db import Database
@@ -72,9 +90,9 @@ pass_installation = click.make_pass_decorator(Installation)
 
 
 def require_file(url: str) -> None:
-    """Raise SchemaError when the SQLite file of `url` is missing, StoreUnavailable if closed to us.
+    """Raise `SchemaError` if the SQLite file of `url` is missing.
 
-    Of another kind of database nothing is known before it is opened.
+    Raise `StoreUnavailable` if this user may not open it. Other databases are not checked.
     """
     from llmd.store.db import sqlite_path
 
@@ -86,14 +104,14 @@ def require_file(url: str) -> None:
     except FileNotFoundError:
         raise SchemaError(f"there is no database {path}: run `llmd init`") from None
     except PermissionError:
-        raise _not_ours(path) from None
+        raise _not_permitted(path) from None
     if not os.access(path, os.R_OK | os.W_OK):
-        raise _not_ours(path)
+        raise _not_permitted(path)
 
 
-def _not_ours(path: Path) -> StoreUnavailable:
+def _not_permitted(path: Path) -> StoreUnavailable:
     return StoreUnavailable(
-        f"the database {path} may not be opened by {user()}: run this as root (sudo)"
+        f"{user()} may not open the database {path}: run the command as root (sudo)"
     )
 
 
@@ -106,5 +124,5 @@ def user() -> str:
 
 
 def actor() -> str:
-    """Return who changes things, for the audit trail."""
+    """Return the name under which the audit trail records what this command changes."""
     return f"cli:{user()}"

@@ -1,6 +1,7 @@
-"""The `llmd` command: what all commands share, and which there are.
+"""The `llmd` command: its common options and its subcommands.
 
-The modules of the commands import what they work with when they run: `llmd --help` stays quick.
+The modules of the commands import their dependencies only when they run, so that `llmd --help`
+stays quick.
 """
 
 from __future__ import annotations
@@ -41,15 +42,17 @@ from llmd.cli.installation import DEFAULT_CONFIG, Installation
     default=DEFAULT_CONFIG,
     show_default=True,
     show_envvar=True,
-    help="The configuration; conf.d/*.toml beside it are read after it.",
+    help="The configuration; conf.d/*.toml next to it are read after it.",
 )
 @click.version_option(__version__, prog_name="llmd", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, config_path: Path) -> None:
-    """Serve a language model to the network, and look after the server.
+    """Serve a language model over the network, and manage the server.
 
-    Commands that show or change keys, profiles and sessions work on the database itself: the
-    daemon may run or not. Exit status: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
+    Commands that show or change keys, profiles and sessions use the database directly, whether or
+    not the daemon is running.
+
+    Exit status: 0 success, 1 failure, 2 wrong usage, 78 wrong configuration.
     """
     ctx.obj = Installation(config_path)
 
@@ -72,9 +75,9 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line of this process, and end it with the exit status."""
+    """Run the command line of this process, and exit with its status."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal without UTF-8 must not make a traceback of somebody's name.
+        # A name that a terminal without UTF-8 cannot show must not cause a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     cli(prog_name="llmd")

@@ -1,7 +1,7 @@
-"""What a command prints: tables and lines for people, JSON for programs, notes beside them.
+"""Output of commands: tables and lines for people, JSON for programs, notes on standard error.
 
-Much of it was written by others (session names, answers, names of keys): nothing of that may steer
-the terminal of the admin who reads it.
+Much of the text was written by others (session names, answers, names of keys). None of it may
+control the terminal of the admin who reads it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from contextlib import contextmanager
 
 import click
 
-# Controls but newline and tab, marks that turn the direction of text, separators, half surrogates.
+# Control characters except newline and tab, marks that change the direction of text, line and
+# paragraph separators, lone surrogates.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -25,17 +26,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def on_terminal() -> bool:
-    """Tell whether a person reads standard output."""
+    """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def visible(text: str) -> str:
-    """Return `text` with everything that could steer a terminal written out as an escape."""
+    """Return `text` with every character that could control a terminal escaped."""
     return _UNSAFE.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """Do as `visible`, with line breaks and tabs written out too."""
+    """Return the same as `visible`, with line breaks and tabs escaped too."""
     return _BREAKS.sub(lambda found: "\\n" if found[0] == "\n" else "\\t", visible(text))
 
 
@@ -44,19 +45,19 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def print_json(value: object, *, indent: int | None = 2) -> None:
-    """Print `value` as JSON, readable, and safe to look at."""
-    # Within JSON these characters stand only in strings, where the escape means the same.
+    """Print `value` as indented JSON that cannot control a terminal."""
+    # In JSON these characters occur only within strings, where the escape means the same.
     click.echo(_UNSAFE.sub(_escape, json.dumps(value, ensure_ascii=False, indent=indent)))
 
 
 def note(text: str) -> None:
-    """Tell the person something beside the output."""
+    """Print a message on standard error."""
     click.echo(text, err=True)
 
 
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
-    """Show a person on standard error that something is under way."""
+    """Show that work is in progress, if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
@@ -73,9 +74,9 @@ def print_table(
     empty: str,
     numbers: Sequence[str] = (),
 ) -> None:
-    """Print rows under `headings`, those named in `numbers` to the right; `empty` if there is none.
+    """Print rows under `headings`, or note `empty` if there are none.
 
-    Where no terminal is, columns are aligned by spaces and nothing is cut or wrapped.
+    The columns in `numbers` are aligned to the right. Without a terminal, nothing is wrapped.
     """
     lines = [[one_line(cell) for cell in row] for row in rows]
     if not lines:
@@ -108,7 +109,7 @@ def _print_plain(lines: Sequence[Sequence[str]], to_right: Sequence[bool]) -> No
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Print a name and its value a line; further lines of a value stand under its first."""
+    """Print each name and its value on a line; indent further lines of a value to its first."""
     pairs = [(name, visible(value)) for name, value in fields]
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
@@ -117,12 +118,12 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def moment(at: int | None, *, never: str = "-") -> str:
-    """Return unix seconds as local date and time."""
+    """Return Unix seconds as local date and time."""
     return never if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def size(num_bytes: int) -> str:
-    """Return a number of bytes as a person says it."""
+    """Return a number of bytes with its unit, such as `1.5 GB`."""
     amount = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:
@@ -132,7 +133,7 @@ def size(num_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time by its two largest units."""
+    """Return a duration in its two largest units, such as `1 d 2 h`."""
     whole = int(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:

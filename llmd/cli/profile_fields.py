@@ -1,4 +1,4 @@
-"""The fields of a profile as a person gives them: FIELD=VALUE, or a file with a JSON object."""
+"""The fields of a profile as users write them: FIELD=VALUE, or a file with a JSON object."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     from llmd.store.profiles import Profile
 
 _MAX_FILE_BYTES = 16_777_216
-_PLACE = re.compile(r"^(.*) - at `\$\.(\S+)`$", re.DOTALL)
+# msgspec puts the path of the field behind its message.
+_MESSAGE_AND_FIELD = re.compile(r"^(.*) - at `\$\.(\S+)`$", re.DOTALL)
 
 
 def fields_of(profile: Profile) -> dict[str, Any]:
-    """Return the fields of a profile as JSON has them."""
+    """Return the fields of a profile as JSON values."""
     fields: dict[str, Any] = msgspec.to_builtins(profile)
     return fields
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Read FIELD=VALUE. Raises InvalidField for an unknown field, UsageError without "="."""
+    """Parse FIELD=VALUE.
+
+    Raise `UsageError` if "=" is missing, `InvalidField` for an unknown field.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise click.UsageError(f"{text!r} is not FIELD=VALUE")
@@ -37,7 +41,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Read a JSON object of fields. Raises ImportRefused, InvalidField for an unknown field."""
+    """Read the fields in a JSON file.
+
+    Raise `ImportRefused` if it does not hold an object, `InvalidField` for an unknown field.
+    """
     with file.open("rb") as opened:
         content = opened.read(_MAX_FILE_BYTES)
     try:
@@ -51,7 +58,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def require_known(names: list[str] | dict[str, Any]) -> None:
-    """Raise InvalidField for a name that no field of a profile has."""
+    """Raise `InvalidField` for a name that no field of a profile has."""
     known = [field.name for field in _fields()]
     for name in names:
         if name not in known:
@@ -61,13 +68,13 @@ def require_known(names: list[str] | dict[str, Any]) -> None:
 
 
 def make_profile(fields: dict[str, Any]) -> Profile:
-    """Make a profile. Raises InvalidField that begins with the name of the field."""
+    """Return a profile with these fields. Raise `InvalidField`, which names the field first."""
     from llmd.store.profiles import read_profile
 
     try:
         return read_profile(fields)
     except InvalidField as error:
-        found = _PLACE.match(error.message)
+        found = _MESSAGE_AND_FIELD.match(error.message)
         message = f"{found[2]}: {found[1]}" if found else error.message
         raise InvalidField(message, param=error.param) from error
 
@@ -79,7 +86,7 @@ def _fields() -> tuple[msgspec.structs.FieldInfo, ...]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Read a value by the type of its field; what is wrong with it is said when all is known."""
+    """Parse a value by the type of its field. A wrong one fails later, in `make_profile`."""
     info = inspect.type_info(next(field.type for field in _fields() if field.name == name))
     kinds = info.types if isinstance(info, inspect.UnionType) else (info,)
     is_optional = any(isinstance(kind, inspect.NoneType) for kind in kinds)
@@ -91,6 +98,6 @@ def _value(name: str, text: str) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = text
-    # One text is as good as a list of one.
+    # A single text stands for a list of one.
     is_list = any(isinstance(kind, inspect.VarTupleType) for kind in kinds)
     return [text] if is_list and not isinstance(value, list) else value

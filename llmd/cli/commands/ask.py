@@ -1,4 +1,4 @@
-"""`llmd ask`: put a question to the daemon, and print the answer while it is made."""
+"""`llmd ask`: send a question to the daemon and print the answer as it is generated."""
 
 from __future__ import annotations
 
@@ -16,21 +16,35 @@ from llmd.cli.output import json_option, note, on_terminal, print_json, spinner,
 if TYPE_CHECKING:
     from llmd.cli.client import Client
 
-# While a prompt waits or is read the daemon gives a sign of life each ten seconds in a stream,
-# and none when it is to come whole.
-_STREAM_SILENCE_S = 60.0
-_WHOLE_ANSWER_S = 3600.0
+# While a prompt waits or is read, a stream carries a ping every ten seconds. A response that is not
+# streamed is silent until the answer is complete.
+_STREAM_TIMEOUT_S = 60.0
+_COMPLETE_TIMEOUT_S = 3600.0
 
 
 @click.command("ask", cls=Command, cannot="ask", short_help="Ask a question and print the answer.")
 @click.argument("question")
-@click.option("--session", "session_id", metavar="ID", help="Go on with this conversation.")
-@click.option("--profile", metavar="NAME", help="Ask by this profile; default: the selected one.")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Answer no longer.")
-@click.option("--temperature", type=float, metavar="T", help="0 always takes the likeliest token.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Repeat an answer.")
-@click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell tokens and times on standard error.")
+@click.option("--session", "session_id", metavar="ID", help="Continue this conversation.")
+@click.option("--profile", metavar="NAME", help="Use this profile; default: the selected one.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Limit the length of the answer."
+)
+@click.option(
+    "--temperature",
+    type=float,
+    metavar="T",
+    help="Set the randomness; 0 takes the likeliest token.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Fix the random seed, to repeat an answer.",
+)
+@click.option("--no-stream", is_flag=True, help="Print the answer once it is complete.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print token counts and times on standard error."
+)
 @json_option
 @connection_options
 @pass_installation
@@ -46,13 +60,13 @@ def ask(
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Ask QUESTION ("-": what comes on standard input) and print the answer.
+    """Ask QUESTION and print the answer; "-" reads the question from standard input.
 
-    Without --session nothing is stored, and the daemon knows nothing of the question before.
+    Without --session, nothing is stored, and the model does not see earlier questions.
     """
     prompt = _prompt(question)
-    silence_s = _WHOLE_ANSWER_S if no_stream else _STREAM_SILENCE_S
-    client = connect(installation, url, key_file, timeout_s=silence_s)
+    timeout_s = _COMPLETE_TIMEOUT_S if no_stream else _STREAM_TIMEOUT_S
+    client = connect(installation, url, key_file, timeout_s=timeout_s)
     body = {"prompt": prompt} | {name: given for name, given in fields.items() if given is not None}
     if no_stream:
         with spinner("reading the prompt"):
@@ -63,7 +77,7 @@ def ask(
         answer = _stream(client, body, is_quiet=as_json)
     if as_json:
         print_json(answer)
-    _remark(answer, verbose=verbose)
+    _note_statistics(answer, verbose=verbose)
 
 
 def _prompt(question: str) -> str:
@@ -74,7 +88,7 @@ def _prompt(question: str) -> str:
 
 
 def _stream(client: Client, body: dict[str, Any], *, is_quiet: bool) -> dict[str, Any]:
-    """Print tokens as they come, unless `is_quiet`, and return the last event's data."""
+    """Print tokens as they arrive, unless `is_quiet`, and return the data of the last event."""
     from llmd.cli.client import ApiError
 
     events = client.events("/answer", body | {"stream": True})
@@ -85,7 +99,7 @@ def _stream(client: Client, body: dict[str, Any], *, is_quiet: bool) -> dict[str
             event = next(events, None)
         while event is not None:
             if event.name == "done":
-                # Not yet the end: who hangs up here looks to the daemon like one who has gone.
+                # Read on to the end: the daemon would take a close here for a lost client.
                 answer = event.data
             elif event.name == "token" and not is_quiet:
                 has_begun = True
@@ -96,22 +110,22 @@ def _stream(client: Client, body: dict[str, Any], *, is_quiet: bool) -> dict[str
         if has_begun:
             _write("\n")
     if answer is None:
-        raise ApiError("the daemon ended before the answer did: ask again")
+        raise ApiError("the daemon stopped before the answer was complete: ask again")
     return answer
 
 
 def _write(text: str) -> None:
-    # A pipe gets what the model said; a terminal must not be steered by it.
+    # A pipe gets the text as the model wrote it. A terminal must not be controlled by it.
     sys.stdout.write(visible(text) if on_terminal() else text)
     sys.stdout.flush()
 
 
-def _remark(answer: dict[str, Any], *, verbose: bool) -> None:
-    """Tell beside the answer what is to be known of it."""
+def _note_statistics(answer: dict[str, Any], *, verbose: bool) -> None:
+    """Print on standard error whether the answer was cut off and, if `verbose`, its numbers."""
     usage = answer.get("usage") or {}
     num_tokens = usage.get("completion_tokens", 0)
     if answer.get("finish_reason") == "length" and sys.stderr.isatty():
-        note(f"(cut after {num_tokens} tokens: --max-tokens allows more)")
+        note(f"(cut off after {num_tokens} tokens: --max-tokens allows a longer answer)")
     if not verbose:
         return
     timings = answer.get("timings") or {}
@@ -120,9 +134,9 @@ def _remark(answer: dict[str, Any], *, verbose: bool) -> None:
     num_cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     note(
         f"model {answer.get('model')}, profile {answer.get('profile')}; "
-        f"prompt {usage.get('prompt_tokens', 0)} tokens, {num_cached} of them known, "
+        f"prompt {usage.get('prompt_tokens', 0)} tokens, {num_cached} of them cached, "
         f"read in {timings.get('prefill_ms', 0) / 1000:.2f} s "
         f"after {timings.get('queue_ms', 0) / 1000:.2f} s in the queue; "
         f"answer {num_tokens} tokens in {decode_s:.2f} s{rate}; "
-        f"seed {answer.get('seed')}, ended by {answer.get('finish_reason')}"
+        f"seed {answer.get('seed')}, finish reason {answer.get('finish_reason')}"
     )

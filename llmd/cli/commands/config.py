@@ -1,4 +1,4 @@
-"""`llmd config`: whether the configuration is right, and what it comes to."""
+"""`llmd config`: check the configuration, and show its values."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def config_group() -> None:
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
 @pass_installation
 def check(installation: Installation, files: tuple[Path, ...]) -> None:
-    """Check FILE with the conf.d/*.toml beside it (default: the file of --config).
+    """Check FILE and the conf.d/*.toml next to it.
 
-    Each wrong option is told on a line of its own, with what it may be; the exit status is 78 then.
+    Without FILE, the file of --config is checked. Each wrong option is printed on a line of its
+    own, with its allowed values; the exit status is then 78.
     """
     wrong: list[str] = []
     for file in files or (installation.config_path,):
@@ -60,7 +61,7 @@ def _load(file: Path) -> Config:
 def show(installation: Installation, *, as_json: bool) -> None:
     """Show every option with its value and the file that sets it.
 
-    A password in store.url is not shown.
+    A password in store.url is hidden.
     """
     from llmd import config
 
@@ -79,7 +80,7 @@ def show(installation: Installation, *, as_json: bool) -> None:
 
 
 def _files(path: Path) -> dict[tuple[str, str], Path]:
-    """Return the last file that sets each option. The files have been found good before."""
+    """Return the last file that sets each option. The files must have been checked."""
     from llmd import config
 
     found: dict[tuple[str, str], Path] = {}

@@ -1,4 +1,4 @@
-"""`llmd db`: the database as a whole."""
+"""`llmd db`: maintain the database."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from llmd.cli.output import json_option, note, print_json
 
 @click.group("db", cls=Group)
 def db_group() -> None:
-    """Upgrade, check, copy and bring back the database."""
+    """Upgrade, check, back up and restore the database."""
 
 
 @db_group.command("upgrade", cls=Command, cannot="upgrade the database")
 @json_option
 @pass_installation
 def upgrade(installation: Installation, *, as_json: bool) -> None:
-    """Bring the database to this version's schema, after a copy of it; make it if it is missing.
+    """Upgrade the database to the schema of this version.
 
-    `llmd serve` does the same when it starts.
+    An existing database is backed up first, a missing one is created. `llmd serve` does the same
+    when it starts.
     """
     from llmd.store import migrate
 
@@ -32,11 +33,11 @@ def upgrade(installation: Installation, *, as_json: bool) -> None:
         backup = None if done.backup is None else str(done.backup)
         print_json({"before": done.before, "after": done.after, "backup": backup})
     elif done.before == done.after:
-        note(f"the database is at revision {done.after} already")
+        note(f"the database is already at revision {done.after}")
     elif done.before is None:
-        note(f"the database is made, at revision {done.after}")
+        note(f"the database was created at revision {done.after}")
     else:
-        note(f"the database is at revision {done.after} now; before: {done.backup}")
+        note(f"the database is now at revision {done.after}; the backup is {done.backup}")
 
 
 @db_group.command("check", cls=Command, cannot="check the database")
@@ -44,7 +45,10 @@ def upgrade(installation: Installation, *, as_json: bool) -> None:
 @pass_installation
 @click.pass_context
 def check(ctx: click.Context, installation: Installation, *, as_json: bool) -> None:
-    """Read the whole database and tell what is wrong with it; the exit status is 1 then."""
+    """Read the whole database and print its faults.
+
+    The exit status is 1 if there are any.
+    """
     from llmd.store import migrate
     from llmd.store.db import Database
 
@@ -66,13 +70,14 @@ def check(ctx: click.Context, installation: Installation, *, as_json: bool) -> N
         ctx.exit(EXIT_FAILED)
 
 
-@db_group.command("revision", cls=Command, cannot="tell the revision of the database")
+@db_group.command("revision", cls=Command, cannot="read the revision of the database")
 @json_option
 @pass_installation
 def revision(installation: Installation, *, as_json: bool) -> None:
-    """Print the revision of the database's schema, or "none" where there is no database yet.
+    """Print the revision of the database's schema.
 
-    It may be newer than this version of llmd: nothing is opened for writing.
+    It is "none" if there is no database yet. The revision may be newer than this version of llmd,
+    because the database is only read.
     """
     from llmd.store import migrate
 
@@ -83,12 +88,15 @@ def revision(installation: Installation, *, as_json: bool) -> None:
         click.echo(present or "none")
 
 
-@db_group.command("backup", cls=Command, cannot="back the database up")
+@db_group.command("backup", cls=Command, cannot="back up the database")
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 @pass_installation
 def backup(installation: Installation, *, file: Path, as_json: bool) -> None:
-    """Copy the database to the new FILE, while the daemon runs or not; the copy is checked."""
+    """Copy the database to the new FILE and check the copy.
+
+    The daemon may be running.
+    """
     from llmd.store import backup as store_backup
 
     url = installation.config.store.url
@@ -97,7 +105,7 @@ def backup(installation: Installation, *, file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(file), "size_bytes": file.stat().st_size})
     else:
-        note(f"the database is in {file}")
+        note(f"the backup is in {file}")
 
 
 @db_group.command("restore", cls=Command, cannot="restore the database")
@@ -105,9 +113,9 @@ def backup(installation: Installation, *, file: Path, as_json: bool) -> None:
 @json_option
 @pass_installation
 def restore(installation: Installation, *, file: Path, as_json: bool) -> None:
-    """Put the copy in FILE in the place of the database, which is moved aside and kept.
+    """Replace the database with the backup in FILE.
 
-    The daemon must be stopped.
+    The daemon must be stopped. The present database is kept under another name.
     """
     from llmd.store import backup as store_backup
 
@@ -118,4 +126,4 @@ def restore(installation: Installation, *, file: Path, as_json: bool) -> None:
         return
     note(f"the database is restored from {file}")
     if aside is not None:
-        note(f"the one before is kept as {aside}")
+        note(f"the replaced database is kept as {aside}")

@@ -1,4 +1,4 @@
-"""`llmd import-seed`: take over the data of the project that llmd grew out of."""
+"""`llmd import-seed`: import the data of the project that preceded llmd, the seed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     "import-seed",
     cls=Command,
     cannot="import the seed",
-    short_help="Take over the data of the older project.",
+    short_help="Import the data of the older project.",
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Check all of it and count, but store nothing.")
+@click.option("--dry-run", is_flag=True, help="Check and count everything, but store nothing.")
 @json_option
 @pass_installation
 def import_seed(installation: Installation, *, folder: Path, dry_run: bool, as_json: bool) -> None:
-    """Import config.json, api_keys.json and sessions.json of DIR: all of it or nothing.
+    """Import config.json, api_keys.json and sessions.json from DIR: all of them or nothing.
 
-    The keys go on working; the key "0" becomes an admin key and owns the sessions.
+    The keys stay valid; the key "0" becomes an admin key and owns the sessions.
     """
     from llmd.auth import secret
     from llmd.store import seed
@@ -63,7 +63,7 @@ def import_seed(installation: Installation, *, folder: Path, dry_run: bool, as_j
 
 
 def _rehearsal(url: str) -> Database:
-    """Return the database as one on which everything works but nothing is kept."""
+    """Return the database in a form that accepts every write and keeps none."""
     from llmd.store.db import Database, Tx
 
     class Undo(Exception):

@@ -1,4 +1,4 @@
-"""`llmd init`: make the database, the first admin key and the profile that every machine has."""
+"""`llmd init`: create the database, the first admin key and the default profile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    "init", cls=Command, cannot="set llmd up", short_help="Make database, admin key and profile."
+    "init", cls=Command, cannot="set llmd up", short_help="Create database, admin key and profile."
 )
 @click.option(
     "--key-file",
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 @json_option
 @pass_installation
 def init(installation: Installation, *, key_file: Path | None, name: str, as_json: bool) -> None:
-    """Make the database, the first admin key and the profile "default".
+    """Create the database, the first admin key and the profile "default".
 
-    The key is shown once, on a terminal, or written to a file: it cannot be read again from the
-    database. Refuses when there is an admin key already.
+    The key is shown once on a terminal, or written to a file; the database has only its hash. The
+    command fails if there is an admin key already.
     """
     if key_file is None and not on_terminal():
-        # What is printed into a pipe or a journal is no secret any more.
-        raise click.UsageError("name a file for the key with --key-file: no terminal to show it on")
+        # A key in a pipe or a journal is no longer a secret.
+        raise click.UsageError("without a terminal, name a file for the key with --key-file")
     _refuse_second(installation)
     if key_file is None:
         key = _set_up(installation, name, None)
     else:
-        # First of all, so that a file that cannot be made costs nothing.
+        # The file comes first: if it cannot be created, nothing has been changed.
         descriptor = os.open(key_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             key = _set_up(installation, name, descriptor)
@@ -54,11 +54,11 @@ def init(installation: Installation, *, key_file: Path | None, name: str, as_jso
             raise
         finally:
             os.close(descriptor)
-    _tell(installation, key, name, key_file, as_json=as_json)
+    _report(installation, key, name, key_file, as_json=as_json)
 
 
 def _refuse_second(installation: Installation) -> None:
-    """Raise Conflict where llmd is set up already, before anything is touched."""
+    """Raise `Conflict` if llmd is set up already, before anything is changed."""
     from llmd.store import migrate
     from llmd.store.db import Database
 
@@ -75,12 +75,12 @@ def _refuse_second(installation: Installation) -> None:
 def _refuse_admins(db: Database) -> None:
     if any(key.role == "admin" for key in every_key(db)):
         raise Conflict(
-            "there is an admin key already: make another one by `llmd key create NAME --role admin`"
+            "there is an admin key already: create another with `llmd key create NAME --role admin`"
         )
 
 
 def _set_up(installation: Installation, name: str, descriptor: int | None) -> NewKey:
-    """Make schema, key and profile, and return the key, which is on the disk by then."""
+    """Create schema, key and profile. Return the key once it is on the disk."""
     from llmd.auth import secret
     from llmd.store import keys, migrate, profiles
     from llmd.store.db import Database
@@ -94,7 +94,7 @@ def _set_up(installation: Installation, name: str, descriptor: int | None) -> Ne
     db = Database(url)
     try:
         with db.write() as tx:
-            # Nobody else writes now: what is read beside this transaction is what holds.
+            # No other process writes now, so what is read beside this transaction stays true.
             _refuse_admins(db)
             row = keys.Key(id=key.id, name=name, role="admin", hash=hashed, created_at=now)
             keys.add(tx, row, actor=actor())
@@ -110,7 +110,7 @@ def _set_up(installation: Installation, name: str, descriptor: int | None) -> Ne
     return key
 
 
-def _tell(
+def _report(
     installation: Installation, key: NewKey, name: str, key_file: Path | None, *, as_json: bool
 ) -> None:
     database = installation.config.store.url.removeprefix("sqlite:///")
@@ -121,6 +121,6 @@ def _tell(
     if key_file is not None:
         note(f'llmd is set up; the key "{name}" ({key.id}) is in {key_file}')
         return
-    note(f'llmd is set up: {database}\n\nThe key "{name}", shown this once:\n')
+    note(f'llmd is set up: {database}\n\nThe key "{name}", which is shown only now:\n')
     click.echo(f"  {key.text}\n")
-    note("Keep it safe, or in a file of mode 0600 that --key-file or LLMD_KEY_FILE names.")
+    note("Keep it safe. Commands read it from a file that --key-file or LLMD_KEY_FILE names.")

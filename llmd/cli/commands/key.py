@@ -1,4 +1,4 @@
-"""`llmd key`: who may ask, and until when."""
+"""`llmd key`: create, list and revoke keys."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_EXPIRES_IN_S = 100 * 365 * 86_400
 
 
-class Span(click.ParamType[int]):
-    """A span of time: seconds, or a number with s, m, h, d or w behind it."""
+class Duration(click.ParamType[int]):
+    """A duration: seconds, or a number followed by s, m, h, d or w."""
 
-    name = "span"
+    name = "duration"
 
     def convert(
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Return the seconds, 1 to a hundred years of them."""
+        """Return the seconds: 1 to those of a hundred years."""
         found = re.fullmatch(r"([0-9]{1,12})([smhdw]?)", str(value))
         seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0
         if not 0 < seconds <= _MAX_EXPIRES_IN_S:
             self.fail(
-                f"{value!r} is no span of time up to a hundred years: write 90d, 12h or seconds",
+                f"{value!r} is not a duration of up to a hundred years: write 90d, 12h or seconds",
                 param,
                 ctx,
             )
@@ -44,13 +44,18 @@ class Span(click.ParamType[int]):
 
 @click.group("key", cls=Group)
 def key_group() -> None:
-    """Make, list and revoke the keys of people and programs."""
+    """Create, list and revoke the keys of people and programs."""
 
 
-@key_group.command("create", cls=Command, cannot="make the key")
+@key_group.command("create", cls=Command, cannot="create the key")
 @click.argument("name")
 @click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
-@click.option("--expires-in", type=Span(), metavar="SPAN", help="90d, 12h or seconds; else never.")
+@click.option(
+    "--expires-in",
+    type=Duration(),
+    metavar="DURATION",
+    help="Expire after 90d, 12h or a number of seconds; default: never.",
+)
 @json_option
 @pass_installation
 def create(
@@ -61,9 +66,9 @@ def create(
     expires_in: int | None,
     as_json: bool,
 ) -> None:
-    """Make a key for NAME and print it, this once.
+    """Create a key for NAME and print it; it cannot be shown again.
 
-    The key alone goes to standard output, whatever else is to be said to standard error.
+    Only the key goes to standard output, everything else to standard error.
     """
     from llmd.auth import secret
     from llmd.store.keys import Key, Keys, check_name
@@ -87,7 +92,7 @@ def create(
         return
     click.echo(made.text)
     if on_terminal():
-        until = f", good until {moment(row.expires_at)}" if row.expires_at else ""
+        until = f", valid until {moment(row.expires_at)}" if row.expires_at else ""
         note(f"This is the {role} key {row.id}{until}. It is shown only now: keep it safe.")
 
 
@@ -96,7 +101,10 @@ def create(
 @json_option
 @pass_installation
 def list_keys(installation: Installation, *, include_revoked: bool, as_json: bool) -> None:
-    """List the keys; the keys themselves are not known to llmd, only their hashes."""
+    """List the keys.
+
+    The keys themselves cannot be shown, because llmd stores only their hashes.
+    """
     with installation.database() as db:
         found = [key for key in every_key(db) if include_revoked or key.revoked_at is None]
     if as_json:
@@ -104,7 +112,7 @@ def list_keys(installation: Installation, *, include_revoked: bool, as_json: boo
         return
     now = int(time.time())
     print_table(
-        ("ID", "NAME", "ROLE", "STATE", "MADE", "EXPIRES", "LAST USED"),
+        ("ID", "NAME", "ROLE", "STATE", "CREATED", "EXPIRES", "LAST USED"),
         [
             (
                 key.id,
@@ -126,9 +134,10 @@ def list_keys(installation: Installation, *, include_revoked: bool, as_json: boo
 @json_option
 @pass_installation
 def revoke(installation: Installation, *, key_id: str, as_json: bool) -> None:
-    """Revoke the key ID for good; a running daemon refuses it from its next request on.
+    """Revoke the key ID for good.
 
-    The last valid admin key cannot be revoked.
+    A running daemon refuses it from the next request on. The last valid admin key cannot be
+    revoked.
     """
     from llmd.store.keys import Keys
 
@@ -141,7 +150,7 @@ def revoke(installation: Installation, *, key_id: str, as_json: bool) -> None:
 
 
 def every_key(db: Database) -> Iterator[Key]:
-    """Give all keys, revoked ones too, in the order of their making."""
+    """Yield all keys, including revoked ones, in the order of their creation."""
     from llmd.store.keys import Keys
 
     keys, last = Keys(db), None
@@ -151,7 +160,7 @@ def every_key(db: Database) -> Iterator[Key]:
 
 
 def _public(key: Key) -> dict[str, object]:
-    """Return what may be shown of a key, in the form of the HTTP API: neither hash nor digest."""
+    """Return a key in the form of the HTTP API, without its hash and digest."""
     return {
         "id": key.id,
         "name": key.name,

@@ -1,4 +1,4 @@
-"""`llmd model`: the GGUF files, and which of them serves."""
+"""`llmd model`: manage the GGUF files, and choose the one that is served."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from llmd.errors import Conflict, InvalidField
 if TYPE_CHECKING:
     from llmd.models.library import ModelFile, Progress
 
-# Above what the engine may take for a load, so that its own word comes first.
+# The client waits longer than the engine may take to load, so that the engine's error comes first.
 _LOAD_MARGIN_S = 60.0
 _LOAD_ELSEWHERE_S = 3600.0
 
@@ -44,7 +44,10 @@ def model_group() -> None:
 @json_option
 @pass_installation
 def list_models(installation: Installation, *, as_json: bool) -> None:
-    """List the GGUF files of [models] dir, and those that came with packages."""
+    """List the models.
+
+    These are the GGUF files in [models] dir and those that packages have installed.
+    """
     files = installation.library.list()
     if as_json:
         print_json({"models": [_public(file) for file in files]})
@@ -52,7 +55,7 @@ def list_models(installation: Installation, *, as_json: bool) -> None:
     print_table(
         ("NAME", "SIZE", "CHANGED"),
         [(file.name, size(file.size_bytes), moment(file.modified_at)) for file in files],
-        empty=f"no models in {installation.config.models.dir}: `llmd model add FILE`",
+        empty=f"no models in {installation.config.models.dir}: run `llmd model add FILE`",
         numbers=("SIZE",),
     )
 
@@ -62,7 +65,7 @@ def list_models(installation: Installation, *, as_json: bool) -> None:
 @json_option
 @pass_installation
 def show(installation: Installation, *, name: str, as_json: bool) -> None:
-    """Check the file NAME and show what its header tells."""
+    """Check the file NAME and show the contents of its header."""
     library = installation.library
     file, header = library.find(name), library.check(name)
     if as_json:
@@ -80,7 +83,7 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
         }
         print_json(_public(file) | fields)
         return
-    template = "none: give its profiles a template" if header.chat_template is None else "yes"
+    template = "none: set a template in its profiles" if header.chat_template is None else "yes"
     print_fields(
         [
             ("file", str(file.path)),
@@ -99,17 +102,17 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
 
 
 @model_group.command(
-    "add", cls=Command, cannot="add the model", short_help="Check a file and copy it in."
+    "add", cls=Command, cannot="add the model", short_help="Check a file and copy it to the models."
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="The name to give it; default: that of FILE.")
+@click.option("--name", help="The name of the model; default: the name of FILE.")
 @click.option("--link", is_flag=True, help="Link to FILE instead of copying it.")
 @json_option
 @pass_installation
 def add(
     installation: Installation, *, file: Path, name: str | None, link: bool, as_json: bool
 ) -> None:
-    """Check FILE and copy it to [models] dir; a running daemon knows it at once."""
+    """Check FILE and copy it to [models] dir, where a running daemon finds it at once."""
     with _progress_bar(file) as progress:
         added = installation.library.add(file, name=name, link=link, progress=progress)
     if as_json:
@@ -122,21 +125,26 @@ def add(
 @click.argument("name")
 @pass_installation
 def remove(installation: Installation, *, name: str) -> None:
-    """Remove the file NAME, or the link to it, unless it is selected."""
+    """Remove the file NAME, or the link to it.
+
+    The selected model cannot be removed.
+    """
     from llmd.store.settings import Settings
 
     library = installation.library
     library.find(name)
     with installation.database() as db:
         if Settings(db).selection().model == name:
-            raise Conflict(f"{name} is selected: select another one first by `llmd model use`")
+            raise Conflict(f"{name} is selected: select another model first with `llmd model use`")
     library.remove(name)
     note(f"{name} is removed")
 
 
 @model_group.command("use", cls=Command, cannot="use the model")
 @click.argument("name", required=False)
-@click.option("--profile", metavar="NAME", help="Select this profile too; default: as it is.")
+@click.option(
+    "--profile", metavar="NAME", help="Select this profile too; default: keep the present one."
+)
 @json_option
 @connection_options
 @pass_installation
@@ -149,10 +157,10 @@ def use(
     key_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Serve the file NAME from now on, and after each start.
+    """Serve the file NAME from now on, also after a restart.
 
-    A running daemon is asked to load it, with an admin key, and goes on with the model before if
-    it cannot. When no daemon runs the choice is stored for its next start.
+    A running daemon loads it, which takes an admin key. If it cannot, it keeps the present model.
+    If no daemon is running, the choice is stored for the next start.
     """
     from llmd.cli.client import Unreachable
 
@@ -162,15 +170,15 @@ def use(
         chosen = _ask_daemon(installation, name, profile, url, key_file)
     except Unreachable:
         if url is not None:
-            # Another machine's daemon was meant: its choice is not in the store of this one.
+            # The daemon of another machine was meant. Its choice is not in this database.
             raise
         chosen = _store(installation, name, profile)
     if as_json:
         print_json(chosen)
         return
-    when = "" if chosen["serving"] else " from the next start on: llmd does not run"
+    when = "" if chosen["serving"] else " from the next start on, because llmd is not running"
     model = chosen["model"] or "the model that is loaded"
-    note(f"{model} serves with the profile {chosen['profile']}{when}")
+    note(f"{model} is served with the profile {chosen['profile']}{when}")
 
 
 def _ask_daemon(
@@ -180,16 +188,17 @@ def _ask_daemon(
     url: str | None,
     key_file: Path | None,
 ) -> dict[str, Any]:
-    """Have the daemon load and select. Raises Unreachable when there is none."""
-    # What another machine's engine may take is in its own configuration.
+    """Let the daemon load the model and select it. Raise `Unreachable` if none is running."""
+    # How long an engine on another machine may take is in the configuration of that machine.
     load_s = installation.config.engine.load_timeout_s if url is None else _LOAD_ELSEWHERE_S
     timeout_s = load_s + _LOAD_MARGIN_S
     client = connect(installation, url, key_file, timeout_s=timeout_s, needs_key=False)
-    client.ask("GET", "/livez")
+    # Without a daemon no key is needed, so a missing key is reported only after this.
+    client.request("GET", "/livez")
     if not client.has_key:
         raise InvalidField(
-            "llmd runs, and is asked with an admin key: set LLMD_KEY, or name a file that holds "
-            "one with --key-file",
+            "llmd is running, so an admin key is needed: set LLMD_KEY, or name the file of the "
+            "key with --key-file",
             param="key",
         )
     given = {"model": name, "model_config": profile}
@@ -200,7 +209,7 @@ def _ask_daemon(
 
 
 def _store(installation: Installation, name: str | None, profile: str | None) -> dict[str, Any]:
-    """Write the choice for the next start, after the checks that the daemon makes."""
+    """Store the choice for the next start, after the checks that the daemon makes too."""
     from llmd.store.profiles import Profiles
     from llmd.store.settings import Settings
 
@@ -228,7 +237,7 @@ def _public(file: ModelFile) -> dict[str, Any]:
 
 @contextmanager
 def _progress_bar(file: Path) -> Iterator[Progress | None]:
-    """Show a person how far a copy is."""
+    """Yield a function that shows the progress of a copy, or None without a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""`llmd profile`: how a model is asked."""
+"""`llmd profile`: show and change profiles."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def profile_group() -> None:
 @json_option
 @pass_installation
 def list_profiles(installation: Installation, *, as_json: bool) -> None:
-    """List the profiles; "*" marks the one for those who name none."""
+    """List the profiles; "*" marks the selected one."""
     from llmd.store.settings import Settings
 
     with installation.database() as db:
@@ -90,7 +90,7 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
 
 
 @profile_group.command(
-    "set", cls=Command, cannot="set the profile", short_help="Change fields, or make it."
+    "set", cls=Command, cannot="set the profile", short_help="Create a profile or change it."
 )
 @click.argument("name")
 @click.argument("settings", metavar="[FIELD=VALUE]...", nargs=-1)
@@ -98,7 +98,7 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
     "--file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Take fields from a JSON object, as `llmd profile export` writes it.",
+    help="Read fields from a JSON object, as `llmd profile export` prints it.",
 )
 @json_option
 @pass_installation
@@ -110,12 +110,13 @@ def set_profile(
     file: Path | None,
     as_json: bool,
 ) -> None:
-    """Change fields of the profile NAME, or make it; other fields stay as they are.
+    """Change fields of the profile NAME, or create it; other fields stay as they are.
 
-    Numbers and lists are written as in JSON, texts as they are, and null takes a value away:
+    Write numbers and lists as in JSON, texts without quotes, and null to remove a value:
 
     \b
-      llmd profile set default temperature=0.2 'stop=["END"]' 'system=You are brief.'
+      llmd profile set default temperature=0.2 'system=You are brief.'
+      llmd profile set default 'stop=["END"]' seed=null
     """  # noqa: D301 - click's mark for lines that are kept as they are
     from llmd.store import profiles
 
@@ -124,7 +125,7 @@ def set_profile(
     changes = (read_object(file) if file else {}) | dict(map(parse_setting, settings))
     now = int(time.time())
     with installation.database() as db, db.write() as tx:
-        # Nobody else writes now: what is merged with is what is replaced.
+        # No other process writes now, so the fields merged here are the ones that are replaced.
         try:
             before: dict[str, Any] = fields_of(profiles.Profiles(db).get(name).profile)
         except UnknownProfile:
@@ -134,7 +135,7 @@ def set_profile(
     if as_json:
         print_json(_public(stored))
     else:
-        note(f"the profile {name} is at revision {stored.revision}")
+        note(f"the profile {name} is now at revision {stored.revision}")
     _warn_of_missing(installation, profile)
 
 
@@ -144,7 +145,10 @@ def set_profile(
 @click.argument("name")
 @pass_installation
 def delete(installation: Installation, *, name: str) -> None:
-    """Delete the profile NAME, unless it is selected; stored turns go on naming it."""
+    """Delete the profile NAME, unless it is selected.
+
+    Stored turns keep its name.
+    """
     from llmd.store.profiles import Profiles
 
     with installation.database() as db:
@@ -153,15 +157,18 @@ def delete(installation: Installation, *, name: str) -> None:
 
 
 @profile_group.command(
-    "import", cls=Command, cannot="import the profiles", short_help="Take the profiles of a seed."
+    "import",
+    cls=Command,
+    cannot="import the profiles",
+    short_help="Import the profiles of the older project.",
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 @pass_installation
 def import_profiles(installation: Installation, *, file: Path, as_json: bool) -> None:
-    """Take all profiles of a seed's config.json, or none; those of the same name are replaced.
+    """Import all profiles from FILE, the config.json of the older project, or none.
 
-    Which profile is selected stays as it is.
+    Profiles of the same name are replaced. The selected profile stays the same.
     """
     from llmd.store import profiles, seed
 
@@ -182,13 +189,13 @@ def import_profiles(installation: Installation, *, file: Path, as_json: bool) ->
         numbers=("REVISION",),
     )
     if selected:
-        note(f"{file} selects {selected}: `llmd model use` does so here")
+        note(f"{file} selects {selected}: do so here with `llmd model use --profile NAME`")
     for one in stored:
         _warn_of_missing(installation, one.profile)
 
 
 @profile_group.command(
-    "export", cls=Command, cannot="export the profile", short_help="Print the fields as JSON."
+    "export", cls=Command, cannot="export the profile", short_help="Print a profile as JSON."
 )
 @click.argument("name")
 @pass_installation
@@ -201,7 +208,7 @@ def export(installation: Installation, *, name: str) -> None:
 
 
 def _every_profile(db: Database) -> list[StoredProfile]:
-    """Return all profiles by name."""
+    """Return all profiles, sorted by name."""
     from llmd.store.profiles import Profiles
 
     found: list[StoredProfile] = []
@@ -223,13 +230,13 @@ def _shown(value: Any) -> str:
 
 
 def _warn_of_missing(installation: Installation, profile: Profile) -> None:
-    """Tell a person that a profile names a model that is not in the library."""
+    """Print a note if the profile names a model that is not in the library."""
     if not profile.model:
         return
-    # A folder that cannot be read says nothing about the profile.
+    # A folder that cannot be read is no fault of the profile.
     with contextlib.suppress(ConfigError):
         try:
             installation.library.find(profile.model)
         except UnknownModel:
             folder = installation.config.models.dir
-            note(f"there is no {profile.model} in {folder} yet: `llmd model add FILE`")
+            note(f"there is no {profile.model} in {folder} yet: run `llmd model add FILE`")

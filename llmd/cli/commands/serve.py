@@ -1,4 +1,4 @@
-"""`llmd serve`: be the daemon."""
+"""`llmd serve`: run the daemon."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from llmd.cli.installation import Installation, pass_installation
 @pass_installation
 @click.pass_context
 def serve(ctx: click.Context, installation: Installation) -> None:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C; systemd calls this."""
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C.
+
+    This is the command that systemd starts.
+    """
     from llmd.daemon import run
 
     ctx.exit(run.serve(installation.config_path))

@@ -1,4 +1,4 @@
-"""`llmd session`: the conversations that are kept."""
+"""`llmd session`: show, delete and export the stored conversations."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from llmd.store.sessions import Session, Turn
 
 _PAGE = 1000
-_PATIENCE_S = 3.0
+_TIMEOUT_S = 3.0
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _key_option(function: _Function) -> _Function:
     """Add --key to a command."""
-    words = "The id of the key whose sessions are meant; default: of all keys."
-    return click.option("--key", "key_id", metavar="ID", help=words)(function)
+    text = "Use only the sessions of the key with this id."
+    return click.option("--key", "key_id", metavar="ID", help=text)(function)
 
 
 @click.group("session", cls=Group)
@@ -53,10 +53,10 @@ def session_group() -> None:
 @json_option
 @pass_installation
 def list_sessions(installation: Installation, *, key_id: str | None, as_json: bool) -> None:
-    """List the sessions of every key in the order of their making.
+    """List the sessions of all keys in the order of their creation.
 
-    WARM tells where the running daemon has what the model computed of a session: in a slot of the
-    model, in memory, or on the disk. The next answer of a session that is nowhere takes longer.
+    WARM shows where the running daemon keeps the computed state of a session: in a slot of the
+    model, in memory or on disk. Without such a state, the next answer takes longer to begin.
     """
     with installation.database() as db:
         found = [(key, one) for key in _keys(db, key_id) for one in _sessions(db, key.id)]
@@ -69,7 +69,7 @@ def list_sessions(installation: Installation, *, key_id: str | None, as_json: bo
         print_json({"sessions": sessions})
         return
     print_table(
-        ("KEY", "OF", "ID", "TURNS", "LAST USED", "WARM", "NAME"),
+        ("KEY", "OWNER", "ID", "TURNS", "LAST USED", "WARM", "NAME"),
         [
             (
                 key.id,
@@ -88,16 +88,16 @@ def list_sessions(installation: Installation, *, key_id: str | None, as_json: bo
 
 
 def _warm(installation: Installation) -> dict[tuple[str, str], str]:
-    """Return where the daemon has each session's state: (key id, session id) → place.
+    """Return where the daemon keeps each session's state: (key id, session id) → place.
 
-    Nothing when it does not run, or does not tell: the list is of the store.
+    Return nothing if the daemon cannot be asked: the list of sessions does not depend on it.
     """
     from llmd.cli.connection import connect
 
     try:
-        client = connect(installation, None, None, timeout_s=_PATIENCE_S, needs_key=False)
+        client = connect(installation, None, None, timeout_s=_TIMEOUT_S, needs_key=False)
         states = client.call("GET", "/states")["states"] if client.has_key else []
-        # The quickest place comes first, and counts.
+        # The daemon lists the fastest place of a session first. Reversed, it overwrites the others.
         return {(one["key_id"], one["session"]): one["place"] for one in reversed(states)}
     except (LlmdError, OSError, KeyError, TypeError):
         return {}
@@ -109,9 +109,9 @@ def _warm(installation: Installation) -> dict[tuple[str, str], str]:
 @json_option
 @pass_installation
 def show(installation: Installation, *, session_id: str, key_id: str | None, as_json: bool) -> None:
-    """Show the session ID with every turn.
+    """Show the session ID with all its turns.
 
-    --key is needed when several keys have a session of this id.
+    --key is needed if several keys have a session with this id.
     """
     with installation.database() as db:
         key, session = _find(db, key_id, session_id)
@@ -134,9 +134,9 @@ def show(installation: Installation, *, session_id: str, key_id: str | None, as_
 @_key_option
 @pass_installation
 def delete(installation: Installation, *, session_id: str, key_id: str | None) -> None:
-    """Delete the session ID with every turn, for good.
+    """Delete the session ID with all its turns, for good.
 
-    --key is needed when several keys have a session of this id.
+    --key is needed if several keys have a session with this id.
     """
     from llmd.store.sessions import Sessions
 
@@ -151,9 +151,9 @@ def delete(installation: Installation, *, session_id: str, key_id: str | None) -
 @_key_option
 @pass_installation
 def export(installation: Installation, *, file: Path | None, key_id: str | None) -> None:
-    """Write the sessions with their turns, a JSON object a line.
+    """Write the sessions with their turns as JSON, one per line.
 
-    They go to the new FILE (mode 0600), or to standard output.
+    The output goes to the new FILE (mode 0600), or to standard output.
     """
     with installation.database() as db:
         if file is None:
@@ -164,7 +164,7 @@ def export(installation: Installation, *, file: Path | None, key_id: str | None)
             with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
                 num_sessions = _export(db, key_id, opened)
         except BaseException:
-            # Half an export looks like a whole one.
+            # An incomplete export looks like a complete one.
             file.unlink(missing_ok=True)
             raise
     note(f"{counted(num_sessions, 'session')} in {file}")
@@ -175,14 +175,14 @@ def _export(db: Database, key_id: str | None, target: TextIO) -> int:
     for key in _keys(db, key_id):
         for session in _sessions(db, key.id):
             turns = [msgspec.to_builtins(turn) for turn in _turns(db, key.id, session.id)]
-            # ASCII: safe to look at, and the same on every machine.
+            # ASCII cannot control a terminal, and is the same on every machine.
             target.write(json.dumps(_public(key, session) | {"turns": turns}) + "\n")
             num_sessions += 1
     return num_sessions
 
 
 def _keys(db: Database, key_id: str | None) -> list[Key]:
-    """Return the key that is meant, or all, revoked ones too: their sessions are still there."""
+    """Return the key with this id, or all keys, also revoked ones: their sessions still exist."""
     from llmd.store.keys import Keys
 
     return list(every_key(db)) if key_id is None else [Keys(db).get(key_id)]
@@ -207,9 +207,9 @@ def _turns(db: Database, key_id: str, session_id: str) -> Iterator[Turn]:
 
 
 def _find(db: Database, key_id: str | None, session_id: str) -> tuple[Key, Session]:
-    """Return the one session that is meant.
+    """Return the only session with this id, and its key.
 
-    Raise UnknownKey, UnknownSession, or Conflict when several keys have one of this id.
+    Raise `UnknownKey`, `UnknownSession`, or `Conflict` if several keys have such a session.
     """
     from llmd.store.sessions import Sessions
 
@@ -221,14 +221,14 @@ def _find(db: Database, key_id: str | None, session_id: str) -> tuple[Key, Sessi
             if key_id is not None:
                 raise
     if not found:
-        raise UnknownSession("no key has a session with this id: `llmd session list` names them")
+        raise UnknownSession("no key has a session with this id: see `llmd session list`")
     if len(found) > 1:
         ids = ", ".join(key.id for key, _ in found)
-        raise Conflict(f"several keys have a session of this id: name one with --key: {ids}")
+        raise Conflict(f"several keys have a session with this id: name one with --key: {ids}")
     return found[0]
 
 
 def _public(key: Key, session: Session) -> dict[str, Any]:
-    """Return a session in the form of the HTTP API, with its key."""
+    """Return a session in the form of the HTTP API, with the id of its key."""
     fields: dict[str, Any] = msgspec.to_builtins(session)
     return {"key_id": key.id, **fields}

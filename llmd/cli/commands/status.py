@@ -1,4 +1,4 @@
-"""`llmd status`: what the daemon does now."""
+"""`llmd status`: show what the daemon is doing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from llmd.cli.connection import connect, connection_options
 from llmd.cli.installation import Installation, pass_installation
 from llmd.cli.output import duration, json_option, note, print_fields, print_json
 
-# A daemon that lives answers at once, whatever its model does.
-_PATIENCE_S = 10.0
+# A healthy daemon answers at once, whatever its model is doing.
+_TIMEOUT_S = 10.0
 
 
-@click.command("status", cls=Command, cannot="tell the status")
+@click.command("status", cls=Command, cannot="show the status")
 @json_option
 @connection_options
 @pass_installation
@@ -31,11 +31,11 @@ def status(
 ) -> None:
     """Show the model, the load and the uptime of the daemon.
 
-    The exit status is 1 when it cannot be reached, or could not answer a question now. Without a
-    key only the health is shown.
+    The exit status is 1 if the daemon cannot be reached or is not ready to answer. Without a key,
+    only the health is shown.
     """
-    client = connect(installation, url, key_file, timeout_s=_PATIENCE_S, needs_key=False)
-    health = client.ask("GET", "/health")
+    client = connect(installation, url, key_file, timeout_s=_TIMEOUT_S, needs_key=False)
+    health = client.request("GET", "/health")
     is_ready = health.status == 200
     shown = client.call("GET", "/status") if client.has_key else {}
     if not shown:
@@ -52,7 +52,7 @@ def status(
 
 
 def _lines(shown: dict[str, Any]) -> list[tuple[str, str]]:
-    """Put what is known in a person's words; what is not known is left out."""
+    """Return a label and a text for each value that is known."""
     known = {name: value for name, value in shown.items() if value is not None}
     state = str(known.get("state") or known.get("status") or "unknown")
     if state == "loading" and known.get("progress"):
@@ -81,6 +81,6 @@ def _lines(shown: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _load(counts: dict[str, Any], now: str, most: str, later: str) -> str:
-    limit = f" of {counts[most]}" if counts.get(most) is not None else ""
-    return f"{counts.get(now, 0)}{limit} {now}, {counts.get(later, 0)} {later}"
+def _load(counts: dict[str, Any], active: str, limit: str, waiting: str) -> str:
+    of_limit = f" of {counts[limit]}" if counts.get(limit) is not None else ""
+    return f"{counts.get(active, 0)}{of_limit} {active}, {counts.get(waiting, 0)} {waiting}"

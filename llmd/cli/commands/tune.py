@@ -1,4 +1,4 @@
-"""`llmd tune`: measure what threads and batch suit this machine and its model."""
+"""`llmd tune`: measure which threads and batch size suit this machine and its model."""
 
 from __future__ import annotations
 
@@ -22,30 +22,32 @@ if TYPE_CHECKING:
     from llmd.engine.model import Model
     from llmd.engine.tuning import Speed, Tuned, Tuner
 
-FILE = "50-tuned.toml"
+FILE_NAME = "50-tuned.toml"
 
 
 @click.command(
-    "tune", cls=Command, cannot="measure", short_help="Measure the best threads and batch."
+    "tune", cls=Command, cannot="measure", short_help="Find the best threads and batch size."
 )
 @click.argument("name", required=False)
-@click.option("--write", is_flag=True, help=f"Write what was found to conf.d/{FILE}.")
+@click.option("--write", is_flag=True, help=f"Write the best settings to conf.d/{FILE_NAME}.")
 @json_option
 @pass_installation
 def tune(installation: Installation, *, name: str | None, write: bool, as_json: bool) -> None:
-    """Run the model NAME with several numbers of threads and sizes of a batch.
+    """Run the model NAME with several numbers of threads and batch sizes.
 
-    Shows how many tokens a second each setting gives, and which to take: of those that are as
-    fast, the fewest threads and the smallest batch. Without NAME it is the model that llmd serves
-    after its start. Nothing is changed without --write, and a running llmd takes what was
-    written at its next start. Best on a machine that has nothing else to do: stop llmd first.
+    The table shows the speed of each setting and marks the best ones: of those that are equally
+    fast, the fewest threads and the smallest batch. Without NAME, it runs the model that llmd
+    would serve after a start.
+
+    Nothing is changed without --write, and a running llmd uses the new settings only after a
+    restart. Stop llmd before you measure, so that the machine has nothing else to do.
     """
     from llmd.engine.tuning import Tuner
 
     model = _model(installation, name)
     settings = installation.config.engine
     if _is_running(installation):
-        note("llmd runs, too: its requests disturb the measurement")
+        note("llmd is running: its requests disturb the measurement")
     by_threads, by_batch, tuned = _measure(Tuner(model, settings))
     written = _write(installation, tuned) if write else None
     if as_json:
@@ -62,13 +64,13 @@ def tune(installation: Installation, *, name: str | None, write: bool, as_json: 
     )
     click.echo("\n" + _toml(tuned), nl=False)
     if written is None:
-        note(f"\n`llmd tune --write` puts this into {_file(installation)}")
+        note(f"\n`llmd tune --write` writes this to {_file(installation)}")
     else:
-        note(f"\nwritten to {written}: `systemctl restart llmd` uses it")
+        note(f"\nwritten to {written}: apply it with `systemctl restart llmd`")
 
 
 def _measure(tuner: Tuner) -> tuple[list[Speed], list[Speed], Tuned]:
-    """Try the threads, then the batches with the best of these."""
+    """Measure the numbers of threads, then the batch sizes with the best of them."""
     from llmd.engine.tuning import BATCHES, choose, thread_counts
 
     counts = thread_counts(len(os.sched_getaffinity(0)))
@@ -77,13 +79,13 @@ def _measure(tuner: Tuner) -> tuple[list[Speed], list[Speed], Tuned]:
         by_threads = [step(tuner, threads, middle) for threads in counts]
         best = choose(by_threads, by_threads).threads_batch
         others = [step(tuner, best, batch) for batch in BATCHES if batch != middle]
-    by_batch = [*others, *(one for one in by_threads if one.threads == best)]
+    by_batch = [*others, *(speed for speed in by_threads if speed.threads == best)]
     return by_threads, others, choose(by_threads, by_batch)
 
 
 @contextmanager
 def _progress(num_steps: int) -> Iterator[Any]:
-    """Give what measures one setting, and shows a person on standard error how far it is."""
+    """Yield a function that measures a setting and shows the progress on standard error."""
     if not sys.stderr.isatty():
 
         def measure(tuner: Tuner, threads: int, batch: int) -> Speed:
@@ -108,7 +110,10 @@ def _progress(num_steps: int) -> Iterator[Any]:
 
 
 def _model(installation: Installation, name: str | None) -> Model:
-    """Return the model that is named, selected or the default. Raise UnknownModel without any."""
+    """Return the model `name`, the selected one, the default or the first.
+
+    Raise `UnknownModel` if there is none.
+    """
     from llmd.engine.model import Model
     from llmd.store.settings import Settings
 
@@ -120,7 +125,7 @@ def _model(installation: Installation, name: str | None) -> Model:
     if not name:
         names = [file.name for file in library.list()]
         if not names:
-            raise UnknownModel("there is no model: `llmd model add FILE`")
+            raise UnknownModel("there is no model: run `llmd model add FILE`")
         name = names[0]
     file = library.find(name)
     library.check(name)
@@ -128,12 +133,9 @@ def _model(installation: Installation, name: str | None) -> Model:
 
 
 def _is_running(installation: Installation) -> bool:
-    from llmd.config.address import parse_address
-
-    address = parse_address(installation.config.server.listen[0])
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
+    address = installation.address
     try:
-        socket.create_connection((host, address.port), timeout=1).close()
+        socket.create_connection((address.host, address.port), timeout=1).close()
     except OSError:
         return False
     return True
@@ -153,15 +155,15 @@ def _toml(tuned: Tuned) -> str:
 
 
 def _file(installation: Installation) -> Path:
-    return installation.config_path.parent / "conf.d" / FILE
+    return installation.config_path.parent / "conf.d" / FILE_NAME
 
 
 def _write(installation: Installation, tuned: Tuned) -> Path:
-    """Write the file as a whole or not at all."""
+    """Replace the file in one step, so that it is never incomplete."""
     file = _file(installation)
     file.parent.mkdir(exist_ok=True)
     new = file.with_suffix(".new")
-    new.write_text(f"# By `llmd tune` for this machine and its model.\n{_toml(tuned)}")
+    new.write_text(f"# Written by `llmd tune` for this machine and its model.\n{_toml(tuned)}")
     new.chmod(0o644)
     new.replace(file)
     return file

@@ -69,4 +69,4 @@ def test_another_server_at_the_address_is_told(config: Path, daemon: FakeDaemon)
     daemon.answer = (200, "<html>")
     result = llmd(config, "ask", "--no-stream", "x")
     assert result.exit_code == 1
-    assert "answers 200 without JSON: is llmd there?" in result.stderr
+    assert "answers 200 without JSON: is llmd running there?" in result.stderr

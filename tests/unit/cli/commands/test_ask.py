@@ -75,7 +75,7 @@ def test_verbose_tells_tokens_and_times_beside_the_answer(config: Path) -> None:
     """`ask -v` writes one line to standard error."""
     result = llmd(config, "ask", "-v", "x")
     assert result.stdout == "Paris\x1b[2J.\n"
-    assert "prompt 31 tokens, 7 of them known, read in 0.25 s" in result.stderr
+    assert "prompt 31 tokens, 7 of them cached, read in 0.25 s" in result.stderr
     assert "answer 12 tokens in 0.50 s (24.0 tokens/s)" in result.stderr
     assert result.stderr.count("\n") == 1
 
@@ -104,7 +104,7 @@ def test_a_stream_without_its_last_event_is_no_answer(config: Path, daemon: Fake
     daemon.stream.pop()
     result = llmd(config, "ask", "x")
     assert result.exit_code == 1
-    assert "ended before the answer did" in result.stderr
+    assert "stopped before the answer was complete" in result.stderr
 
 
 def test_ctrl_c_ends_the_request_and_the_command(config: Path, daemon: FakeDaemon) -> None:

@@ -180,7 +180,7 @@ def test_a_running_daemon_needs_a_key(config: Path, daemon: FakeDaemon) -> None:
     (config.parent / "admin.key").unlink()
     result = llmd(config, "model", "use", "m.gguf")
     assert result.exit_code == 1
-    assert "asked with an admin key" in result.stderr
+    assert "so an admin key is needed" in result.stderr
     assert daemon.asked == []
 
 

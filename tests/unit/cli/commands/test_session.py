@@ -51,7 +51,7 @@ def test_list_shows_the_sessions_of_all_keys(config: Path, db: Database) -> None
         ("bob", "1"),
     ]
     lines = llmd(config, "session", "list", "--key", "bob").stdout.splitlines()
-    assert lines[0].split()[:4] == ["KEY", "OF", "ID", "TURNS"]
+    assert lines[0].split()[:4] == ["KEY", "OWNER", "ID", "TURNS"]
     assert [line.split()[0] for line in lines[1:]] == ["bob"]
 
 

@@ -51,4 +51,4 @@ def test_status_fails_when_nothing_is_there(config: Path) -> None:
     """A daemon that cannot be reached makes status 1."""
     result = llmd(config, "status", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 1
-    assert "llmd: cannot tell the status: llmd does not answer at" in result.stderr
+    assert "llmd: cannot show the status: llmd does not answer at" in result.stderr
