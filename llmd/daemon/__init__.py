@@ -1,1 +1,1 @@
-"""The running service: composition root, HTTP server and systemd."""
+"""The daemon: composition root, HTTP server, signals and systemd."""

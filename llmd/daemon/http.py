@@ -1,4 +1,4 @@
-"""waitress, with deadlines for slow clients and errors in llmd's own form."""
+"""The HTTP server: waitress with deadlines for slow clients and errors in llmd's own form."""
 
 from __future__ import annotations
 
@@ -26,15 +26,22 @@ from llmd.daemon.outlet import Task
 from llmd.errors import ConfigError
 
 RESERVE_THREADS = 4
-"""For `/health`, `/auth` and refusals, while every stream and every place in the queue is taken."""
+"""Threads for `/health`, `/auth` and refusals while all streams and the whole queue are in use."""
 
 _MAX_CONNECTIONS = 1000
+"""Connections to hold beside one for each thread."""
+
 _OTHER_DESCRIPTORS = 100
-"""For the database, workers, model files and what a thread opens: accept() must not take these."""
+"""File descriptors that accept() must leave to the database, workers, model files and threads."""
+
 _IDLE_S = 60
+"""Seconds after which a connection without a request is closed."""
+
 _RESPONSE_S = 5.0
+"""Seconds within which a responsive main loop runs a function that it is given."""
+
 LINGER_S = 5.0
-"""How long a client that was refused while it still sends may take to read why."""
+"""Seconds that a client which was refused while still sending has to read the error."""
 
 
 class RequestTimeout(Error):
@@ -45,10 +52,10 @@ class RequestTimeout(Error):
 
 
 class JsonErrorTask(ErrorTask):
-    """Answer what waitress itself refuses, in the form of every other error."""
+    """Answer a request that waitress itself refuses, in the form of every other error."""
 
     def execute(self) -> None:
-        """Write the answer and close the connection."""
+        """Write the error response and close the connection."""
         error = self.request.error
         self.status = f"{error.code} {error.reason}"
         message = f"{error.reason.lower()}: {error.body}"
@@ -67,19 +74,22 @@ class JsonErrorTask(ErrorTask):
 
 
 class Parser(HTTPRequestParser):
-    """A head that Python cannot read is the client's fault."""
+    """A parser that treats a head which Python cannot parse as the client's error."""
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Read the head. Raise ParsingError for what is wrong with it."""
+        """Parse the head. Raise `ParsingError` if it is wrong."""
         try:
             super().parse_header(header_plus)
         except ValueError:
-            # int() reads no number of more than 4,300 digits.
-            raise ParsingError("Content-Length is no number that can be read") from None
+            # int() refuses numbers of more than 4,300 digits.
+            raise ParsingError("Content-Length is not a readable number") from None
 
 
 class Channel(HTTPChannel):
-    """A connection whose head and body must come in time, not only some byte now and then."""
+    """A connection with deadlines for a whole head and a whole body.
+
+    waitress by itself waits as long as any byte arrives now and then.
+    """
 
     error_task_class = JsonErrorTask
     parser_class = Parser
@@ -91,7 +101,7 @@ class Channel(HTTPChannel):
     lingers_until: float | None = None
 
     def received(self, data: bytes) -> bool:
-        """Take bytes from the client; the first of a request starts its clock."""
+        """Take bytes from the client. The first byte of a request starts the deadline."""
         if self.lingers_until is not None:
             return False
         if self.began is None or self.is_silent:
@@ -103,9 +113,10 @@ class Channel(HTTPChannel):
         return taken
 
     def handle_close(self) -> None:
-        """Close; after a refusal only our half at first.
+        """Close the connection; after a refusal, close only the sending half at first.
 
-        To close while the client sends makes its system drop what it has not read yet: the answer.
+        If the whole connection closed while the client is sending, the client's system would drop
+        the error response before the client has read it.
         """
         if not (self.lingers and self.connected) or self.lingers_until is not None:
             super().handle_close()
@@ -119,13 +130,13 @@ class Channel(HTTPChannel):
             super().handle_close()
 
     def check_deadline(self, settings: config.Server, now: float) -> None:
-        """Refuse a request that is not complete in time."""
+        """Refuse a request that is late, and close a connection that stays silent or lingers."""
         if self.lingers_until is not None:
             if now > self.lingers_until:
                 self.handle_close()
             return
         if self.is_silent:
-            # Connections cost nothing to make: whoever says nothing must not keep others out.
+            # Connections cost a client nothing, so silent ones must not keep other clients out.
             self.began = self.began or now
             self.will_close = now - self.began > settings.header_deadline_s
             return
@@ -133,7 +144,7 @@ class Channel(HTTPChannel):
         if request is None or self.began is None:
             return
         if self.requests:
-            # Its client cannot know how long the request before it takes.
+            # The client cannot know how long the request before this one takes.
             self.began = now
             return
         part, limit_s = (
@@ -144,7 +155,9 @@ class Channel(HTTPChannel):
         if now - self.began <= limit_s:
             return
         with self.requests_lock:
-            request.error = RequestTimeout(f"the request's {part} did not come in {limit_s:g} s")
+            request.error = RequestTimeout(
+                f"the request's {part} did not arrive within {limit_s:g} s"
+            )
             request.completed = True
             self.request = self.began = None
             self.requests.append(request)
@@ -152,7 +165,7 @@ class Channel(HTTPChannel):
 
 
 class Server(TcpWSGIServer):
-    """One listening socket."""
+    """A listening socket with its connections."""
 
     channel_class = Channel
 
@@ -161,7 +174,7 @@ class Server(TcpWSGIServer):
         super().__init__(*args, **kwargs)
 
     def maintenance(self, now: float) -> None:
-        """Close idle connections, as waitress does, and refuse requests that come too slowly."""
+        """Close idle connections, as waitress does, and refuse requests that arrive too slowly."""
         super().maintenance(now)
         monotonic_now = time.monotonic()
         for channel in list(self.active_channels.values()):
@@ -169,21 +182,21 @@ class Server(TcpWSGIServer):
 
 
 class HttpServer:
-    """All listening sockets with one pool of threads."""
+    """All listening sockets, served by one main loop and one pool of threads."""
 
     def __init__(
         self, app: App, settings: config.Server, sockets: Sequence[socket.socket] = ()
     ) -> None:
-        """Bind every address, unless `sockets` that are bound already are to be used instead.
+        """Bind every address in `settings`, or use `sockets`, which are bound already.
 
-        Raise `ConfigError` that names an address which cannot be bound.
+        Raise `ConfigError` if an address cannot be bound.
         """
         self.num_threads = settings.max_streams + settings.max_queue + RESERVE_THREADS
         self._sockets = list(sockets) or [_bind(parse_address(text)) for text in settings.listen]
         adjustments = Adjustments(
             sockets=self._sockets,
             threads=self.num_threads,
-            # Without it a client that goes away is noticed only when something is written to it.
+            # Without lookahead, a lost client is noticed only when something is written to it.
             channel_request_lookahead=1,
             asyncore_use_poll=True,
             connection_limit=_connection_limit(self.num_threads),
@@ -212,7 +225,7 @@ class HttpServer:
 
     @property
     def urls(self) -> list[str]:
-        """Where it listens, with the real port where 0 was asked for."""
+        """The URLs of the listening sockets, with the port that the system chose for port 0."""
         names = (sock.getsockname()[:2] for sock in self._sockets)
         return [
             f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -220,25 +233,25 @@ class HttpServer:
         ]
 
     def set_deadlines(self, settings: config.Server) -> None:
-        """Take other deadlines than before."""
+        """Apply the deadlines of `settings` from now on."""
         for server in self._servers:
             server.settings = settings
 
     def is_responsive(self) -> bool:
-        """Tell whether the main loop takes up what it is asked to within some seconds."""
-        taken_up = threading.Event()
-        self._servers[0].trigger.pull_trigger(taken_up.set)
-        return taken_up.wait(_RESPONSE_S)
+        """Return whether the main loop responds within `_RESPONSE_S`."""
+        has_responded = threading.Event()
+        self._servers[0].trigger.pull_trigger(has_responded.set)
+        return has_responded.wait(_RESPONSE_S)
 
     def run(self) -> None:
-        """Serve until SystemExit is raised in this thread, then wait 5 s for what still runs."""
+        """Serve until SystemExit is raised in this thread, then wait up to 5 s for the threads."""
         self._servers[0].run()
 
     def close(self) -> None:
-        """Close the sockets. Only after `run` has returned: its threads use them to the end.
+        """Close the sockets. Call it only after `run` has returned, because threads use them.
 
-        A thread that `run` did not wait for still wakes the loop when it is done, through a pipe
-        that it knows by number. Closed, that number may by then be a database's.
+        A thread that outlives `run` still wakes the main loop through a pipe, which it knows by its
+        descriptor. The pipe must stay open: its descriptor could be reused for a database.
         """
         for server in self._servers:
             if self._dispatcher.threads:
@@ -248,12 +261,12 @@ class HttpServer:
 
 
 def _connection_limit(num_threads: int) -> int:
-    """Return how many connections to hold: what the process may open, less what else it needs."""
+    """Return the number of connections to hold. Raise the limit of open files if it is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = num_threads + _MAX_CONNECTIONS
     if soft != resource.RLIM_INFINITY and soft < wanted + _OTHER_DESCRIPTORS:
-        most = wanted + _OTHER_DESCRIPTORS
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        needed = wanted + _OTHER_DESCRIPTORS
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         wanted = min(wanted, max(num_threads, soft - _OTHER_DESCRIPTORS))
     return wanted
@@ -261,22 +274,22 @@ def _connection_limit(num_threads: int) -> int:
 
 def _bind(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    where = f"{address.host}:{address.port}"
+    text = f"{address.host}:{address.port}"
     try:
-        *_, place = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)[0]
+        *_, sockaddr = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)[0]
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ConfigError(f"[server] listen: {where}: {error.strerror}") from None
+        raise ConfigError(f"[server] listen: {text}: {error.strerror}") from None
     except UnicodeError:
-        message = f"[server] listen: {where}: a part of a host name has 1 to 63 characters"
+        message = f"[server] listen: {text}: each part of a host name must have 1 to 63 characters"
         raise ConfigError(message) from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # So that [::] and 0.0.0.0 can both be listened on.
+            # Otherwise [::] would take the IPv4 address too, and 0.0.0.0 could not be bound.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(place)
+        sock.bind(sockaddr)
     except OSError as error:
         sock.close()
-        raise ConfigError(f"[server] listen: cannot bind {where}: {error.strerror}") from None
+        raise ConfigError(f"[server] listen: cannot bind {text}: {error.strerror}") from None
     return sock

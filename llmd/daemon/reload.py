@@ -1,4 +1,4 @@
-"""SIGHUP: read the configuration again and apply what can change while the daemon runs."""
+"""Reloading at SIGHUP: read the configuration again and apply the options that can change live."""
 
 from __future__ import annotations
 
@@ -25,52 +25,55 @@ LIVE = {
     "log.format",
     "log.level",
 }
-"""What takes effect at once; all else does at the next start."""
+"""Options that take effect at a reload. All others need a restart."""
 
 
 class Reloader:
-    """Hold the configuration in force; swap it for a new one only when the whole is right."""
+    """Hold the configuration in force. Replace it only if the whole new one is valid."""
 
-    def __init__(self, path: Path, present: Config, apply: Callable[[Config], None]) -> None:
-        self.config = present
+    def __init__(self, path: Path, current: Config, apply: Callable[[Config], None]) -> None:
+        """`apply` is called with each new configuration."""
+        self.config = current
         self._path = path
         self._apply = apply
-        # The threads of the HTTP server are counted once, at the start.
-        self._max_requests = present.server.max_streams + present.server.max_queue
+        # The number of threads of the HTTP server is fixed at the start.
+        self._max_requests = current.server.max_streams + current.server.max_queue
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Handle SIGHUP, in the main thread. A bad file changes nothing."""
+        """Handle SIGHUP, in the main thread. A wrong file changes nothing."""
         try:
             self._reload()
         except Exception:
-            # It would go through the main loop and end the daemon.
-            log.exception("the configuration is not reloaded, the old one stays")
+            # Otherwise the exception would end the main loop and with it the daemon.
+            log.exception("the configuration is not reloaded, the old one stays in force")
 
     def _reload(self) -> None:
         try:
             new = config.load(self._path)
         except ConfigError as error:
-            log.error("the configuration is not reloaded, the old one stays: %s", error.message)
+            log.error(
+                "the configuration is not reloaded, the old one stays in force: %s", error.message
+            )
             return
         server = new.server
         if server.max_streams + server.max_queue > self._max_requests:
             log.error(
-                "the configuration is not reloaded: max_streams and max_queue may not grow "
-                "beyond %d together without a restart",
+                "the configuration is not reloaded: without a restart, max_streams and max_queue "
+                "together may be at most %d",
                 self._max_requests,
             )
             return
         changed = sorted(_changed(self.config, new))
         self._apply(new)
         self.config = new
-        later = [name for name in changed if name not in LIVE]
+        not_applied = [name for name in changed if name not in LIVE]
         log.info("the configuration is reloaded: %s", ", ".join(changed) or "nothing changed")
-        if later:
-            log.warning("%s: only after a restart", ", ".join(later))
+        if not_applied:
+            log.warning("a restart is needed to apply %s", ", ".join(not_applied))
 
 
 def _changed(old: Config, new: Config) -> Iterator[str]:
-    """Yield the names of the options that differ."""
+    """Yield the names of the options that differ, such as `server.listen`."""
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     for section, options in before.items():
         for name, value in options.items():

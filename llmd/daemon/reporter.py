@@ -1,4 +1,4 @@
-"""Tell systemd when the daemon can answer, what it does, and that it lives."""
+"""Reports to systemd: that the daemon is ready, what it is doing, and that it is alive."""
 
 from __future__ import annotations
 
@@ -11,18 +11,27 @@ from llmd.engine.engine import EngineStatus
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.25
-_LOOK_LATER_S = 2.0
+_STARTING_INTERVAL_S = 0.25
+"""Seconds between two checks until the daemon is ready."""
+
+_READY_INTERVAL_S = 2.0
+"""Most seconds between two checks once the daemon is ready."""
+
 _CLOSE_S = 12.0
+"""Seconds to wait for the last check, in which the database and the HTTP server may hang."""
+
 EXTEND_S = 30.0
-"""How much time each look at a model that loads asks for. The engine bounds how often that is."""
+"""Seconds of start time that each check requests while a model loads.
+
+The engine limits how long a model may load.
+"""
 
 
 class Reporter:
-    """Look at the engine now and then, in a thread, and pass on what systemd should know.
+    """Check the engine at intervals, in a thread, and report to systemd.
 
-    ``READY=1`` goes out once the model serves, or once it is clear that it will not: keys and
-    models can be looked after then, and the status says why there is no answer.
+    ``READY=1`` is sent once the model is served, or once it is clear that it will not be: keys and
+    models can be managed then, and the status says why the daemon cannot answer.
     """
 
     def __init__(
@@ -31,26 +40,26 @@ class Reporter:
         status: Callable[[], EngineStatus],
         is_alive: Callable[[], bool],
     ) -> None:
-        """`is_alive` may wait as long as it must: no proof of life is sent before it returns."""
+        """`is_alive` may block: the watchdog is notified only after it has returned."""
         self._systemd = systemd
         self._status = status
         self._is_alive = is_alive
         self._ended = threading.Event()
         self._is_ready = False
-        self._told = ""
+        self._reported = ""
         self._thread = threading.Thread(target=self._run, name="systemd", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, within_s: float) -> None:
-        """Say that the daemon goes down, which may take so long. What comes later is not told."""
+        """Report that the daemon stops within `within_s`. Nothing is reported after that."""
         self._ended.set()
-        self._systemd.tell("STOPPING=1", "STATUS=going down", extend(within_s))
+        self._systemd.notify("STOPPING=1", "STATUS=shutting down", extend(within_s))
 
     def close(self) -> None:
-        """Wait for the last look, which uses what is closed next."""
+        """Wait for the last check. It uses the engine and the database, which are closed next."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(_CLOSE_S)
@@ -58,36 +67,36 @@ class Reporter:
     def _run(self) -> None:
         while not self._ended.wait(self._pause_s()):
             try:
-                self._look()
+                self._check()
             except Exception:
-                # Without proof of life systemd starts the daemon again, which is right then.
-                log.exception("the state could not be told to systemd")
+                # Without a watchdog message systemd restarts the daemon, which is right then.
+                log.exception("cannot report the state to systemd")
 
     def _pause_s(self) -> float:
         if not self._is_ready:
-            return _LOOK_EVERY_S
-        # Three chances within the time that systemd waits.
+            return _STARTING_INTERVAL_S
+        # Three messages within the time that systemd waits for one.
         watchdog_s = self._systemd.watchdog_s
-        return min(_LOOK_LATER_S, watchdog_s / 3) if watchdog_s else _LOOK_LATER_S
+        return min(_READY_INTERVAL_S, watchdog_s / 3) if watchdog_s else _READY_INTERVAL_S
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         status = self._status()
         lines = []
-        text = _words(status)
-        if text != self._told:
+        text = _describe(status)
+        if text != self._reported:
             lines.append(f"STATUS={text}")
-            self._told = text
+            self._reported = text
         if not self._is_ready:
             self._is_ready = status.state != "loading"
             lines.append("READY=1" if self._is_ready else extend(EXTEND_S))
         if self._systemd.watchdog_s and self._is_alive():
             lines.append("WATCHDOG=1")
         if lines and not self._ended.is_set():
-            self._systemd.tell(*lines)
+            self._systemd.notify(*lines)
 
 
-def _words(status: EngineStatus) -> str:
-    """Say in a line what `systemctl status` should show."""
+def _describe(status: EngineStatus) -> str:
+    """Return the line that `systemctl status` shows."""
     if status.state == "loading":
         return f"loading {status.model}: {status.progress:.0%}"
     if status.state != "ready":

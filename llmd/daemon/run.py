@@ -1,4 +1,4 @@
-"""Start the daemon, serve until a signal comes, and go down in good order."""
+"""The life of the daemon: start all parts, serve until a signal arrives, shut down in order."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}
 
 _OPEN_S = 1800.0
+"""Seconds of start time to request for opening the database.
+
+A large database takes minutes to upgrade and check.
+"""
 
 
 def serve(config_path: Path) -> int:
@@ -35,14 +39,13 @@ def serve(config_path: Path) -> int:
 
     Raise `ConfigError` or `SchemaError` before anything is served.
     """
-    # A signal that comes while the parts are made waits until they can be undone.
+    # A signal that arrives while the parts are created must wait until they can be closed.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     systemd = Systemd()
     settings = config.load(config_path)
     logs.configure(settings.log)
     log.info("llmd %s starts with %s", __version__, config_path)
-    # A big database is upgraded and looked through for minutes.
-    systemd.tell("STATUS=opening the database", extend(_OPEN_S))
+    systemd.notify("STATUS=opening the database", extend(_OPEN_S))
     db = open_database(settings.store.url)
     services = build(settings, db)
     access = create_access(services, settings.server)
@@ -83,29 +86,28 @@ def serve(config_path: Path) -> int:
 
 
 def open_database(url: str) -> Database:
-    """Bring the schema up to date, after a backup copy, and check the database.
+    """Upgrade the schema, after a backup, then check the database and return it.
 
-    Raise `SchemaError` when it is newer than this version or damaged.
+    Raise `SchemaError` if the database is damaged or newer than this version.
     """
     upgrade = migrate.upgrade(url, now=int(time.time()))
     if upgrade.backup is not None:
-        log.info("the database was upgraded; the copy before is %s", upgrade.backup)
+        log.info("the database was upgraded; the backup is %s", upgrade.backup)
     db = Database(url)
     problems = db.check(full=False)
     if problems:
         db.close()
         raise SchemaError(
-            f"the database is damaged ({problems[0]}): "
-            "bring a backup back with 'llmd db restore FILE'"
+            f"the database is damaged ({problems[0]}): restore a backup with 'llmd db restore FILE'"
         )
     return db
 
 
 def _is_alive(server: HttpServer, services: Services) -> bool:
-    """Tell whether the daemon itself works; hung in the database it does not come back from here.
+    """Return whether the daemon itself works. If the database hangs, do not return.
 
-    The engine has its own watch, and a database that fails is told to those who ask for it: to
-    start the daemon again would mend neither.
+    An engine or a database that fails does not count, because restarting the daemon would fix
+    neither. The engine has its own supervisor, and requests report errors of the database.
     """
     with contextlib.suppress(StoreError):
         services.settings.selection()
@@ -114,4 +116,4 @@ def _is_alive(server: HttpServer, services: Services) -> bool:
 
 def _warn_without_keys(keys: Keys) -> None:
     if not keys.count_admins(int(time.time())):
-        log.warning("there is no admin key yet, so nobody gets in: run 'llmd init'")
+        log.warning("there is no admin key yet: create one with 'llmd init'")

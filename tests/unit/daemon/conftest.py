@@ -11,7 +11,7 @@ from tests.support.echo_server import Running
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    """Give an HTTP server on a real socket, one for all tests of a file."""
+    """Provide an HTTP server on a real socket, one for all tests of a file."""
     made = Running()
     yield made
     made.forget_clients()

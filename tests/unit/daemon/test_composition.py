@@ -1,4 +1,4 @@
-"""How the parts of the daemon are created and connected."""
+"""The parts of the daemon, created and connected."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def db(tmp_path: Path, blank_database: bytes) -> Iterator[Database]:
     database.close()
 
 
-def test_the_parts_are_made_of_their_settings(db: Database, tmp_path: Path) -> None:
-    """Each gets its section, and all share one store and one engine."""
+def test_the_parts_get_their_settings(db: Database, tmp_path: Path) -> None:
+    """Each part gets its section of the settings, and all share one database and one engine."""
     settings = Config(
         server=config.Server(max_streams=3, max_queue=5),
         models=config.Models(dir=str(tmp_path / "models")),
@@ -43,8 +43,8 @@ def test_the_parts_are_made_of_their_settings(db: Database, tmp_path: Path) -> N
     services.engine.close()
 
 
-def test_the_application_is_made_of_the_parts(db: Database) -> None:
-    """Every route of the table is there."""
+def test_the_application_has_every_route(db: Database) -> None:
+    """The application that is built from the parts has every route of the table."""
     settings = Config(auth=config.Auth(argon2="cheapest"))
     services = build(settings, db)
     app = create_app(services, create_access(services, settings.server), settings.server)

@@ -13,7 +13,7 @@ from tests.support.service import until
 
 
 def test_a_client_that_goes_away_is_noticed_while_it_waits(running: Running) -> None:
-    """Without a byte written to it."""
+    """The server notices a lost client without writing to it."""
     client = running.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert running.echo.is_waiting.wait(20)
     client.close()
@@ -21,7 +21,7 @@ def test_a_client_that_goes_away_is_noticed_while_it_waits(running: Running) -> 
 
 
 def test_the_clock_of_a_request_starts_with_its_first_byte(running: Running) -> None:
-    """Not with that of the request before it on the same connection."""
+    """On a reused connection, the deadline of a request does not include the one before it."""
     request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok"
     with running.connect(request) as client:
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
@@ -31,8 +31,8 @@ def test_the_clock_of_a_request_starts_with_its_first_byte(running: Running) -> 
         until(lambda: channel.began is not None)
 
 
-def test_a_request_that_waits_behind_another_is_not_late_by_that(running: Running) -> None:
-    """The head of the next one came early; its clock starts when its turn comes."""
+def test_a_request_is_not_late_because_it_waits_behind_another(running: Running) -> None:
+    """The deadline of a pipelined request starts when the request before it is done."""
     running.echo.is_waiting.clear()
     with running.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nPOST / HT") as client:
         assert running.echo.is_waiting.wait(20)
@@ -45,7 +45,7 @@ def test_a_request_that_waits_behind_another_is_not_late_by_that(running: Runnin
 
 
 def test_deadlines_are_replaced_at_once(running: Running) -> None:
-    """A reload needs no new socket."""
+    """New deadlines apply to sockets that are already open."""
     [first] = running.server._servers
     other = msgspec.structs.replace(SETTINGS, header_deadline_s=99.0)
     running.server.set_deadlines(other)
@@ -54,9 +54,9 @@ def test_deadlines_are_replaced_at_once(running: Running) -> None:
 
 
 def test_a_thread_that_outlives_the_server_writes_into_no_file(tmp_path: Path) -> None:
-    """A thread wakes the loop by the number of a pipe, which another file may have by then.
+    """A thread that ends late wakes the loop through a pipe whose descriptor is not reused.
 
-    It would be a byte of the database.
+    Otherwise the thread would write a byte into another file, such as the database.
     """
     running = Running()
     [first] = running.server._servers
@@ -74,6 +74,6 @@ def test_a_thread_that_outlives_the_server_writes_into_no_file(tmp_path: Path) -
 
 
 def test_threads_are_enough_for_all_that_run_and_wait_and_for_refusals(running: Running) -> None:
-    """A stream holds a thread for its whole life, a request that waits too."""
+    """Each stream and each waiting request holds a thread, and a reserve answers the others."""
     assert running.server.num_threads == 1 + 1 + RESERVE_THREADS
     assert RESERVE_THREADS >= 4

@@ -1,4 +1,4 @@
-"""What the HTTP server refuses, and the form in which it says so."""
+"""Requests that the HTTP server refuses, and the form of its errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reply:
 
 
 def read(client: socket.socket) -> Reply:
-    """Read a whole response from a connection that the server closes after it."""
+    """Read a response from a connection that the server closes after it."""
     raw = b""
     with client:
         while chunk := client.recv(65536):
@@ -34,7 +34,7 @@ def read(client: socket.socket) -> Reply:
 
 
 def code(reply: Reply) -> str:
-    """Return the code of an error, whose form is checked."""
+    """Check the form of an error and return its code."""
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["x-request-id"]
     assert reply.headers["connection"] == "close"
@@ -45,9 +45,9 @@ def code(reply: Reply) -> str:
 
 
 def test_a_request_that_comes_too_slowly_is_refused(running: Running) -> None:
-    """A head or a body that is not whole in time: 408 in the form of every error.
+    """A head or a body that is not complete in time is answered with 408.
 
-    A byte now and then does not help, and who says nothing at all is cut off.
+    Sending a byte now and then does not extend the deadline. A silent connection is closed.
     """
     silent = running.connect(b"")
     head = running.connect(b"POST / HTTP/1.1\r\nHost: x\r\n")
@@ -65,22 +65,22 @@ def test_a_request_that_comes_too_slowly_is_refused(running: Running) -> None:
     drip.close()
     reply = read(head)
     assert (reply.status, code(reply)) == ("408 Request Timeout", "request_timeout")
-    assert "head did not come in 0.5 s" in reply.body["message"]
+    assert "head did not arrive within 0.5 s" in reply.body["message"]
     reply = read(body)
     assert (reply.status, code(reply)) == ("408 Request Timeout", "request_timeout")
-    assert "body did not come in 0.5 s" in reply.body["message"]
+    assert "body did not arrive within 0.5 s" in reply.body["message"]
     assert silent.recv(1) == b""
 
 
 def test_a_length_of_thousands_of_digits_is_a_bad_request(running: Running) -> None:
-    """It gets an answer, and no traceback into the log."""
+    """A Content-Length that Python cannot parse gets a 400 response, not a traceback."""
     head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 5000}\r\n\r\n"
     reply = read(running.connect(head.encode()))
     assert (reply.status[:3], code(reply)) == ("400", "bad_request")
 
 
-def test_a_body_of_just_the_bound_is_read_and_one_byte_more_is_not(running: Running) -> None:
-    """413 before the body is even sent; chunks are counted, with what frames them."""
+def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_not(running: Running) -> None:
+    """A body above the limit gets a 413 before it is sent. Chunks count with their framing."""
     request = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     length = f"{request}Content-Length: 1024\r\n\r\n".encode()
     assert read(running.connect(length + b"x" * 1024)).body == {"length": 1024}
@@ -94,7 +94,7 @@ def test_a_body_of_just_the_bound_is_read_and_one_byte_more_is_not(running: Runn
 
 
 def test_a_client_that_sends_on_reads_why_it_was_refused(running: Running) -> None:
-    """What it still sends is thrown away until it has read the answer, or its time is over."""
+    """A refused client that is still sending can read the error before the connection closes."""
     length = 20_000_000
     head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
     reply = read(running.connect(head.encode() + b"x" * length))
@@ -104,7 +104,7 @@ def test_a_client_that_sends_on_reads_why_it_was_refused(running: Running) -> No
 def test_a_client_that_sends_on_forever_is_cut(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused connection does not stay because its client does not close it."""
+    """A refused connection is closed after a while, even if the client never closes it."""
     monkeypatch.setattr("llmd.daemon.http.LINGER_S", 0.0)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     with running.connect(head) as client:
@@ -131,26 +131,26 @@ def test_a_client_that_sends_on_forever_is_cut(
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_refused_in_the_form_of_every_error(
+def test_a_request_that_is_not_http_is_refused_in_the_form_of_every_error(
     running: Running, raw: bytes
 ) -> None:
-    """400, and the connection is closed."""
+    """A malformed request gets a 400, and the connection is closed."""
     reply = read(running.connect(raw))
     assert (reply.status[:3], code(reply)) == ("400", "bad_request")
 
 
-def test_an_unknown_transfer_coding_and_a_huge_head_are_refused_so_too(running: Running) -> None:
-    """501 and 431."""
+def test_an_unknown_transfer_coding_and_a_huge_head_are_refused(running: Running) -> None:
+    """An unknown transfer coding gets a 501, a head that is too large a 431."""
     reply = read(running.connect(b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n"))
     assert (reply.status[:3], code(reply)) == ("501", "not_implemented")
     reply = read(running.connect(b"GET / HTTP/1.1\r\nX: " + b"x" * 262_144))
     assert (reply.status[:3], code(reply)) == ("431", "header_too_large")
 
 
-def test_a_failure_below_every_handler_is_told_without_a_word_of_it(
+def test_a_failure_outside_every_handler_is_reported_without_details(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """500 as an error of the server, in the one form; the log has the traceback."""
+    """An unexpected exception gets a 500 without its message. The log has the traceback."""
     reply = read(running.connect(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n"))
     assert (reply.status[:3], code(reply)) == ("500", "internal_error")
     assert reply.body["error"]["type"] == "server_error"

@@ -1,4 +1,4 @@
-"""Which addresses the HTTP server listens on, and how its loop ends."""
+"""The addresses that the HTTP server listens on, and the end of its main loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS = config.Server(listen=("127.0.0.1:0",), max_streams=1, max_queue=1)
 
 
 def test_every_address_is_listened_on() -> None:
-    """IPv4 and IPv6, with the real ports in the URLs."""
+    """The server listens on IPv4 and IPv6, and its URLs have the actual ports."""
     listen = ("127.0.0.1:0", "[::1]:0") if socket.has_ipv6 else ("127.0.0.1:0", "127.0.0.1:0")
     try:
         server = HttpServer(App(), msgspec.structs.replace(SETTINGS, listen=listen))
@@ -32,7 +32,7 @@ def test_every_address_is_listened_on() -> None:
 
 
 def test_an_address_that_is_taken_is_an_error_of_the_configuration() -> None:
-    """With the option's name and the address."""
+    """The error for an address in use names the option and the address."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(ConfigError) as refused:
@@ -42,14 +42,14 @@ def test_an_address_that_is_taken_is_an_error_of_the_configuration() -> None:
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b"])
-def test_a_host_that_cannot_be_is_an_error_of_the_configuration(host: str) -> None:
-    """Also one that the resolver refuses to look for."""
+def test_an_impossible_host_is_an_error_of_the_configuration(host: str) -> None:
+    """A host name that even the resolver rejects is reported as a configuration error."""
     with pytest.raises(ConfigError, match="listen"):
         HttpServer(App(), msgspec.structs.replace(SETTINGS, listen=(f"{host}:1",)))
 
 
 def test_the_loop_ends_by_system_exit() -> None:
-    """And waits for the threads; the signal handler of the daemon raises it."""
+    """SystemExit, which the daemon's signal handler raises, ends the main loop."""
 
     def leave() -> None:
         server = HttpServer(App(), SETTINGS)

@@ -1,4 +1,4 @@
-"""A new configuration while the daemon runs."""
+"""A new configuration while the daemon is running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmd.daemon.reload import LIVE, Reloader
 
 
 class Reload:
-    """A daemon with a configuration file of a few lines."""
+    """A reloader with a small configuration file, and the configurations that it applied."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "llmd.toml"
@@ -25,17 +25,17 @@ class Reload:
         self.first = self.reloader.config
 
     def write(self, text: str) -> None:
-        """Give the file another text."""
+        """Replace the contents of the file."""
         self.file.write_text(text)
 
     def signal(self) -> None:
-        """Come as SIGHUP."""
+        """Send SIGHUP."""
         self.reloader.on_signal(signal.SIGHUP, None)
 
 
 @pytest.fixture
 def reload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Reload:
-    """Give such a daemon, its log open."""
+    """Provide a reloader, with its log captured."""
     caplog.set_level(logging.INFO)
     return Reload(tmp_path)
 
@@ -46,7 +46,7 @@ def reload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Reload:
 def test_a_bad_file_keeps_the_old_configuration(
     reload: Reload, caplog: pytest.LogCaptureFixture, text: str | None
 ) -> None:
-    """Not one option of it is applied; the log says what is wrong and that the old one stays."""
+    """No option of a wrong file is applied. The log says what is wrong and that the old one stays."""
     if text is None:
         reload.file.unlink()
     else:
@@ -61,7 +61,7 @@ def test_a_bad_file_keeps_the_old_configuration(
 
 
 def test_live_options_take_effect_at_once(reload: Reload, caplog: pytest.LogCaptureFixture) -> None:
-    """The whole new configuration is handed over and is the one in force."""
+    """A valid configuration is applied as a whole and is then in force."""
     reload.write("[server]\nmax_streams = 2\nmax_queue = 8\ndrain_s = 3.0\n")
     reload.signal()
     [applied] = reload.applied
@@ -71,23 +71,23 @@ def test_live_options_take_effect_at_once(reload: Reload, caplog: pytest.LogCapt
     assert all(record.levelno == logging.INFO for record in caplog.records)
 
 
-def test_other_options_are_named_as_waiting_for_a_restart(
+def test_options_that_need_a_restart_are_named(
     reload: Reload, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each by its name, and none that is live."""
+    """The warning names every changed option that is not live, and no other."""
     reload.write(
         '[server]\nmax_streams = 4\nmax_queue = 8\nlisten = ["127.0.0.1:1"]\ndrain_s = 3.0\n'
         "[engine]\nthreads = 2\n"
     )
     reload.signal()
     [warning] = [at.getMessage() for at in caplog.records if at.levelno == logging.WARNING]
-    assert warning == "engine.threads, server.listen: only after a restart"
+    assert warning == "a restart is needed to apply engine.threads, server.listen"
 
 
 def test_an_unchanged_file_changes_nothing(
     reload: Reload, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And says so."""
+    """A reload without changes says so in the log."""
     reload.signal()
     assert reload.reloader.config == reload.first
     assert "nothing changed" in caplog.text
@@ -96,7 +96,7 @@ def test_an_unchanged_file_changes_nothing(
 def test_more_requests_than_threads_are_refused(
     reload: Reload, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Threads are counted at the start; the sum counts, also after it was made smaller."""
+    """Streams and queue together are limited by the threads that were created at the start."""
     reload.write("[server]\nmax_streams = 5\nmax_queue = 8\n")
     reload.signal()
     assert reload.applied == []
@@ -110,7 +110,7 @@ def test_more_requests_than_threads_are_refused(
 
 
 def test_every_live_option_exists() -> None:
-    """A name that is mistyped would be announced as waiting for a restart."""
+    """Every name in `LIVE` is an option: a mistyped one would seem to need a restart."""
     options = {
         f"{section}.{name}"
         for section, values in msgspec.to_builtins(config.Config()).items()

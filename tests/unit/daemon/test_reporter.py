@@ -1,4 +1,4 @@
-"""What systemd hears while a model loads, serves and fails."""
+"""The reports to systemd while a model loads, is served and fails."""
 
 from __future__ import annotations
 
@@ -31,102 +31,102 @@ LOADING = EngineStatus(
 )
 
 
-class Manager(Systemd):
-    """Keep what it is told."""
+class FakeSystemd(Systemd):
+    """Keep the lines that it is sent."""
 
     def __init__(self, watchdog_s: float) -> None:
         super().__init__({})
         self.watchdog_s = watchdog_s
-        self.told: list[str] = []
+        self.lines: list[str] = []
 
-    def tell(self, *lines: str) -> None:
-        self.told += lines
+    def notify(self, *lines: str) -> None:
+        self.lines += lines
 
 
 class Reported:
-    """A reporter that looks at an engine without pause."""
+    """A reporter that checks an engine almost without pause."""
 
     def __init__(self) -> None:
-        self.manager = Manager(0.003)
+        self.systemd = FakeSystemd(0.003)
         self.status = LOADING
         self.lives = threading.Event()
         self.lives.set()
-        self.reporter = Reporter(self.manager, lambda: self.status, self._is_alive)
+        self.reporter = Reporter(self.systemd, lambda: self.status, self._is_alive)
         self.reporter.start()
 
     def _is_alive(self) -> bool:
         return self.lives.is_set()
 
     def become(self, state: str, reason: str = "", info: ModelInfo | None = None) -> None:
-        """Give the engine another state."""
+        """Put the engine into another state."""
         self.status = msgspec.structs.replace(LOADING, state=state, reason=reason, info=info)
 
 
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reported]:
-    """Give such a reporter."""
-    monkeypatch.setattr("llmd.daemon.reporter._LOOK_EVERY_S", 0.001)
+    """Provide a running reporter."""
+    monkeypatch.setattr("llmd.daemon.reporter._STARTING_INTERVAL_S", 0.001)
     made = Reported()
     yield made
     made.reporter.stop(1)
 
 
-def test_a_model_that_loads_gets_more_time_and_no_ready(reported: Reported) -> None:
-    """However long it takes; the status says how far it is."""
-    told = reported.manager.told
-    until(lambda: told.count("EXTEND_TIMEOUT_USEC=30000000") > 3)
-    assert "READY=1" not in told
-    assert told.count("STATUS=loading a.gguf: 40%") == 1
+def test_while_a_model_loads_more_time_is_requested(reported: Reported) -> None:
+    """A loading model is reported with its progress, and the daemon not yet as ready."""
+    lines = reported.systemd.lines
+    until(lambda: lines.count("EXTEND_TIMEOUT_USEC=30000000") > 3)
+    assert "READY=1" not in lines
+    assert lines.count("STATUS=loading a.gguf: 40%") == 1
 
 
-def test_ready_is_told_once_and_only_when_the_model_serves(reported: Reported) -> None:
-    """With the CPU code and the threads in the status."""
+def test_ready_is_reported_once_and_only_when_the_model_is_served(reported: Reported) -> None:
+    """``READY=1`` is sent once. The status names the CPU code and the threads."""
     reported.become("ready", info=INFO)
-    told = reported.manager.told
-    until(lambda: told.count("WATCHDOG=1") > 3)
-    assert told.count("READY=1") == 1
-    assert "STATUS=serving a.gguf with CPU code x64 on 2 threads" in told
+    lines = reported.systemd.lines
+    until(lambda: lines.count("WATCHDOG=1") > 3)
+    assert lines.count("READY=1") == 1
+    assert "STATUS=serving a.gguf with CPU code x64 on 2 threads" in lines
 
 
 def test_a_daemon_without_a_model_is_ready_to_be_given_one(reported: Reported) -> None:
-    """The status says why there is no answer."""
+    """A daemon whose model failed is ready, and its status says why it cannot answer."""
     reported.become("failed", "there is no GGUF file")
-    until(lambda: "READY=1" in reported.manager.told)
-    assert "STATUS=cannot answer: there is no GGUF file" in reported.manager.told
+    until(lambda: "READY=1" in reported.systemd.lines)
+    assert "STATUS=cannot answer: there is no GGUF file" in reported.systemd.lines
 
 
-def test_a_daemon_that_hangs_gives_no_proof_of_life(reported: Reported) -> None:
-    """So systemd ends it and starts another."""
+def test_a_daemon_that_hangs_sends_no_watchdog_message(reported: Reported) -> None:
+    """A daemon that is not alive sends no ``WATCHDOG=1``, so that systemd restarts it."""
     reported.become("ready", info=INFO)
-    until(lambda: "WATCHDOG=1" in reported.manager.told)
+    until(lambda: "WATCHDOG=1" in reported.systemd.lines)
     reported.lives.clear()
     reported.become("failed", "once more")
-    until(lambda: "STATUS=cannot answer: once more" in reported.manager.told)
-    count = reported.manager.told.count("WATCHDOG=1")
+    until(lambda: "STATUS=cannot answer: once more" in reported.systemd.lines)
+    count = reported.systemd.lines.count("WATCHDOG=1")
     reported.become("failed", "and again")
-    until(lambda: "STATUS=cannot answer: and again" in reported.manager.told)
-    assert reported.manager.told.count("WATCHDOG=1") <= count + 1
+    until(lambda: "STATUS=cannot answer: and again" in reported.systemd.lines)
+    assert reported.systemd.lines.count("WATCHDOG=1") <= count + 1
     reported.lives.set()
-    until(lambda: reported.manager.told.count("WATCHDOG=1") > count + 1)
+    until(lambda: reported.systemd.lines.count("WATCHDOG=1") > count + 1)
 
 
 def test_the_end_is_announced_with_the_time_it_may_take(reported: Reported) -> None:
-    """And nothing is told after that."""
+    """The end is reported with its time limit, and nothing is reported after it."""
     reported.reporter.stop(40)
-    assert reported.manager.told[-3:] == [
+    assert reported.systemd.lines[-3:] == [
         "STOPPING=1",
-        "STATUS=going down",
+        "STATUS=shutting down",
         "EXTEND_TIMEOUT_USEC=40000000",
     ]
 
 
-def test_a_failure_to_look_is_logged_and_looked_again(
+def test_a_failed_check_is_logged_and_repeated(
     reported: Reported, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without proof of life meanwhile."""
+    """A failed check sends no watchdog message, and the next check reports again."""
     good = reported.status
-    reported.status = None  # type: ignore[assignment]  # what no engine gives
-    until(lambda: "could not be told" in caplog.text)
+    reported.status = None  # type: ignore[assignment]  # no engine returns it
+    until(lambda: "cannot report the state" in caplog.text)
     reported.status = good
-    told = len(reported.manager.told)
-    until(lambda: len(reported.manager.told) > told)
+    num_lines = len(reported.systemd.lines)
+    until(lambda: len(reported.systemd.lines) > num_lines)

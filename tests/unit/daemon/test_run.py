@@ -21,21 +21,21 @@ def url_of(file: Path) -> str:
 
 @pytest.fixture
 def file(tmp_path: Path, blank_database: bytes) -> Path:
-    """Give the file of a good database."""
-    made = tmp_path / "llmd.db"
-    made.write_bytes(blank_database)
-    return made
+    """Provide the file of a valid database."""
+    path = tmp_path / "llmd.db"
+    path.write_bytes(blank_database)
+    return path
 
 
-def test_a_new_database_gets_the_present_schema(tmp_path: Path) -> None:
-    """The daemon makes what is not there."""
+def test_a_missing_database_is_created(tmp_path: Path) -> None:
+    """The daemon creates a missing database with the present schema."""
     db = open_database(url_of(tmp_path / "new.db"))
     assert Settings(db).selection().profile == "default"
     db.close()
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    """And left as it is."""
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
+    """A file that is not a database is refused and left unchanged."""
     file = tmp_path / "llmd.db"
     file.write_bytes(b"not a database " * 100)
     before = file.read_bytes()
@@ -45,7 +45,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_database_with_a_damaged_page_is_refused(file: Path) -> None:
-    """Before anything is served from it; the message says how to mend it."""
+    """A damaged page is found before the daemon serves, and the message says how to restore."""
     raw = bytearray(file.read_bytes())
     page = int.from_bytes(raw[16:18])
     for start in range(page, len(raw) - page, 2 * page):
@@ -55,8 +55,8 @@ def test_a_database_with_a_damaged_page_is_refused(file: Path) -> None:
         open_database(url_of(file))
 
 
-def test_a_database_whose_rows_do_not_fit_together_is_refused(file: Path) -> None:
-    """A session without its key is a sign of damage too."""
+def test_a_database_with_inconsistent_rows_is_refused(file: Path) -> None:
+    """A session whose key is missing counts as damage."""
     raw = sqlite3.connect(file)
     raw.execute("PRAGMA foreign_keys = OFF")
     columns = [row[1] for row in raw.execute("PRAGMA table_info(sessions)")]
@@ -70,7 +70,7 @@ def test_a_database_whose_rows_do_not_fit_together_is_refused(file: Path) -> Non
 
 
 def test_a_newer_database_is_refused(file: Path) -> None:
-    """An older llmd must not write into it."""
+    """A database of a newer llmd is refused, because an older one must not write to it."""
     db = Database(url_of(file))
     with db.write() as tx:
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
@@ -79,10 +79,10 @@ def test_a_newer_database_is_refused(file: Path) -> None:
         open_database(url_of(file))
 
 
-def test_a_database_of_this_version_is_opened_as_it_is(
+def test_a_database_of_this_version_is_not_upgraded(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No upgrade, and no copy that would fill the disk start by start."""
+    """A start without an upgrade makes no backup, which would fill the disk in time."""
     caplog.set_level(logging.INFO)
     open_database(url_of(file)).close()
     assert "upgraded" not in caplog.text

@@ -1,4 +1,4 @@
-"""How the daemon goes down."""
+"""The shutdown of the daemon."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llmd.errors import Draining
 from tests.support.service import until
 
 
-class Down:
-    """A daemon with two streams, and the signals that its main thread gets."""
+class Daemon:
+    """A shutdown over two streams, and the signals that end the main thread."""
 
     def __init__(self) -> None:
         self.admission = Admission(2, 2)
@@ -28,14 +28,14 @@ class Down:
         )
 
     def terminate(self) -> None:
-        """Come as SIGTERM."""
+        """Send SIGTERM."""
         self.shutdown.on_signal(signal.SIGTERM, None)
 
 
 @pytest.fixture
-def down() -> Iterator[Down]:
-    """Give such a daemon; SIGUSR2, by which it ends, is only noted."""
-    made = Down()
+def daemon() -> Iterator[Daemon]:
+    """Provide a daemon. SIGUSR2, which would end it, is only recorded."""
+    made = Daemon()
     before = signal.signal(signal.SIGUSR2, lambda number, _frame: made.drained.append(number))
     yield made
     made.admission.expire()
@@ -43,68 +43,68 @@ def down() -> Iterator[Down]:
     signal.signal(signal.SIGUSR2, before)
 
 
-def test_an_idle_daemon_ends_at_once(down: Down) -> None:
-    """Whatever time there is to drain."""
-    down.terminate()
-    until(lambda: down.drained)
-    assert not down.admission.expired
-    [within_s] = down.announced
-    assert within_s > down.drain_s
+def test_an_idle_daemon_ends_at_once(daemon: Daemon) -> None:
+    """A daemon without running answers ends at once, however long `drain_s` is."""
+    daemon.terminate()
+    until(lambda: daemon.drained)
+    assert not daemon.admission.expired
+    [within_s] = daemon.announced
+    assert within_s > daemon.drain_s
 
 
-def test_running_answers_get_their_time_and_new_ones_none(down: Down) -> None:
-    """The daemon ends when the last has left."""
-    ticket = down.admission.enter("a", None, lambda: False)
-    down.terminate()
-    until(lambda: down.admission.draining)
+def test_running_answers_may_finish_and_new_ones_are_refused(daemon: Daemon) -> None:
+    """The daemon ends as soon as the last running answer is complete."""
+    ticket = daemon.admission.enter("a", None, lambda: False)
+    daemon.terminate()
+    until(lambda: daemon.admission.draining)
     with pytest.raises(Draining):
-        down.admission.enter("b", None, lambda: False)
-    assert not down.drained
+        daemon.admission.enter("b", None, lambda: False)
+    assert not daemon.drained
     ticket.release()
-    until(lambda: down.drained)
-    assert not down.admission.expired
+    until(lambda: daemon.drained)
+    assert not daemon.admission.expired
 
 
-def test_answers_beyond_their_time_are_cut_off(
-    down: Down, caplog: pytest.LogCaptureFixture
+def test_answers_that_take_too_long_are_cut_off(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are told to end, and get a moment to be kept; the log counts them."""
+    """Answers that exceed `drain_s` are cut off, get time to be stored, and are logged."""
     caplog.set_level(logging.INFO)
-    down.drain_s = 0.0
-    ticket = down.admission.enter("a", None, lambda: False)
-    down.terminate()
-    until(lambda: down.admission.expired)
-    assert not down.drained
+    daemon.drain_s = 0.0
+    ticket = daemon.admission.enter("a", None, lambda: False)
+    daemon.terminate()
+    until(lambda: daemon.admission.expired)
+    assert not daemon.drained
     ticket.release()
-    until(lambda: down.drained)
+    until(lambda: daemon.drained)
     assert "1 answers are cut off" in caplog.text
 
 
-def test_answers_that_do_not_end_even_then_do_not_hold_the_daemon(
-    down: Down, monkeypatch: pytest.MonkeyPatch
+def test_answers_that_do_not_end_do_not_keep_the_daemon_running(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hang is no reason to stay."""
+    """The daemon ends even if an answer does not react to being cut off."""
     monkeypatch.setattr("llmd.daemon.shutdown.CANCEL_WITHIN_S", 0.0)
-    down.drain_s = 0.0
-    down.admission.enter("a", None, lambda: False)
-    down.terminate()
-    until(lambda: down.drained)
+    daemon.drain_s = 0.0
+    daemon.admission.enter("a", None, lambda: False)
+    daemon.terminate()
+    until(lambda: daemon.drained)
 
 
-def test_a_second_signal_ends_at_once(down: Down) -> None:
-    """With a code that says so, and without a second drain."""
-    ticket = down.admission.enter("a", None, lambda: False)
-    down.terminate()
+def test_a_second_signal_ends_at_once(daemon: Daemon) -> None:
+    """A second signal exits with code 1 and starts no second drain."""
+    ticket = daemon.admission.enter("a", None, lambda: False)
+    daemon.terminate()
     with pytest.raises(SystemExit) as ended:
-        down.shutdown.on_signal(signal.SIGINT, None)
+        daemon.shutdown.on_signal(signal.SIGINT, None)
     assert ended.value.code == 1
     ticket.release()
-    until(lambda: down.drained)
-    assert len(down.drained) == 1
+    until(lambda: daemon.drained)
+    assert len(daemon.drained) == 1
 
 
-def test_the_end_of_the_drain_ends_the_main_loop(down: Down) -> None:
-    """By the exception that the HTTP server waits for, with the code of success."""
+def test_the_end_of_the_drain_ends_the_main_loop(daemon: Daemon) -> None:
+    """After the drain, SystemExit with code 0 ends the HTTP server."""
     with pytest.raises(SystemExit) as ended:
-        down.shutdown.on_drained(signal.SIGUSR2, None)
+        daemon.shutdown.on_drained(signal.SIGUSR2, None)
     assert ended.value.code == 0
