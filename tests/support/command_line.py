@@ -1,4 +1,4 @@
-"""The command line of llmd, run in the process of the test."""
+"""The command line of llmd, run within the process of a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small server that speaks the daemon's API."""
+"""A small server with the part of the daemon's API that commands call."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STATUS = {
 
 
 def error(message: str, code: str) -> dict[str, Any]:
-    """Return the one error body."""
+    """Return the body of an error response."""
     fields = {"message": message, "type": "t", "param": None, "code": code}
     return {"error": fields, "message": message}
 
@@ -55,7 +55,10 @@ def event(name: str, data: object) -> str:
 
 
 class FakeDaemon(ThreadingHTTPServer):
-    """Answer with what the test has put here, and remember what was asked."""
+    """Respond as the attributes say, and record the requests.
+
+    If `stalls_after` is a number, a stream stops after that many events until the client has gone.
+    """
 
     daemon_threads = True
 
@@ -72,12 +75,12 @@ class FakeDaemon(ThreadingHTTPServer):
         self.keys: list[str | None] = []
 
     def handle_error(self, *args: Any) -> None:
-        """Note a connection that broke, instead of printing a trace into the test's output."""
+        """Record a broken connection, instead of printing a traceback."""
         self.broken.append(repr(sys.exception()))
 
     @property
     def url(self) -> str:
-        """Return the address."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -86,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
     server: FakeDaemon
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _send(self, status: int, body: object) -> None:
         content = body.encode() if isinstance(body, str) else json.dumps(body).encode()

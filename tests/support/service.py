@@ -1,4 +1,4 @@
-"""The whole daemon behind its WSGI application, but for the engine, which is a fake."""
+"""The daemon behind its WSGI application with a fake engine, and helpers for waiting."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from tests.support import gguf_file
 from tests.support.fake_engine import FakeEngine
 
 _WAIT_S = 20.0
+"""Seconds after which a test that waits fails."""
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so; fail when it never comes to be."""
+    """Wait until `condition` is true; fail if it never is."""
     deadline = time.monotonic() + _WAIT_S
     while not condition():
-        assert time.monotonic() < deadline, "it never came to be so"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.002)
 
 
 class Background:
-    """Call something in a thread of its own, and keep what it returns or raises."""
+    """Call a function in a thread of its own, and keep its result or error."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -53,21 +54,21 @@ class Background:
             self.error = error
 
     def wait(self) -> Any:
-        """Return the result once it is there, or raise the error."""
+        """Wait for the end of the call. Return its result or raise its error."""
         self._thread.join(_WAIT_S)
-        assert not self._thread.is_alive(), "the call never came back"
+        assert not self._thread.is_alive(), "the call never ended"
         if self.error is not None:
             raise self.error
         return self.result
 
     @property
     def is_running(self) -> bool:
-        """Tell whether the call has not come back."""
+        """Whether the call has not ended."""
         return self._thread.is_alive()
 
 
 def empty_database(file: Path) -> None:
-    """Make a database of the present schema with the profile `default`."""
+    """Create a database of the present schema, with the profile `default` and no key."""
     url = f"sqlite:///{file}"
     migrate.upgrade(url, now=0)
     db = Database(url)
@@ -76,7 +77,7 @@ def empty_database(file: Path) -> None:
 
 
 class FillableDatabase(Database):
-    """A database whose disk can be full."""
+    """A database that fails to write as on a full disk while `is_full` is set."""
 
     is_full = False
 
@@ -89,7 +90,10 @@ class FillableDatabase(Database):
 
 
 class Service:
-    """Every part of the daemon, with an admin's key, a user's, and another user's."""
+    """Every part of the daemon, with a fake engine and the keys of an admin and of two users.
+
+    `admin`, `user` and `other` are the texts of the keys, `admin_key` and so on their rows.
+    """
 
     def __init__(
         self,
@@ -139,11 +143,11 @@ class Service:
         return build(settings, self.db, self.engine).selector
 
     def add_model(self, name: str, raw: bytes | None = None) -> None:
-        """Put a model file into the folder, a right one unless told otherwise."""
+        """Write a model file into the folder, by default a valid one."""
         (self.models / name).write_bytes(gguf_file.build() if raw is None else raw)
 
     def issue(self, name: str, role: Role, *, expires_in_s: int | None = None) -> tuple[Key, str]:
-        """Make a key."""
+        """Issue a key. Return its row and its text."""
         now = int(time.time()) - (10 if expires_in_s else 0)
         return self.issuer.issue(name, role, expires_in_s=expires_in_s, actor="cli", now=now)
 
@@ -161,7 +165,7 @@ class Service:
         headers: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> testing.Result:
-        """Send a request with the user's key, unless another or none ("") is given."""
+        """Send a request with the user's key, with another `key`, or with none if `key` is ""."""
         key = self.user if key is None else key
         sent = ({"Authorization": f"Bearer {key}"} if key else {}) | (headers or {})
         raw = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
@@ -171,7 +175,7 @@ class Service:
         return result
 
     def code(self, result: testing.Result) -> tuple[int, str]:
-        """Return the status and the code of an error, whose form is checked."""
+        """Check the form of an error. Return its status and its code."""
         error = result.json["error"]
         assert set(error) >= {"message", "type", "param", "code"}
         assert result.json["message"] == error["message"]

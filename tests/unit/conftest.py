@@ -1,4 +1,4 @@
-"""The fixtures that more than one file of unit tests needs."""
+"""The fixtures of unit tests in more than one folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.supervisors import Supervise
 
 MakeService = Callable[..., Service]
 
-# A busy machine is no fault of the code.
+# A test may be slow because the machine is busy.
 hypothesis.settings.register_profile("llmd", deadline=None)
 hypothesis.settings.load_profile("llmd")
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
-    """Give an empty database of the newest schema."""
+    """Provide an empty database of the newest schema."""
     url = f"sqlite:///{tmp_path}/llmd.db"
     migrate.upgrade(url, now=0)
     database = Database(url)
@@ -34,7 +34,7 @@ def db(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def blank_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Give the bytes of a database that has the profile `default` and no key."""
+    """Provide the bytes of a database with the profile `default` and no key."""
     file = tmp_path_factory.mktemp("blank") / "llmd.db"
     empty_database(file)
     return file.read_bytes()
@@ -42,35 +42,35 @@ def blank_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def make_service(tmp_path: Path, blank_database: bytes) -> Iterator[MakeService]:
-    """Give what makes a service with other settings."""
-    made: list[Service] = []
+    """Provide a function that creates services with other settings."""
+    services: list[Service] = []
 
     def make(**kwargs: Any) -> Service:
-        folder = tmp_path / f"service{len(made)}"
+        folder = tmp_path / f"service{len(services)}"
         folder.mkdir()
-        made.append(Service(folder, blank_database, **kwargs))
-        return made[-1]
+        services.append(Service(folder, blank_database, **kwargs))
+        return services[-1]
 
     yield make
-    for service in made:
+    for service in services:
         service.close()
 
 
 @pytest.fixture
 def service(make_service: MakeService) -> Service:
-    """Give a service with two streams and a queue of two."""
+    """Provide a service with two streams and a queue of two."""
     return make_service()
 
 
 @pytest.fixture
 def house() -> House:
-    """Return an empty house."""
+    """Provide a gate without keys."""
     return House()
 
 
 @pytest.fixture
 def supervise(tmp_path: Path) -> Iterator[Supervise]:
-    """Give a maker of supervisors, and stop them all."""
+    """Provide a function that creates supervisors, and stop all of them."""
     supervise = Supervise(tmp_path)
     yield supervise
     supervise.stop()

@@ -13,7 +13,7 @@ from tests.support.fake_daemon import FakeDaemon
 
 @pytest.fixture
 def daemon() -> Iterator[FakeDaemon]:
-    """Give a fake daemon that listens."""
+    """Provide a fake daemon that is listening."""
     server = FakeDaemon()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -25,7 +25,7 @@ def daemon() -> Iterator[FakeDaemon]:
 
 @pytest.fixture
 def config(tmp_path: Path, daemon: FakeDaemon) -> Path:
-    """Give a configuration of that daemon, with the admin's key beside it."""
+    """Provide a configuration that leads to the fake daemon, with the admin's key next to it."""
     file = tmp_path / "llmd.toml"
     file.write_text(f'[server]\nlisten = ["0.0.0.0:{daemon.server_port}"]\n')
     (tmp_path / "admin.key").write_text("llmd_admin\n")

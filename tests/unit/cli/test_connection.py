@@ -1,4 +1,4 @@
-"""How `llmd ask` finds the daemon and the key for it."""
+"""How a command finds the daemon and the key for it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tests.support.command_line import llmd
 from tests.support.fake_daemon import FakeDaemon
 
 
-def test_the_key_of_the_option_goes_before_the_environment(
+def test_the_key_of_the_option_overrides_the_environment(
     config: Path, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    """The order is --key-file, LLMD_KEY, LLMD_KEY_FILE, admin.key beside the configuration."""
+    """The key is taken from --key-file, LLMD_KEY or LLMD_KEY_FILE, in this order."""
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("by_option\n")
     two.write_text("by_file\n")
@@ -22,10 +22,10 @@ def test_the_key_of_the_option_goes_before_the_environment(
     assert daemon.keys == ["Bearer by_option", "Bearer by_env", "Bearer by_file"]
 
 
-def test_without_a_key_it_says_where_one_is_looked_for(
+def test_without_a_key_the_error_says_how_to_name_one(
     config: Path, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    """`ask` without a key asks nothing."""
+    """`ask` without a key fails before it calls the daemon."""
     (tmp_path / "admin.key").unlink()
     result = llmd(config, "ask", "x")
     assert result.exit_code == 1
@@ -33,18 +33,18 @@ def test_without_a_key_it_says_where_one_is_looked_for(
     assert daemon.keys == []
 
 
-def test_a_key_that_would_break_the_header_is_refused_unseen(config: Path) -> None:
-    """A key file with other text is refused without repeating it."""
+def test_a_key_that_would_break_the_header_is_refused_and_not_shown(config: Path) -> None:
+    """A key with a line break is refused, and the error does not repeat it."""
     result = llmd(config, "ask", "x", env={"LLMD_KEY": "geheim\r\nx-evil: 1"})
     assert result.exit_code == 1
     assert "the key must be one word" in result.stderr
     assert "geheim" not in result.stderr
 
 
-def test_an_address_can_be_named_without_any_configuration(
+def test_an_address_can_be_given_without_a_configuration(
     daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    """A user on another machine needs an address and a key, and no file."""
+    """A user on another machine needs only an address and a key."""
     missing = tmp_path / "none.toml"
     env = {"LLMD_URL": daemon.url, "LLMD_KEY": "k"}
     assert llmd(missing, "ask", "x", env=env).exit_code == 0
@@ -53,10 +53,10 @@ def test_an_address_can_be_named_without_any_configuration(
     assert "the address must look like http://" in result.stderr
 
 
-def test_a_daemon_that_is_not_there_is_named_with_the_way_to_start_it(
+def test_the_error_for_a_missing_daemon_says_how_to_start_it(
     config: Path, daemon: FakeDaemon
 ) -> None:
-    """Nothing listens: the message has the address and what to do."""
+    """If nothing listens, the error names the address and the commands that start llmd."""
     config.write_text('[server]\nlisten = ["[::]:1"]\n')
     result = llmd(config, "ask", "x")
     assert result.exit_code == 1
@@ -64,8 +64,8 @@ def test_a_daemon_that_is_not_there_is_named_with_the_way_to_start_it(
     assert "`systemctl start llmd` or `llmd serve`" in result.stderr
 
 
-def test_another_server_at_the_address_is_told(config: Path, daemon: FakeDaemon) -> None:
-    """A page that is not JSON makes a message, not a trace."""
+def test_another_server_at_the_address_is_reported(config: Path, daemon: FakeDaemon) -> None:
+    """A response that is not JSON causes an error message, not a traceback."""
     daemon.answer = (200, "<html>")
     result = llmd(config, "ask", "--no-stream", "x")
     assert result.exit_code == 1

@@ -16,7 +16,7 @@ from tests.support.command_line import llmd
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Provide a configuration of defaults."""
+    """Provide an empty configuration file, which has all defaults."""
     file = tmp_path / "llmd.toml"
     file.touch()
     return file
@@ -34,25 +34,25 @@ def test_help_and_version_load_neither_the_database_nor_http() -> None:
     assert "  config " in done.stdout
 
 
-def test_version_is_told_on_one_line(config: Path) -> None:
+def test_version_is_printed_on_one_line(config: Path) -> None:
     """`llmd --version` prints the name and the version."""
     assert llmd(config, "--version").output == f"llmd {__version__}\n"
 
 
 def test_python_can_run_the_package() -> None:
-    """`python -m llmd` is the same command line."""
+    """`python -m llmd` runs the same command line."""
     command = [sys.executable, "-m", "llmd", "--version"]
     assert subprocess.check_output(command, text=True) == f"llmd {__version__}\n"
 
 
 def test_the_environment_names_the_configuration(config: Path) -> None:
-    """LLMD_CONFIG stands in for --config."""
+    """LLMD_CONFIG takes the place of --config."""
     result = CliRunner(env={"LLMD_CONFIG": str(config)}).invoke(cli, ["config", "check"])
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{config}: ok\n"
 
 
 def test_an_unknown_command_is_wrong_usage(config: Path) -> None:
-    """Wrong usage ends with status 2, as the shell's own commands do."""
+    """Wrong usage exits with status 2, as in commands of the shell."""
     assert llmd(config, "serv").exit_code == 2
     assert llmd(config, "config", "check", "--jason").exit_code == 2

@@ -46,7 +46,7 @@ def reload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Reload:
 def test_a_bad_file_keeps_the_old_configuration(
     reload: Reload, caplog: pytest.LogCaptureFixture, text: str | None
 ) -> None:
-    """No option of a wrong file is applied. The log says what is wrong and that the old one stays."""
+    """No option of a wrong file is applied. The log names the fault and what stays in force."""
     if text is None:
         reload.file.unlink()
     else:

@@ -16,8 +16,8 @@ from tests.support.command_line import llmd
 from tests.support.fake_daemon import RESULT, FakeDaemon, error, event
 
 
-def test_an_answer_is_printed_as_it_comes(config: Path, daemon: FakeDaemon) -> None:
-    """`ask` streams from the address of the configuration, with the admin's key, to a pipe raw."""
+def test_an_answer_is_printed_as_it_arrives(config: Path, daemon: FakeDaemon) -> None:
+    """`ask` calls the configured address with the admin's key, and prints to a pipe unchanged."""
     result = llmd(config, "ask", "Capital of France?")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "Paris\x1b[2J.\n", "")
     assert daemon.asked == [{"prompt": "Capital of France?", "stream": True}]
@@ -25,14 +25,14 @@ def test_an_answer_is_printed_as_it_comes(config: Path, daemon: FakeDaemon) -> N
 
 
 def test_a_stream_is_read_to_its_end(config: Path, daemon: FakeDaemon) -> None:
-    """The command does not hang up at the last event: the daemon would take it for gone."""
+    """`ask` closes the connection only after the end, or the daemon would see a lost client."""
     for _ in range(20):
         assert llmd(config, "ask", "x").exit_code == 0
     assert daemon.broken == []
 
 
 def test_options_become_fields(config: Path, daemon: FakeDaemon) -> None:
-    """Each option of `ask` is the field of the API that has its name."""
+    """Each option of `ask` is sent as the field of the API with the same name."""
     sampling = ["--max-tokens", "9", "--temperature", "0", "--seed", "3"]
     llmd(config, "ask", "--session", "7", "--profile", "p", *sampling, "x")
     assert daemon.asked[0] == {
@@ -47,19 +47,19 @@ def test_options_become_fields(config: Path, daemon: FakeDaemon) -> None:
 
 
 def test_a_dash_takes_the_question_from_standard_input(config: Path, daemon: FakeDaemon) -> None:
-    """`ask -` reads the question, and leaves out the line break that ends a text file."""
+    """`ask -` reads the question without the line break that ends a text file."""
     llmd(config, "ask", "-", stdin="two\nlines\n")
     assert daemon.asked[0]["prompt"] == "two\nlines"
 
 
 def test_an_empty_question_is_wrong_usage(config: Path, daemon: FakeDaemon) -> None:
-    """Nothing is asked when there is no question."""
+    """An empty question is refused without calling the daemon."""
     assert llmd(config, "ask", "-", stdin="\n").exit_code == 2
     assert daemon.asked == []
 
 
-def test_an_answer_can_come_whole(config: Path, daemon: FakeDaemon) -> None:
-    """`ask --no-stream` makes one plain call."""
+def test_an_answer_can_be_printed_at_once(config: Path, daemon: FakeDaemon) -> None:
+    """`ask --no-stream` makes one call without streaming."""
     result = llmd(config, "ask", "--no-stream", "x")
     assert result.stdout == "Paris\x1b[2J.\n"
     assert daemon.asked == [{"prompt": "x"}]
@@ -67,12 +67,12 @@ def test_an_answer_can_come_whole(config: Path, daemon: FakeDaemon) -> None:
 
 @pytest.mark.parametrize("more", [[], ["--no-stream"]])
 def test_json_is_the_body_of_the_api(config: Path, more: list[str]) -> None:
-    """`ask --json` prints the answer with its usage, and nothing else."""
+    """`ask --json` prints the whole response of the API, and nothing else."""
     assert json.loads(llmd(config, "ask", "x", "--json", *more).stdout) == RESULT
 
 
-def test_verbose_tells_tokens_and_times_beside_the_answer(config: Path) -> None:
-    """`ask -v` writes one line to standard error."""
+def test_verbose_prints_tokens_and_times_on_standard_error(config: Path) -> None:
+    """`ask -v` writes one line of numbers to standard error."""
     result = llmd(config, "ask", "-v", "x")
     assert result.stdout == "Paris\x1b[2J.\n"
     assert "prompt 31 tokens, 7 of them cached, read in 0.25 s" in result.stderr
@@ -80,8 +80,8 @@ def test_verbose_tells_tokens_and_times_beside_the_answer(config: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_the_daemons_words_are_told(config: Path, daemon: FakeDaemon) -> None:
-    """An error body's message comes after what could not be done."""
+def test_the_daemons_error_message_is_shown(config: Path, daemon: FakeDaemon) -> None:
+    """The message of an error response follows `cannot ask`."""
     daemon.answer = (404, error("no profile x: see the list of profiles", "profile_not_found"))
     for more in ([], ["--no-stream"]):
         result = llmd(config, "ask", "x", *more)
@@ -89,18 +89,18 @@ def test_the_daemons_words_are_told(config: Path, daemon: FakeDaemon) -> None:
         assert result.stderr == "llmd: cannot ask: no profile x: see the list of profiles\n"
 
 
-def test_an_error_within_the_stream_comes_after_what_was_said(
+def test_an_error_within_the_stream_follows_the_partial_answer(
     config: Path, daemon: FakeDaemon
 ) -> None:
-    """The words so far stay on a line of their own; the status is 1."""
+    """The text so far stays on a line of its own, and the exit status is 1."""
     daemon.stream[2:] = [event("error", error("the worker died", "engine_died"))]
     result = llmd(config, "ask", "x")
     assert (result.exit_code, result.stdout) == (1, "Paris\n")
     assert result.stderr == "llmd: cannot ask: the worker died\n"
 
 
-def test_a_stream_without_its_last_event_is_no_answer(config: Path, daemon: FakeDaemon) -> None:
-    """What was not acknowledged is not taken for whole."""
+def test_a_stream_without_its_last_event_is_an_error(config: Path, daemon: FakeDaemon) -> None:
+    """A stream that ends without `done` is reported as incomplete."""
     daemon.stream.pop()
     result = llmd(config, "ask", "x")
     assert result.exit_code == 1
@@ -108,7 +108,7 @@ def test_a_stream_without_its_last_event_is_no_answer(config: Path, daemon: Fake
 
 
 def test_ctrl_c_ends_the_request_and_the_command(config: Path, daemon: FakeDaemon) -> None:
-    """After SIGINT the connection is closed, which cancels, and the status is 130."""
+    """SIGINT closes the connection, which cancels the answer, and the exit status is 130."""
     daemon.stalls_after = 2
     with subprocess.Popen(
         [sys.executable, "-m", "llmd", "--config", str(config), "ask", "x"],
@@ -124,8 +124,8 @@ def test_ctrl_c_ends_the_request_and_the_command(config: Path, daemon: FakeDaemo
     assert daemon.client_gone.wait(10)
 
 
-def test_on_a_terminal_an_answer_cannot_steer_it(config: Path) -> None:
-    """An escape sequence of the model is shown as text to a person."""
+def test_an_answer_cannot_control_the_terminal(config: Path) -> None:
+    """An escape sequence in an answer is printed as text on a terminal."""
     master, slave = pty.openpty()
     subprocess.run(
         [sys.executable, "-m", "llmd", "--config", str(config), "ask", "x"],

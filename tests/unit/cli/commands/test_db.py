@@ -18,7 +18,7 @@ from tests.support.command_line import llmd, write_config
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Give a configuration with an empty database."""
+    """Provide a configuration with an empty database."""
     file = write_config(tmp_path)
     assert llmd(file, "db", "upgrade").exit_code == 0
     return file
@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def db(config: Path) -> Iterator[Database]:
-    """Provide that database with the session 2 of anna."""
+    """Provide the database, with the session 2 of anna."""
     database = Database(f"sqlite:///{config.parent}/llmd.db")
     row = Key(id="anna", name="anna", role="user", hash="x", created_at=1)
     Keys(database).add(row, actor="test")
@@ -36,7 +36,7 @@ def db(config: Path) -> Iterator[Database]:
     database.close()
 
 
-def test_upgrade_makes_the_schema_once(config: Path, tmp_path: Path) -> None:
+def test_upgrade_changes_the_schema_once(config: Path, tmp_path: Path) -> None:
     """`db upgrade` at the newest revision does nothing and says so."""
     done = json.loads(llmd(config, "db", "upgrade", "--json").stdout)
     assert done["before"] == done["after"]
@@ -44,8 +44,8 @@ def test_upgrade_makes_the_schema_once(config: Path, tmp_path: Path) -> None:
     assert llmd(config, "db", "check").stdout == "ok\n"
 
 
-def test_check_tells_what_is_wrong(config: Path, tmp_path: Path) -> None:
-    """`db check` fails with a line for a turn whose session is gone."""
+def test_check_prints_the_faults(config: Path, tmp_path: Path) -> None:
+    """`db check` fails with a line for a session whose key is missing."""
     with closing(sqlite3.connect(tmp_path / "llmd.db")) as file, file:
         file.execute("INSERT INTO sessions VALUES (1, 'nobody', '1', '', 0, 0, 0)")
     result = llmd(config, "db", "check")
@@ -54,8 +54,8 @@ def test_check_tells_what_is_wrong(config: Path, tmp_path: Path) -> None:
     assert (shown.exit_code, json.loads(shown.stdout)["ok"]) == (1, False)
 
 
-def test_a_file_that_is_no_database_fails_the_check(config: Path, tmp_path: Path) -> None:
-    """`db check` of a damaged file makes a line, not a trace."""
+def test_a_file_that_is_not_a_database_fails_the_check(config: Path, tmp_path: Path) -> None:
+    """`db check` of a damaged file prints a message, not a traceback."""
     for file in tmp_path.glob("llmd.db-*"):
         file.unlink()
     (tmp_path / "llmd.db").write_bytes(b"no database at all" * 100)
@@ -64,8 +64,8 @@ def test_a_file_that_is_no_database_fails_the_check(config: Path, tmp_path: Path
     assert "the database is damaged" in result.stdout
 
 
-def test_a_backup_comes_back(config: Path, db: Database, tmp_path: Path) -> None:
-    """What `db backup` wrote is what `db restore` brings back; the one before is kept."""
+def test_a_backup_can_be_restored(config: Path, db: Database, tmp_path: Path) -> None:
+    """`db restore` brings back what `db backup` wrote, and keeps the replaced database."""
     file = tmp_path / "copy.db"
     assert llmd(config, "db", "backup", str(file)).exit_code == 0
     assert llmd(config, "session", "delete", "2").exit_code == 0
@@ -75,8 +75,10 @@ def test_a_backup_comes_back(config: Path, db: Database, tmp_path: Path) -> None
     assert llmd(config, "session", "show", "2").exit_code == 0
 
 
-def test_restore_waits_for_nobody(config: Path, db: Database, tmp_path: Path) -> None:
-    """While the daemon has the database open `db restore` refuses."""
+def test_restore_refuses_while_the_database_is_open(
+    config: Path, db: Database, tmp_path: Path
+) -> None:
+    """`db restore` fails at once while the daemon has the database open."""
     file = tmp_path / "copy.db"
     llmd(config, "db", "backup", str(file))
     with db.read():
@@ -86,7 +88,7 @@ def test_restore_waits_for_nobody(config: Path, db: Database, tmp_path: Path) ->
 
 
 def test_backup_without_a_database_says_init(tmp_path: Path) -> None:
-    """No command makes an empty database by the way."""
+    """`db backup` and `db check` do not create a missing database."""
     config = tmp_path / "llmd.toml"
     config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/llmd.db"\n')
     for args in (["backup", str(tmp_path / "copy.db")], ["check"]):

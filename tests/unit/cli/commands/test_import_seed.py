@@ -14,7 +14,7 @@ MASTER = "A" * 20
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Give a configuration with an empty database."""
+    """Provide a configuration with an empty database."""
     file = write_config(tmp_path)
     assert llmd(file, "db", "upgrade").exit_code == 0
     return file
@@ -22,7 +22,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def seed(tmp_path: Path) -> Path:
-    """Give the three files of a seed."""
+    """Provide a folder with the three files of a seed."""
     folder = tmp_path / "seed"
     folder.mkdir()
     (folder / "config.json").write_text('{"SelectedModel": "P", "P": {"model": "p.gguf"}}')
@@ -34,7 +34,7 @@ def seed(tmp_path: Path) -> Path:
 
 
 def test_a_seed_is_imported_and_counted(config: Path, seed: Path) -> None:
-    """`import-seed` tells what it took over, and never a key."""
+    """`import-seed` prints the numbers of what it imported, and never a key."""
     result = llmd(config, "import-seed", str(seed))
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "1 profile, 2 new keys, 1 session, 2 turns\n"
@@ -44,7 +44,7 @@ def test_a_seed_is_imported_and_counted(config: Path, seed: Path) -> None:
 
 
 def test_a_dry_run_counts_and_stores_nothing(config: Path, seed: Path) -> None:
-    """`import-seed --dry-run` finds what the import would find, and leaves the store as it was."""
+    """`import-seed --dry-run` counts as the import would, and changes nothing."""
     counts = {"profiles": 1, "keys": 2, "sessions": 1, "turns": 2}
     for _ in range(2):
         shown = json.loads(llmd(config, "import-seed", str(seed), "--dry-run", "--json").stdout)
@@ -57,7 +57,7 @@ def test_a_dry_run_counts_and_stores_nothing(config: Path, seed: Path) -> None:
 
 
 def test_a_wrong_seed_imports_nothing(config: Path, seed: Path) -> None:
-    """A fault in the last file keeps the first from being imported."""
+    """If the last file is wrong, nothing of the others is imported."""
     (seed / "sessions.json").write_text('{"1": {"name": "x", "history": ["AI: first"]}}')
     result = llmd(config, "import-seed", str(seed))
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""`llmd model`: files of a library, with and without a daemon."""
+"""`llmd model`, with and without a running daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.gguf_file import build
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Give a model outside of the library."""
+    """Provide a model file outside of the library."""
     file = tmp_path / "tiny.gguf"
     file.write_bytes(build())
     return file
@@ -27,14 +27,14 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Give a configuration after `llmd init`, of a daemon that does not run."""
+    """Provide a configuration after `llmd init`, without a running daemon."""
     file = write_config(tmp_path)
     assert llmd(file, "init", "--key-file", str(tmp_path / "admin.key")).exit_code == 0
     return file
 
 
 def selection(config: Path) -> Selection:
-    """Return what the store has selected."""
+    """Return the model and the profile that the database has as selected."""
     db = Database(f"sqlite:///{config.parent}/llmd.db")
     try:
         return Settings(db).selection()
@@ -43,7 +43,7 @@ def selection(config: Path) -> Selection:
 
 
 class FakeDaemon(HTTPServer):
-    """Load every model but those that are missing."""
+    """A daemon that loads every model except `missing.gguf`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
     server: FakeDaemon
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _send(self, status: int, body: object) -> None:
         self.send_response(status)
@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def daemon(config: Path) -> Iterator[FakeDaemon]:
-    """Give a daemon that runs at the address of the configuration."""
+    """Provide a daemon at the address in the configuration."""
     server = FakeDaemon()
     write_config(config.parent, port=server.server_port)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -88,7 +88,7 @@ def daemon(config: Path) -> Iterator[FakeDaemon]:
 
 
 def test_a_model_is_added_listed_shown_and_removed(config: Path, model: Path) -> None:
-    """A file goes through the library by its name."""
+    """A model can be added under a name or as a link, listed, shown and removed."""
     assert llmd(config, "model", "add", str(model), "--name", "a.gguf").exit_code == 0
     assert llmd(config, "model", "add", str(model), "--link").exit_code == 0
     listed = json.loads(llmd(config, "model", "list", "--json").stdout)["models"]
@@ -102,15 +102,15 @@ def test_a_model_is_added_listed_shown_and_removed(config: Path, model: Path) ->
     assert llmd(config, "model", "list").stdout.splitlines()[1].startswith("a.gguf")
 
 
-def test_an_empty_library_says_how_to_fill_it(config: Path) -> None:
-    """`model list` without models is no failure."""
+def test_an_empty_list_says_how_to_add_a_model(config: Path) -> None:
+    """`model list` without models succeeds and names `llmd model add`."""
     result = llmd(config, "model", "list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "`llmd model add FILE`" in result.stderr
 
 
-def test_a_file_that_is_no_model_is_not_added(config: Path) -> None:
-    """`model add` checks before it copies."""
+def test_a_file_that_is_not_a_model_is_not_added(config: Path) -> None:
+    """`model add` checks the file before it copies it."""
     result = llmd(config, "model", "add", str(config), "--name", "x.gguf")
     assert result.exit_code == 1
     assert result.stderr.startswith("llmd: cannot add the model: ")
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_model_is_not_added(config: Path) -> None:
 
 
 def test_without_a_daemon_the_choice_is_stored(config: Path, model: Path) -> None:
-    """`model use` writes the selection for the next start, after a check of the file."""
+    """`model use` checks the file and stores the selection for the next start."""
     llmd(config, "model", "add", str(model))
     result = llmd(config, "model", "use", "tiny.gguf")
     assert result.exit_code == 0, result.stderr
@@ -126,8 +126,8 @@ def test_without_a_daemon_the_choice_is_stored(config: Path, model: Path) -> Non
     assert selection(config) == Selection(model="tiny.gguf", profile="default")
 
 
-def test_without_a_daemon_a_profile_brings_its_model(config: Path, model: Path) -> None:
-    """`model use --profile` alone selects the profile and the model that it names."""
+def test_without_a_daemon_a_profile_selects_its_model_too(config: Path, model: Path) -> None:
+    """`model use --profile` selects the profile and the model that it names."""
     llmd(config, "model", "add", str(model))
     llmd(config, "profile", "set", "p", "model=tiny.gguf")
     assert llmd(config, "model", "use", "--profile", "p").exit_code == 0
@@ -135,8 +135,10 @@ def test_without_a_daemon_a_profile_brings_its_model(config: Path, model: Path) 
 
 
 @pytest.mark.parametrize("args", [["missing.gguf"], ["tiny.gguf", "--profile", "missing"]])
-def test_what_is_not_there_is_not_chosen(config: Path, model: Path, args: list[str]) -> None:
-    """Neither an unknown model nor an unknown profile changes the selection."""
+def test_a_missing_model_or_profile_is_not_selected(
+    config: Path, model: Path, args: list[str]
+) -> None:
+    """An unknown model or profile leaves the selection unchanged."""
     llmd(config, "model", "add", str(model))
     result = llmd(config, "model", "use", *args)
     assert result.exit_code == 1
@@ -145,7 +147,7 @@ def test_what_is_not_there_is_not_chosen(config: Path, model: Path, args: list[s
 
 
 def test_the_selected_model_is_not_removed(config: Path, model: Path) -> None:
-    """`model remove` keeps the file that the next start needs."""
+    """`model remove` refuses to remove the file that the next start needs."""
     llmd(config, "model", "add", str(model))
     llmd(config, "model", "use", "tiny.gguf")
     result = llmd(config, "model", "remove", "tiny.gguf")
@@ -154,8 +156,8 @@ def test_the_selected_model_is_not_removed(config: Path, model: Path) -> None:
     assert (config.parent / "models/tiny.gguf").exists()
 
 
-def test_a_daemon_that_runs_is_asked(config: Path, daemon: FakeDaemon) -> None:
-    """`model use` sends what is given, with the admin's key, and leaves the store to the daemon."""
+def test_a_running_daemon_makes_the_selection(config: Path, daemon: FakeDaemon) -> None:
+    """`model use` calls a running daemon with the admin's key and leaves the database to it."""
     shown = json.loads(llmd(config, "model", "use", "m.gguf", "--profile", "p", "--json").stdout)
     assert shown == {"model": "m.gguf", "profile": "default", "serving": True}
     assert llmd(config, "model", "use", "--profile", "q").exit_code == 0
@@ -167,8 +169,8 @@ def test_a_daemon_that_runs_is_asked(config: Path, daemon: FakeDaemon) -> None:
     assert selection(config) == Selection()
 
 
-def test_what_the_daemon_refuses_is_told(config: Path, daemon: FakeDaemon) -> None:
-    """The daemon's reason is the command's, and nothing is stored behind its back."""
+def test_the_daemons_refusal_is_shown(config: Path, daemon: FakeDaemon) -> None:
+    """If the daemon refuses, its message is printed and nothing is stored."""
     result = llmd(config, "model", "use", "missing.gguf")
     assert result.exit_code == 1
     assert result.stderr == "llmd: cannot use the model: there is no model\n"
@@ -176,7 +178,7 @@ def test_what_the_daemon_refuses_is_told(config: Path, daemon: FakeDaemon) -> No
 
 
 def test_a_running_daemon_needs_a_key(config: Path, daemon: FakeDaemon) -> None:
-    """Without a key the choice is not written past a daemon that runs."""
+    """Without a key, `model use` does not change the database of a running daemon."""
     (config.parent / "admin.key").unlink()
     result = llmd(config, "model", "use", "m.gguf")
     assert result.exit_code == 1
@@ -184,8 +186,8 @@ def test_a_running_daemon_needs_a_key(config: Path, daemon: FakeDaemon) -> None:
     assert daemon.asked == []
 
 
-def test_another_machines_daemon_is_not_replaced_by_this_store(config: Path, model: Path) -> None:
-    """With --url nothing is stored here when nobody answers there."""
+def test_the_choice_for_another_machine_is_not_stored_here(config: Path, model: Path) -> None:
+    """With --url, nothing is stored in this database if nothing answers there."""
     llmd(config, "model", "add", str(model))
     result = llmd(config, "model", "use", "tiny.gguf", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 1

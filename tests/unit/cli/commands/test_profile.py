@@ -25,21 +25,21 @@ SEED = {
 
 
 def profile(config: Path, name: str) -> dict[str, Any]:
-    """Return what `profile show --json` tells."""
+    """Return the fields that `profile show --json` prints."""
     shown: dict[str, Any] = json.loads(llmd(config, "profile", "show", name, "--json").stdout)
     return shown
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Give a configuration after `llmd init`."""
+    """Provide a configuration after `llmd init`."""
     file = write_config(tmp_path)
     assert llmd(file, "init", "--key-file", str(tmp_path / "admin.key")).exit_code == 0
     return file
 
 
-def test_set_changes_what_is_given_and_keeps_the_rest(config: Path) -> None:
-    """`profile set` merges into the present revision and makes a new one."""
+def test_set_changes_the_given_fields_and_keeps_the_rest(config: Path) -> None:
+    """`profile set` merges the fields into the present revision and stores a new one."""
     assert llmd(config, "profile", "set", "default", "temperature=0.2").exit_code == 0
     assert llmd(config, "profile", "set", "default", "top_k=7").exit_code == 0
     shown = profile(config, "default")
@@ -61,17 +61,17 @@ def test_set_changes_what_is_given_and_keeps_the_rest(config: Path) -> None:
         ("stop=[]", []),
     ],
 )
-def test_a_value_is_read_by_the_type_of_its_field(
+def test_a_value_is_parsed_by_the_type_of_its_field(
     config: Path, setting: str, value: object
 ) -> None:
-    """Texts are taken as they are, numbers and lists as JSON, and one text as a list of one."""
+    """Texts need no quotes, numbers and lists are JSON, and one text can stand for a list."""
     result = llmd(config, "profile", "set", "new", setting)
     assert result.exit_code == 0, result.stderr
     assert profile(config, "new")[setting.partition("=")[0]] == value
 
 
-def test_null_takes_a_value_away(config: Path) -> None:
-    """A field that may be without a value loses it by null."""
+def test_null_removes_a_value(config: Path) -> None:
+    """`null` removes the value of a field that may be empty."""
     llmd(config, "profile", "set", "new", "seed=4", "template={input}", "n_ctx=512")
     llmd(config, "profile", "set", "new", "seed=null", "template=null", "n_ctx=null")
     shown = profile(config, "new")
@@ -90,10 +90,10 @@ def test_null_takes_a_value_away(config: Path) -> None:
         ('stop=["a", 1]', "stop[1]: expected `str`, got `int`"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_field_and_changes_nothing(
+def test_a_wrong_value_is_reported_with_its_field_and_changes_nothing(
     config: Path, setting: str, words: str
 ) -> None:
-    """The message names the field and what would be right; no revision is made."""
+    """The error names the field and what would be right, and no revision is stored."""
     result = llmd(config, "profile", "set", "default", "top_k=1", setting)
     assert result.exit_code == 1
     assert result.stderr.startswith("llmd: cannot set the profile: ")
@@ -107,8 +107,8 @@ def test_set_without_a_setting_is_wrong_usage(config: Path, settings: list[str])
     assert llmd(config, "profile", "set", "default", *settings).exit_code == 2
 
 
-def test_export_and_set_are_each_others_reverse(config: Path, tmp_path: Path) -> None:
-    """What `profile export` prints makes an equal profile; a setting beats the file."""
+def test_set_reads_what_export_prints(config: Path, tmp_path: Path) -> None:
+    """`profile set --file` restores an export, and FIELD=VALUE overrides the file."""
     llmd(config, "profile", "set", "one", "stop=END", "template=Ä {input}", "seed=9")
     file = tmp_path / "one.json"
     file.write_text(llmd(config, "profile", "export", "one").stdout)
@@ -120,8 +120,10 @@ def test_export_and_set_are_each_others_reverse(config: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"top_kk": 1}', '{"top_k": "x"}', "[" * 99999])
-def test_a_file_that_is_no_profile_is_refused(config: Path, tmp_path: Path, content: str) -> None:
-    """A wrong file makes a message, and no profile."""
+def test_a_file_that_is_not_a_profile_is_refused(
+    config: Path, tmp_path: Path, content: str
+) -> None:
+    """A wrong file causes an error message and stores no profile."""
     file = tmp_path / "wrong.json"
     file.write_text(content)
     result = llmd(config, "profile", "set", "new", "--file", str(file))
@@ -130,15 +132,15 @@ def test_a_file_that_is_no_profile_is_refused(config: Path, tmp_path: Path, cont
     assert llmd(config, "profile", "show", "new").exit_code == 1
 
 
-def test_a_model_that_is_not_there_is_noted(config: Path) -> None:
-    """A profile may be made before its model is added, with a word to the person."""
+def test_a_missing_model_is_noted(config: Path) -> None:
+    """A profile may name a model that is not there yet, which is noted."""
     result = llmd(config, "profile", "set", "default", "model=m.gguf")
     assert result.exit_code == 0
     assert "there is no m.gguf in" in result.stderr
 
 
 def test_the_seeds_config_is_imported_as_it_is(config: Path, tmp_path: Path) -> None:
-    """`profile import` takes every profile of the file, and leaves the selection alone."""
+    """`profile import` stores every profile of the file and keeps the selection."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps(SEED))
     result = llmd(config, "profile", "import", str(file))
@@ -161,7 +163,7 @@ def test_a_wrong_profile_in_a_file_imports_none(config: Path, tmp_path: Path) ->
 
 
 def test_the_selected_profile_cannot_be_deleted(config: Path) -> None:
-    """`profile delete` keeps the one that serves those who name none."""
+    """`profile delete` refuses to delete the selected profile."""
     llmd(config, "profile", "set", "new", "top_k=1")
     assert llmd(config, "profile", "delete", "new").exit_code == 0
     result = llmd(config, "profile", "delete", "default")
@@ -172,8 +174,8 @@ def test_the_selected_profile_cannot_be_deleted(config: Path) -> None:
     ] == ["default"]
 
 
-def test_show_cannot_steer_a_terminal(config: Path) -> None:
-    """Controls of a stored text are shown as escapes; its lines stay lines."""
+def test_show_cannot_control_the_terminal(config: Path) -> None:
+    """Control characters in a field are printed as escapes, and line breaks are kept."""
     llmd(config, "profile", "set", "new", "system=one\ntwo\x1b[2J")
     output = llmd(config, "profile", "show", "new").stdout
     assert "system             one\n                   two\\u001b[2J\n" in output

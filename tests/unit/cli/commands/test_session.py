@@ -17,7 +17,7 @@ from tests.support.command_line import llmd, write_config
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Give a configuration with an empty database."""
+    """Provide a configuration with an empty database."""
     file = write_config(tmp_path)
     assert llmd(file, "db", "upgrade").exit_code == 0
     return file
@@ -25,7 +25,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def db(config: Path) -> Iterator[Database]:
-    """Give that database with sessions: anna's 1 and 2, and bob's 1."""
+    """Provide the database, with the sessions 1 and 2 of anna and 1 of bob."""
     database = Database(f"sqlite:///{config.parent}/llmd.db")
     keys, sessions = Keys(database), Sessions(database)
     for name in ("anna", "bob"):
@@ -43,7 +43,7 @@ def db(config: Path) -> Iterator[Database]:
 
 
 def test_list_shows_the_sessions_of_all_keys(config: Path, db: Database) -> None:
-    """`session list` has a line a session with its key; --key shows those of one."""
+    """`session list` lists the sessions of every key, or only those of the key in --key."""
     shown = json.loads(llmd(config, "session", "list", "--json").stdout)["sessions"]
     assert [(one["key_id"], one["id"]) for one in shown] == [
         ("anna", "1"),
@@ -55,22 +55,22 @@ def test_list_shows_the_sessions_of_all_keys(config: Path, db: Database) -> None
     assert [line.split()[0] for line in lines[1:]] == ["bob"]
 
 
-def test_a_name_cannot_steer_the_terminal_or_break_the_table(config: Path, db: Database) -> None:
-    """Whatever a user called a session, it takes one line without controls."""
+def test_a_name_cannot_control_the_terminal_or_break_the_table(config: Path, db: Database) -> None:
+    """The name of a session takes one line without control characters."""
     lines = llmd(config, "session", "list").stdout.splitlines()
     assert len(lines) == 4
     assert lines[2].endswith("evil\\u001b[2J\\nname")
 
 
 def test_show_prints_every_turn(config: Path, db: Database) -> None:
-    """`session show` prints who said what, the oldest first."""
+    """`session show` prints the texts of all turns, the oldest first."""
     output = llmd(config, "session", "show", "--key", "anna", "1").stdout
     words = ["user: first", "llmd: to first", "user: second", "llmd: to second"]
     assert [line for line in output.splitlines() if line in words] == words
 
 
 def test_an_id_that_several_keys_have_needs_a_key(config: Path, db: Database) -> None:
-    """`session show` and `delete` name the keys among which to choose."""
+    """`session show` and `delete` name the keys that have a session with this id."""
     for command in ("show", "delete"):
         result = llmd(config, "session", command, "1")
         assert result.exit_code == 1
@@ -78,8 +78,8 @@ def test_an_id_that_several_keys_have_needs_a_key(config: Path, db: Database) ->
     assert Sessions(db).count() == 3
 
 
-def test_an_id_that_one_key_has_needs_none(config: Path, db: Database) -> None:
-    """`session delete` takes exactly the session that is meant."""
+def test_an_id_that_only_one_key_has_needs_no_key(config: Path, db: Database) -> None:
+    """`session delete` deletes exactly the named session."""
     assert llmd(config, "session", "delete", "2").exit_code == 0
     assert llmd(config, "session", "delete", "1", "--key", "bob").exit_code == 0
     assert [one.id for one in Sessions(db).list("anna")] == ["1"]
@@ -87,17 +87,17 @@ def test_an_id_that_one_key_has_needs_none(config: Path, db: Database) -> None:
 
 
 @pytest.mark.parametrize("args", [["9"], ["2", "--key", "bob"], ["1", "--key", "eve"], ["a/b"]])
-def test_a_session_that_is_not_there_is_told(config: Path, db: Database, args: list[str]) -> None:
-    """Neither an unknown session nor an unknown key makes anything but a message."""
+def test_an_unknown_session_is_reported(config: Path, db: Database, args: list[str]) -> None:
+    """An unknown session or key causes only an error message."""
     result = llmd(config, "session", "show", *args)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("llmd: cannot show the session: ")
 
 
-def test_export_writes_a_session_a_line(
+def test_export_writes_one_session_per_line(
     config: Path, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`session export` writes every session with every turn, over as many pages as there are."""
+    """`session export` writes every session with every turn, however many there are."""
     monkeypatch.setattr(session_command, "_PAGE", 1)
     file = tmp_path / "out.jsonl"
     assert llmd(config, "session", "export", str(file)).exit_code == 0
@@ -114,7 +114,7 @@ def test_export_writes_a_session_a_line(
 
 
 def test_export_overwrites_nothing(config: Path, db: Database) -> None:
-    """A file that is there stays as it is."""
+    """`session export` leaves an existing file unchanged."""
     before = config.read_text()
     result = llmd(config, "session", "export", str(config))
     assert result.exit_code == 1

@@ -10,7 +10,7 @@ from tests.support.fake_daemon import STATUS, FakeDaemon
 
 
 def test_status_shows_model_and_load(config: Path) -> None:
-    """`status` prints a name and a value a line, and ends with 0 when ready."""
+    """`status` prints a name and a value on each line, and exits with 0 if ready."""
     result = llmd(config, "status")
     assert result.exit_code == 0, result.stderr
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
@@ -21,13 +21,13 @@ def test_status_shows_model_and_load(config: Path) -> None:
 
 
 def test_status_as_json_says_whether_it_is_ready(config: Path, daemon: FakeDaemon) -> None:
-    """`status --json` is the API's object with the address and the health."""
+    """`status --json` prints the object of the API with the address and the readiness."""
     shown = json.loads(llmd(config, "status", "--json").stdout)
     assert shown == {"url": daemon.url, "ready": True, **STATUS}
 
 
 def test_status_fails_while_the_daemon_is_not_ready(config: Path, daemon: FakeDaemon) -> None:
-    """A daemon that loads its model makes status 1, with the reason on standard error."""
+    """While the model is loading, the exit status is 1 and standard error has the reason."""
     daemon.health = (503, {"status": "loading", "reason": "the model is loading"})
     result = llmd(config, "status")
     assert result.exit_code == 1
@@ -39,7 +39,7 @@ def test_status_fails_while_the_daemon_is_not_ready(config: Path, daemon: FakeDa
 def test_status_without_a_key_shows_the_health(
     config: Path, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    """What needs no key is told to everybody."""
+    """Without a key, `status` shows the health, for which none is needed."""
     (tmp_path / "admin.key").unlink()
     result = llmd(config, "status")
     assert result.exit_code == 0
@@ -47,8 +47,8 @@ def test_status_without_a_key_shows_the_health(
     assert daemon.keys == [None]
 
 
-def test_status_fails_when_nothing_is_there(config: Path) -> None:
-    """A daemon that cannot be reached makes status 1."""
+def test_status_fails_if_nothing_answers(config: Path) -> None:
+    """The exit status is 1 if the daemon cannot be reached."""
     result = llmd(config, "status", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 1
     assert "llmd: cannot show the status: llmd does not answer at" in result.stderr

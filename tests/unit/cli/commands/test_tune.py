@@ -1,4 +1,4 @@
-"""`llmd tune`: what it shows, and what it writes."""
+"""`llmd tune`: its output, and the file that it writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.gguf_file import build
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the configuration of a machine of four cores with a model, and no engine behind it."""
+    """Provide the configuration of a machine with four cores, whose speed is a formula."""
     models = tmp_path / "models"
     models.mkdir()
     (models / "tiny.gguf").write_bytes(build())
@@ -37,8 +37,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_tune_shows_what_each_setting_gives_and_changes_nothing(installed: Path) -> None:
-    """The figures of every setting, which of them to take, and how to take it."""
+def test_tune_shows_the_speed_of_each_setting_and_changes_nothing(installed: Path) -> None:
+    """`tune` prints the speeds, marks the best settings and says how to apply them."""
     result = llmd(installed, "tune")
     assert result.exit_code == 0
     assert [line.split() for line in result.stdout.splitlines()[1:5]] == [
@@ -52,22 +52,22 @@ def test_tune_shows_what_each_setting_gives_and_changes_nothing(installed: Path)
     assert not (installed.parent / "conf.d").exists()
 
 
-def test_tune_writes_what_the_next_start_reads(installed: Path) -> None:
-    """Beside the configuration, in the form that it is read in."""
+def test_tune_writes_a_file_that_the_next_start_reads(installed: Path) -> None:
+    """`tune --write` writes the best settings to conf.d, where the configuration has them."""
     result = llmd(installed, "tune", "tiny.gguf", "--write", "--json")
     assert result.exit_code == 0
     file = installed.parent / "conf.d" / "50-tuned.toml"
-    told = json.loads(result.stdout)
-    assert told["written"] == str(file)
-    assert told["engine"] == {"threads": 1, "threads_batch": 4, "batch": 384}
-    assert len(told["speeds"]) == 6
+    printed = json.loads(result.stdout)
+    assert printed["written"] == str(file)
+    assert printed["engine"] == {"threads": 1, "threads_batch": 4, "batch": 384}
+    assert len(printed["speeds"]) == 6
     engine = config.load(installed).engine
     assert (engine.threads, engine.threads_batch, engine.batch) == (1, 4, 384)
     assert [found.name for found in file.parent.iterdir()] == ["50-tuned.toml"]
 
 
-def test_tune_of_a_model_that_is_not_there_says_so(installed: Path) -> None:
-    """As every other command on models does."""
+def test_tune_reports_an_unknown_model(installed: Path) -> None:
+    """The error for an unknown model names it."""
     result = llmd(installed, "tune", "big.gguf")
     assert result.exit_code == 1
     assert "cannot measure" in result.stderr
@@ -75,7 +75,7 @@ def test_tune_of_a_model_that_is_not_there_says_so(installed: Path) -> None:
 
 
 def test_tune_without_any_model_says_how_to_add_one(installed: Path) -> None:
-    """There is nothing to measure."""
+    """Without a model, the error names `llmd model add`."""
     (installed.parent / "models" / "tiny.gguf").unlink()
     result = llmd(installed, "tune")
     assert result.exit_code == 1
