@@ -96,9 +96,13 @@ class Channel(HTTPChannel):
     task_class = Task
     request: Any
     is_silent = True
+    """No byte has arrived on this connection yet."""
     began: float | None = None
+    """Monotonic time at which the request that is being read began."""
     lingers = False
+    """A refusal was sent, so the client gets time to read it before the connection closes."""
     lingers_until: float | None = None
+    """Monotonic time at which a lingering connection is closed."""
 
     def received(self, data: bytes) -> bool:
         """Take bytes from the client. The first byte of a request starts the deadline."""

@@ -98,7 +98,7 @@ def _warm(installation: Installation) -> dict[tuple[str, str], str]:
         client = connect(installation, None, None, timeout_s=_TIMEOUT_S, needs_key=False)
         states = client.call("GET", "/states")["states"] if client.has_key else []
         # The daemon lists the fastest place of a session first. Reversed, it overwrites the others.
-        return {(one["key_id"], one["session"]): one["place"] for one in reversed(states)}
+        return {(state["key_id"], state["session"]): state["place"] for state in reversed(states)}
     except (LlmdError, OSError, KeyError, TypeError):
         return {}
 
