@@ -9,9 +9,8 @@ from llmd.api.access import Access, caller_of, is_gone
 from llmd.api.reply import send
 from llmd.api.route import Operation
 from llmd.api.stream import event, send_stream, take_whole
-from llmd.chat.answers import Answer
 from llmd.chat.answer_request import AnswerRequest, AnswerResult
-from llmd.chat.answers import Answers
+from llmd.chat.answers import Answer, Answers
 from llmd.errors import Conflict, PromptTooLong, StoreFull, UnknownProfile, UnknownSession
 from llmd.store.sessions import Sessions
 

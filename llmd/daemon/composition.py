@@ -15,8 +15,8 @@ from llmd.chat.answers import Answers
 from llmd.chat.completions import Completions
 from llmd.chat.embeddings import Embeddings
 from llmd.chat.key_issue import KeyIssuer
-from llmd.chat.model_names import ModelIds
-from llmd.chat.model_selection import Selector
+from llmd.chat.model_names import ModelNames
+from llmd.chat.model_selection import ModelSelector
 from llmd.chat.queries import Queries
 from llmd.chat.responses import Responses
 from llmd.chat.retries import Retries
@@ -42,7 +42,7 @@ def build(settings: Config, db: Database, engine: Engine | None = None) -> Servi
     hasher = Hasher(settings.auth.argon2)
     admission = Admission(settings.server.max_streams, settings.server.max_queue)
     library = Library(Path(settings.models.dir), Path(settings.models.packaged_dir))
-    models = ModelIds(engine, profiles, stored, library)
+    models = ModelNames(engine, profiles, stored, library)
     runs = Runs(engine, admission)
     log_prompts = settings.log.prompts
     embedder = (
@@ -59,7 +59,7 @@ def build(settings: Config, db: Database, engine: Engine | None = None) -> Servi
         queries=Queries(engine),
         retries=Retries(),
         models=models,
-        selector=Selector(
+        selector=ModelSelector(
             engine,
             library,
             profiles,

@@ -14,7 +14,7 @@ from falcon import testing
 
 from llmd import config
 from llmd.api.app import create_access, create_app
-from llmd.chat.model_selection import Selector
+from llmd.chat.model_selection import ModelSelector
 from llmd.config import Config
 from llmd.daemon.composition import build
 from llmd.errors import StoreFull
