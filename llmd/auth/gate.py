@@ -23,17 +23,17 @@ from typing import NoReturn, Protocol
 from msgspec import Struct
 
 from llmd.auth.limits import Failures, network
-from llmd.auth.recent import Recent
 from llmd.auth.secret import Hasher, ParsedKey, digest, parse
+from llmd.auth.ttl_cache import TtlCache
 from llmd.config import Auth
 from llmd.errors import Busy, StoreError, TooManyFailures, Unauthorized
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _MAX_VERIFIED = 1024
 _MAX_REFUSED = 4096
 _REFUSED_TTL_S = 60.0
-_TOUCH_EACH_S = 60.0
+_TOUCH_INTERVAL_S = 60.0
 
 
 class StoredKey(Protocol):
@@ -100,13 +100,13 @@ class Gate:
         self._keys = keys
         self._hasher = hasher
         self._now = now
-        self._boot_secret = secrets.token_bytes(32)
-        self._verified: Recent[bytes, _Verified] = Recent(
+        self._tag_secret = secrets.token_bytes(32)
+        self._verified: TtlCache[bytes, _Verified] = TtlCache(
             _MAX_VERIFIED, settings.cache_ttl_s, clock
         )
         # Apart from the verified ones: a flood of wrong keys must not push those out.
-        self._refused: Recent[bytes, bool] = Recent(_MAX_REFUSED, _REFUSED_TTL_S, clock)
-        self._touched: Recent[str, bool] = Recent(_MAX_VERIFIED, _TOUCH_EACH_S, clock)
+        self._refused: TtlCache[bytes, bool] = TtlCache(_MAX_REFUSED, _REFUSED_TTL_S, clock)
+        self._touched: TtlCache[str, bool] = TtlCache(_MAX_VERIFIED, _TOUCH_INTERVAL_S, clock)
         self._by_address = Failures(settings.max_failures_per_address, clock=clock)
         self._by_key = Failures(settings.max_failures_per_key, clock=clock)
 
@@ -119,18 +119,18 @@ class Gate:
         key = parse(presented) if presented is not None else None
         if key is None:
             raise Unauthorized
-        mark = hmac.digest(self._boot_secret, key.text.encode(), "sha256")
-        row = self._known(mark)
+        tag = hmac.digest(self._tag_secret, key.text.encode(), "sha256")
+        row = self._find_verified(tag)
         if row is None:
-            if self._refused.get(mark):
+            if self._refused.get(tag):
                 raise Unauthorized
-            row = self._unknown(mark, key, network(address))
+            row = self._verify(tag, key, network(address))
         self._touch(row.id)
         return Caller(id=row.id, name=row.name, role=row.role)
 
-    def _known(self, mark: bytes) -> StoredKey | None:
+    def _find_verified(self, tag: bytes) -> StoredKey | None:
         """Return the row of a key verified before, None if it has to be verified."""
-        verified = self._verified.get(mark)
+        verified = self._verified.get(tag)
         if verified is None:
             return None
         row = self._keys.by_id(verified.key_id)
@@ -138,47 +138,47 @@ class Gate:
             raise Unauthorized
         if not hmac.compare_digest(row.hash, verified.hash):
             # Somebody gave the id another secret, or the same one another hash.
-            self._verified.remove(mark)
+            self._verified.remove(tag)
             return None
         # From the last use on: a key in use stays out of reach of those who guess at it.
-        self._verified.put(mark, verified)
+        self._verified.put(tag, verified)
         return row
 
-    def _unknown(self, mark: bytes, key: ParsedKey, source: str) -> StoredKey:
+    def _verify(self, tag: bytes, key: ParsedKey, source: str) -> StoredKey:
         """Return the row of a key not verified before, or refuse it."""
-        self._hold(self._by_address, source)
+        self._require_allowed(self._by_address, source)
         row = self._keys.by_digest(digest(key.text)) if key.id is None else self._keys.by_id(key.id)
         if row is None or not self._is_live(row):
-            self._refuse(mark, source)
-        self._hold(self._by_key, row.id)
-        with self._hasher.turn():
+            self._refuse(tag, source)
+        self._require_allowed(self._by_key, row.id)
+        with self._hasher.exclusive():
             # While this one waited, another request may have verified the same key, or failed.
-            if (known := self._known(mark)) is not None:
+            if (known := self._find_verified(tag)) is not None:
                 return known
-            if self._refused.get(mark):
+            if self._refused.get(tag):
                 raise Unauthorized
-            self._hold(self._by_address, source)
-            self._hold(self._by_key, row.id)
+            self._require_allowed(self._by_address, source)
+            self._require_allowed(self._by_key, row.id)
             if not self._hasher.verify(row.hash, key.text):
                 if self._by_key.add(row.id):
-                    _logger.warning("key %s waits: too many wrong secrets for it", row.id)
-                self._refuse(mark, source)
+                    log.warning("key %s waits: too many wrong secrets for it", row.id)
+                self._refuse(tag, source)
             hashed = self._rehash(row, key.text)
-            self._verified.put(mark, _Verified(key_id=row.id, hash=hashed))
+            self._verified.put(tag, _Verified(key_id=row.id, hash=hashed))
         return row
 
     def _is_live(self, row: StoredKey) -> bool:
         expired = row.expires_at is not None and self._now() >= row.expires_at
         return row.revoked_at is None and not expired
 
-    def _hold(self, failures: Failures, name: str) -> None:
+    def _require_allowed(self, failures: Failures, name: str) -> None:
         if wait_s := failures.wait_s(name):
             raise TooManyFailures(wait_s)
 
-    def _refuse(self, mark: bytes, source: str) -> NoReturn:
-        self._refused.put(mark, True)
+    def _refuse(self, tag: bytes, source: str) -> NoReturn:
+        self._refused.put(tag, True)
         if self._by_address.add(source):
-            _logger.warning("%s waits: too many wrong keys from there", source)
+            log.warning("%s waits: too many wrong keys from there", source)
         raise Unauthorized
 
     def _rehash(self, row: StoredKey, text: str) -> str:
@@ -190,7 +190,7 @@ class Gate:
             self._keys.rehash(row.id, hashed)
         except (StoreError, Busy) as error:
             # The old hash has just proved good: a disk that is read-only locks nobody out.
-            _logger.warning("cannot renew the hash of key %s: %s", row.id, error)
+            log.warning("cannot renew the hash of key %s: %s", row.id, error)
             return row.hash
         return hashed
 
@@ -201,4 +201,4 @@ class Gate:
         try:
             self._keys.touch(key_id, int(self._now()))
         except StoreError as error:
-            _logger.warning("cannot note the use of key %s: %s", key_id, error)
+            log.warning("cannot note the use of key %s: %s", key_id, error)

@@ -40,7 +40,7 @@ class Failures:
         """Count a failure. Return whether it is the one that makes `name` wait."""
         with self._lock:
             now = self._forget_old()
-            name = self._slot(name)
+            name = self._counted_name(name)
             started_at, count = self._counts.get(name, (now, 0))
             self._counts[name] = (started_at, count + 1)
             return count + 1 == self._max_failures
@@ -49,7 +49,7 @@ class Failures:
         """Return for how many whole seconds `name` has to wait; 0: it may try."""
         with self._lock:
             now = self._forget_old()
-            started_at, count = self._counts.get(self._slot(name), (now, 0))
+            started_at, count = self._counts.get(self._counted_name(name), (now, 0))
             if count < self._max_failures:
                 return 0
             return max(1, math.ceil(started_at + _WINDOW_S - now))
@@ -58,7 +58,7 @@ class Failures:
         """Return how many names are counted."""
         return len(self._counts)
 
-    def _slot(self, name: str) -> str:
+    def _counted_name(self, name: str) -> str:
         full = len(self._counts) >= self._max_names
         return _OTHERS if full and name not in self._counts else name
 

@@ -24,14 +24,14 @@ from msgspec import Struct
 
 from llmd.errors import Busy
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Without i, l, o and u an id can be read out without mistakes, and 32 letters are 5 bits each.
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_MAX_PRESENTED = 128
-_OWN = re.compile("llmd_([0-9a-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
-_SEED = re.compile("[0-9A-Za-z]{20}")
+_MAX_CHARS = 128
+_LLMD_KEY = re.compile("llmd_([0-9a-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
+_SEED_KEY = re.compile("[0-9A-Za-z]{20}")
 
 _PARAMETERS = {
     # RFC 9106, section 4, second choice: 64 MiB, 3 passes, 4 lanes.
@@ -95,13 +95,13 @@ def make(rand: Rand = secrets) -> NewKey:
 
 def parse(text: str) -> ParsedKey | None:
     """Return the key that `text` is by form and CRC, or None. Looks nothing up."""
-    if len(text) > _MAX_PRESENTED or not text.isascii():
+    if len(text) > _MAX_CHARS or not text.isascii():
         return None
-    if match := _OWN.fullmatch(text):
+    if match := _LLMD_KEY.fullmatch(text):
         if hmac.compare_digest(_crc(text[:-6]), match[2]):
             return ParsedKey(kind="llmd", id=match[1], text=text)
         return None
-    if _SEED.fullmatch(text):
+    if _SEED_KEY.fullmatch(text):
         return ParsedKey(kind="seed", id=None, text=text)
     return None
 
@@ -133,7 +133,7 @@ class Hasher:
         self._wait_s = wait_s
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Hold the right to hash; `hash` and `verify` may be called within.
 
         Raises Busy when others keep it for longer than `wait_s`.
@@ -147,18 +147,18 @@ class Hasher:
 
     def hash(self, text: str) -> str:
         """Return the hash of a key, with a salt of its own. Raises Busy."""
-        with self.turn():
+        with self.exclusive():
             return self._hasher.hash(text)
 
     def verify(self, hashed: str, text: str) -> bool:
         """Tell whether `hashed` was made from `text`. Raises Busy."""
-        with self.turn():
+        with self.exclusive():
             try:
                 return self._hasher.verify(hashed, text)
             except VerifyMismatchError:
                 return False
             except InvalidHashError:
-                _logger.error("a stored hash is not one of Argon2: its key is refused")
+                log.error("a stored hash is not one of Argon2: its key is refused")
                 return False
             except VerificationError as error:
                 # Most likely no memory: that says nothing about the key.

@@ -13,10 +13,10 @@ from llmd.auth.secret import Hasher, make
 from llmd.config import Auth
 from llmd.errors import StoreUnavailable, TooManyFailures, Unauthorized
 
-HOME = "192.0.2.1"
+ADDRESS = "192.0.2.1"
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class FakeRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     hash: str
     name: str = "alice"
@@ -29,7 +29,7 @@ class FakeKeys:
     """Keep rows in memory, and count who asks for them."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, FakeRow] = {}
         self.digests: dict[str, str] = {}
         self.calls: list[str] = []
         self.is_read_only = False
@@ -37,14 +37,14 @@ class FakeKeys:
         self.barrier: threading.Barrier | None = None
         self.waited: set[int] = set()
 
-    def by_id(self, key_id: str, /) -> Row | None:
+    def by_id(self, key_id: str, /) -> FakeRow | None:
         self.calls.append("by_id")
         if self.barrier is not None and threading.get_ident() not in self.waited:
             self.waited.add(threading.get_ident())
             self.barrier.wait()
         return self.rows.get(key_id)
 
-    def by_digest(self, key_digest: str, /) -> Row | None:
+    def by_digest(self, key_digest: str, /) -> FakeRow | None:
         self.calls.append("by_digest")
         return self.rows.get(self.digests.get(key_digest, ""))
 
@@ -76,7 +76,7 @@ class CountingHasher(Hasher):
         return super().verify(hashed, text)
 
 
-class House:
+class GateHarness:
     """Hold a gate, its clocks and the keys behind it."""
 
     def __init__(self, parameters: str = "cheapest") -> None:
@@ -94,22 +94,22 @@ class House:
     def add(self, **changes: object) -> tuple[str, str]:
         """Store a new key; return its id and text."""
         key = make()
-        self.keys.rows[key.id] = Row(id=key.id, hash=Hasher("cheapest").hash(key.text))
+        self.keys.rows[key.id] = FakeRow(id=key.id, hash=Hasher("cheapest").hash(key.text))
         self.keys.change(key.id, **changes)
         return key.id, key.text
 
     def guess(self, key_id: str) -> str:
         """Return a key of the right form for `key_id` with a wrong secret."""
-        return make(FixedId(key_id)).text
+        return make(FixedIdRandom(key_id)).text
 
-    def refused(self, presented: str | None, address: str = HOME) -> type[Exception]:
+    def refused(self, presented: str | None, address: str = ADDRESS) -> type[Exception]:
         """Return the error with which the gate refuses."""
         with pytest.raises((Unauthorized, TooManyFailures)) as caught:
             self.gate.check(presented, address)
         return type(caught.value)
 
 
-class FixedId:
+class FixedIdRandom:
     """Choose the letters of an id first, then any."""
 
     def __init__(self, key_id: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from llmd.store import migrate
 from llmd.store.db import Database
-from tests.support.fake_keys import House
 from tests.support.service import Service, empty_database
 from tests.support.supervisors import Supervise
 
@@ -60,12 +59,6 @@ def make_service(tmp_path: Path, blank_database: bytes) -> Iterator[MakeService]
 def service(make_service: MakeService) -> Service:
     """Provide a service with two streams and a queue of two."""
     return make_service()
-
-
-@pytest.fixture
-def house() -> House:
-    """Provide a gate without keys."""
-    return House()
 
 
 @pytest.fixture

@@ -7,43 +7,43 @@ from hypothesis import strategies as st
 from llmd.auth.gate import Caller
 from llmd.auth.secret import digest, make
 from llmd.errors import StoreUnavailable, Unauthorized
-from tests.support.fake_keys import HOME, House, Row
+from tests.support.fake_keys import ADDRESS, FakeRow, GateHarness
 
 SEED_KEY = "abcdefghij0123456789"
 
 
-def test_valid_key_names_its_caller(house: House) -> None:
+def test_valid_key_names_its_caller(harness: GateHarness) -> None:
     """A key in the store lets in as what its row says."""
-    key_id, text = house.add(name="bob", role="admin")
-    assert house.gate.check(text, HOME) == Caller(id=key_id, name="bob", role="admin")
+    key_id, text = harness.add(name="bob", role="admin")
+    assert harness.gate.check(text, ADDRESS) == Caller(id=key_id, name="bob", role="admin")
 
 
-def test_key_of_the_seed_is_found_by_its_digest(house: House) -> None:
+def test_key_of_the_seed_is_found_by_its_digest(harness: GateHarness) -> None:
     """Twenty letters from the seed project still open the door."""
-    house.keys.rows["s0"] = Row(id="s0", hash=house.hasher.hash(SEED_KEY))
-    house.keys.digests[digest(SEED_KEY)] = "s0"
+    harness.keys.rows["s0"] = FakeRow(id="s0", hash=harness.hasher.hash(SEED_KEY))
+    harness.keys.digests[digest(SEED_KEY)] = "s0"
     for _ in range(2):
-        assert house.gate.check(SEED_KEY, HOME).id == "s0"
-    assert house.hasher.num_verified == 1
-    assert house.refused(SEED_KEY[::-1]) is Unauthorized
+        assert harness.gate.check(SEED_KEY, ADDRESS).id == "s0"
+    assert harness.hasher.num_verified == 1
+    assert harness.refused(SEED_KEY[::-1]) is Unauthorized
 
 
-def test_every_refusal_has_the_same_words(house: House) -> None:
+def test_every_refusal_has_the_same_words(harness: GateHarness) -> None:
     """Nothing in the answer tells a missing, wrong, unknown, revoked or expired key apart."""
-    wrong = house.guess(house.add()[0])
+    wrong = harness.guess(harness.add()[0])
     cases = [
         None,
         "",
         "junk",
         make().text,
         wrong,
-        house.add(revoked_at=5)[1],
-        house.add(expires_at=5)[1],
+        harness.add(revoked_at=5)[1],
+        harness.add(expires_at=5)[1],
     ]
     messages = set()
     for presented in cases:
         with pytest.raises(Unauthorized) as caught:
-            house.gate.check(presented, HOME)
+            harness.gate.check(presented, ADDRESS)
         messages.add(caught.value.message)
     assert len(messages) == 1
 
@@ -52,9 +52,9 @@ def test_every_refusal_has_the_same_words(house: House) -> None:
 @given(presented=st.text(max_size=150).filter(lambda text: not text.isalnum()))
 def test_junk_costs_no_look_into_the_store(presented: str) -> None:
     """Text that is not a key by form and CRC reaches neither store nor Argon2."""
-    house = House()
-    assert house.refused(presented) is Unauthorized
-    assert house.keys.calls == []
+    harness = GateHarness()
+    assert harness.refused(presented) is Unauthorized
+    assert harness.keys.calls == []
 
 
 @pytest.mark.parametrize(
@@ -62,132 +62,132 @@ def test_junk_costs_no_look_into_the_store(presented: str) -> None:
     ["' OR 1=1--", "A" * 1_048_576, make().text[:-1] + "é"],
     ids=["injection", "flood", "near key"],
 )
-def test_hostile_text_costs_no_look_into_the_store(house: House, presented: str) -> None:
+def test_hostile_text_costs_no_look_into_the_store(harness: GateHarness, presented: str) -> None:
     """Injections, floods and near keys are refused before any statement is made."""
-    assert house.refused(presented) is Unauthorized
-    assert house.keys.calls == []
+    assert harness.refused(presented) is Unauthorized
+    assert harness.keys.calls == []
 
 
-def test_verified_key_costs_no_second_argon2(house: House) -> None:
+def test_verified_key_costs_no_second_argon2(harness: GateHarness) -> None:
     """While a key is in use it is verified once; after a pause as long as the TTL, again."""
-    _, text = house.add()
+    _, text = harness.add()
     for _ in range(5):
-        house.gate.check(text, HOME)
-        house.time_s += 500
-    assert house.hasher.num_verified == 1
-    house.time_s += 100
-    house.gate.check(text, HOME)
-    assert house.hasher.num_verified == 2
+        harness.gate.check(text, ADDRESS)
+        harness.time_s += 500
+    assert harness.hasher.num_verified == 1
+    harness.time_s += 100
+    harness.gate.check(text, ADDRESS)
+    assert harness.hasher.num_verified == 2
 
 
 @pytest.mark.parametrize("change", [{"revoked_at": 5}, {"expires_at": 1_800_000_999}])
 def test_cached_key_is_refused_as_soon_as_its_row_says_so(
-    house: House, change: dict[str, int]
+    harness: GateHarness, change: dict[str, int]
 ) -> None:
     """The row is read at every request: no cache serves a revoked or expired key."""
-    key_id, text = house.add()
-    house.gate.check(text, HOME)
-    house.keys.change(key_id, **change)
-    assert house.refused(text) is Unauthorized
+    key_id, text = harness.add()
+    harness.gate.check(text, ADDRESS)
+    harness.keys.change(key_id, **change)
+    assert harness.refused(text) is Unauthorized
 
 
-def test_key_that_left_the_store_is_refused(house: House) -> None:
+def test_key_that_left_the_store_is_refused(harness: GateHarness) -> None:
     """A row that is gone takes its cached key along."""
-    key_id, text = house.add()
-    house.gate.check(text, HOME)
-    del house.keys.rows[key_id]
-    assert house.refused(text) is Unauthorized
+    key_id, text = harness.add()
+    harness.gate.check(text, ADDRESS)
+    del harness.keys.rows[key_id]
+    assert harness.refused(text) is Unauthorized
 
 
-def test_key_expires_on_its_second(house: House) -> None:
+def test_key_expires_on_its_second(harness: GateHarness) -> None:
     """A key is good until the second of expires_at and not in it."""
-    _, text = house.add(expires_at=1_800_001_010)
-    house.gate.check(text, HOME)
-    house.time_s += 9.9
-    house.gate.check(text, HOME)
-    house.time_s += 0.1
-    assert house.refused(text) is Unauthorized
+    _, text = harness.add(expires_at=1_800_001_010)
+    harness.gate.check(text, ADDRESS)
+    harness.time_s += 9.9
+    harness.gate.check(text, ADDRESS)
+    harness.time_s += 0.1
+    assert harness.refused(text) is Unauthorized
 
 
-def test_key_given_more_time_is_good_at_once(house: House) -> None:
+def test_key_given_more_time_is_good_at_once(harness: GateHarness) -> None:
     """A known key that expired and got a later end needs no waiting."""
-    key_id, text = house.add()
-    house.gate.check(text, HOME)
-    house.keys.change(key_id, expires_at=5)
-    assert house.refused(text) is Unauthorized
-    house.keys.change(key_id, expires_at=None)
-    assert house.gate.check(text, HOME).id == key_id
+    key_id, text = harness.add()
+    harness.gate.check(text, ADDRESS)
+    harness.keys.change(key_id, expires_at=5)
+    assert harness.refused(text) is Unauthorized
+    harness.keys.change(key_id, expires_at=None)
+    assert harness.gate.check(text, ADDRESS).id == key_id
 
 
-def test_role_is_read_at_every_request(house: House) -> None:
+def test_role_is_read_at_every_request(harness: GateHarness) -> None:
     """A key that loses its role has lost it at its next request."""
-    key_id, text = house.add(role="admin")
-    house.gate.check(text, HOME)
-    house.keys.change(key_id, role="user")
-    assert house.gate.check(text, HOME).role == "user"
+    key_id, text = harness.add(role="admin")
+    harness.gate.check(text, ADDRESS)
+    harness.keys.change(key_id, role="user")
+    assert harness.gate.check(text, ADDRESS).role == "user"
 
 
-def test_other_secret_under_the_same_id_ends_the_cached_key(house: House) -> None:
+def test_other_secret_under_the_same_id_ends_the_cached_key(harness: GateHarness) -> None:
     """When the hash of a row is replaced, the key that fitted the old one is refused."""
-    key_id, text = house.add()
-    house.gate.check(text, HOME)
-    house.keys.change(key_id, hash=house.hasher.hash(house.guess(key_id)))
-    assert house.refused(text) is Unauthorized
+    key_id, text = harness.add()
+    harness.gate.check(text, ADDRESS)
+    harness.keys.change(key_id, hash=harness.hasher.hash(harness.guess(key_id)))
+    assert harness.refused(text) is Unauthorized
 
 
-def test_use_is_noted_once_a_minute(house: House) -> None:
+def test_use_is_noted_once_a_minute(harness: GateHarness) -> None:
     """The last use is written at most each 60 seconds."""
-    key_id, text = house.add()
+    key_id, text = harness.add()
     for _ in range(7):
-        house.gate.check(text, HOME)
-        house.time_s += 10
-    noted = [call for call in house.keys.calls if call.startswith("touch")]
+        harness.gate.check(text, ADDRESS)
+        harness.time_s += 10
+    noted = [call for call in harness.keys.calls if call.startswith("touch")]
     assert noted == [f"touch {key_id} 1800001000", f"touch {key_id} 1800001060"]
 
 
 def test_old_hash_is_renewed() -> None:
     """A key whose hash has other parameters gets a new one, once, and stays good."""
-    house = House("small")
-    key_id, text = house.add()
-    old = house.keys.rows[key_id].hash
+    harness = GateHarness("small")
+    key_id, text = harness.add()
+    old = harness.keys.rows[key_id].hash
     for _ in range(2):
-        house.gate.check(text, HOME)
-    assert house.keys.rows[key_id].hash != old
-    assert house.hasher.verify(house.keys.rows[key_id].hash, text)
-    assert house.keys.calls.count("rehash") == 1
-    assert house.hasher.num_verified == 2
+        harness.gate.check(text, ADDRESS)
+    assert harness.keys.rows[key_id].hash != old
+    assert harness.hasher.verify(harness.keys.rows[key_id].hash, text)
+    assert harness.keys.calls.count("rehash") == 1
+    assert harness.hasher.num_verified == 2
 
 
 def test_disk_that_cannot_be_written_refuses_nobody() -> None:
     """Neither a failed note of the use nor a failed renewal keeps a valid key out."""
-    house = House("small")
-    key_id, text = house.add()
-    house.keys.is_read_only = True
+    harness = GateHarness("small")
+    key_id, text = harness.add()
+    harness.keys.is_read_only = True
     for _ in range(2):
-        assert house.gate.check(text, HOME).id == key_id
-        house.time_s += 60
-    assert house.hasher.num_verified == 1
+        assert harness.gate.check(text, ADDRESS).id == key_id
+        harness.time_s += 60
+    assert harness.hasher.num_verified == 1
 
 
-def test_store_that_cannot_be_read_lets_nobody_in(house: House) -> None:
+def test_store_that_cannot_be_read_lets_nobody_in(harness: GateHarness) -> None:
     """An error of the store is raised as it is: it never ends in a caller."""
-    _, text = house.add()
-    house.gate.check(text, HOME)
+    _, text = harness.add()
+    harness.gate.check(text, ADDRESS)
 
-    def fail(key_id: str, /) -> Row | None:
+    def fail(key_id: str, /) -> FakeRow | None:
         message = "the database is locked"
         raise StoreUnavailable(message)
 
-    house.keys.by_id = fail  # type: ignore[method-assign]
+    harness.keys.by_id = fail  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable):
-        house.gate.check(text, HOME)
+        harness.gate.check(text, ADDRESS)
 
 
-def test_keys_are_not_kept_in_memory(house: House) -> None:
+def test_keys_are_not_kept_in_memory(harness: GateHarness) -> None:
     """What the gate remembers of a key is not the key."""
-    _, text = house.add()
-    house.gate.check(text, HOME)
-    house.refused(make().text)
-    for kept in (house.gate._verified, house.gate._refused, house.gate._touched):
+    _, text = harness.add()
+    harness.gate.check(text, ADDRESS)
+    harness.refused(make().text)
+    for kept in (harness.gate._verified, harness.gate._refused, harness.gate._touched):
         assert text not in repr(kept._items)
         assert digest(text) not in repr(kept._items)

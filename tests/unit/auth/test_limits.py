@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.auth.limits import Failures, network
-from llmd.auth.recent import Recent
+from llmd.auth.ttl_cache import TtlCache
 
 
 class Clock:
@@ -88,25 +88,25 @@ def test_address_stands_for_its_network(address: str, expected: str) -> None:
 def test_item_is_forgotten_after_its_time() -> None:
     """An item is known until its time is over, counted from the last put."""
     clock = Clock()
-    recent: Recent[str, int] = Recent(2, 10.0, clock)
-    recent.put("a", 1)
+    cache: TtlCache[str, int] = TtlCache(2, 10.0, clock)
+    cache.put("a", 1)
     clock.time_s += 9
-    assert recent.get("a") == 1
-    recent.put("a", 1)
+    assert cache.get("a") == 1
+    cache.put("a", 1)
     clock.time_s += 9
-    assert recent.get("a") == 1
+    assert cache.get("a") == 1
     clock.time_s += 1
-    assert recent.get("a") is None
-    assert len(recent) == 0
+    assert cache.get("a") is None
+    assert len(cache) == 0
 
 
 def test_item_used_longest_ago_makes_room() -> None:
     """A full memory keeps what was used last."""
-    recent: Recent[str, int] = Recent(2, 10.0, Clock())
-    recent.put("a", 1)
-    recent.put("b", 2)
-    recent.get("a")
-    recent.put("c", 3)
-    assert [recent.get(name) for name in "abc"] == [1, None, 3]
-    recent.remove("a")
-    assert recent.get("a") is None
+    cache: TtlCache[str, int] = TtlCache(2, 10.0, Clock())
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.get("a")
+    cache.put("c", 3)
+    assert [cache.get(name) for name in "abc"] == [1, None, 3]
+    cache.remove("a")
+    assert cache.get("a") is None

@@ -117,7 +117,7 @@ def test_one_hash_runs_at_a_time() -> None:
     taken, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with hasher.turn():
+        with hasher.exclusive():
             taken.set()
             done.wait()
 

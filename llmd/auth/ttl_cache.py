@@ -11,7 +11,7 @@ Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Name, Value]):
+class TtlCache(Generic[Name, Value]):
     """Keep the `max_items` used last, each until `ttl_s` after it was put. Thread-safe."""
 
     def __init__(self, max_items: int, ttl_s: float, clock: Callable[[], float]) -> None:
