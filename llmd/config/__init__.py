@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from llmd.config.words import problem, unknown
+from llmd.config.option_errors import option_error, unknown_name
 from llmd.errors import ConfigError
 
 _URL_PASSWORD = re.compile(r"(://[^:/@]*:).*(?=@)|([?&]password=)[^&]*")
@@ -151,24 +151,26 @@ def load(path: Path) -> Config:
     """
     values: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     sources: dict[tuple[str, str], Path] = {}
-    wrong: list[str] = []
+    errors: list[str] = []
     for file in [path, *parts(path)]:
         for section, table in read_file(file).items():
             if section not in _SECTIONS:
-                wrong.append(f"{file}: [{section}]: {unknown('section', section, _SECTIONS)}")
+                errors.append(f"{file}: [{section}]: {unknown_name('section', section, _SECTIONS)}")
             elif not isinstance(table, dict):
-                wrong.append(f"{file}: {section}: not a table: write [{section}] above its options")
+                errors.append(
+                    f"{file}: {section}: not a table: write [{section}] above its options"
+                )
             else:
                 values[section] |= table
                 sources |= {(section, key): file for key in table}
     for (section, key), file in sources.items():
-        wrong_value = problem(_SECTIONS[section], key, values[section][key])
-        if wrong_value:
-            wrong.append(f"{file}: {section}.{key}: {wrong_value}")
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+        error = option_error(_SECTIONS[section], key, values[section][key])
+        if error:
+            errors.append(f"{file}: {section}.{key}: {error}")
+    if errors:
+        raise ConfigError("\n".join(errors))
     config = msgspec.convert(values, Config)
-    _check_together(config, sources, path)
+    _check_combinations(config, sources, path)
     return config
 
 
@@ -192,16 +194,16 @@ def parts(path: Path) -> list[Path]:
     Those are `credentials/*.toml`, which root alone may read: systemd hands copies of them over
     (``LoadCredential=llmd:`` gives each name a prefix).
     """
-    handed_over = os.environ.get("CREDENTIALS_DIRECTORY")
-    secret = (
-        Path(handed_over).glob("llmd_*.toml")
-        if handed_over
+    credentials_dir = os.environ.get("CREDENTIALS_DIRECTORY")
+    credentials = (
+        Path(credentials_dir).glob("llmd_*.toml")
+        if credentials_dir
         else path.parent.joinpath("credentials").glob("*.toml")
     )
     # A name that begins with a dot is an editor's lock or a half-written file.
     return [
         part
-        for found in (path.parent.joinpath("conf.d").glob("*.toml"), secret)
+        for found in (path.parent.joinpath("conf.d").glob("*.toml"), credentials)
         for part in sorted(found)
         if not part.name.startswith(".")
     ]
@@ -224,7 +226,7 @@ def read_file(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not TOML: {error}") from error
 
 
-def _check_together(config: Config, sources: dict[tuple[str, str], Path], path: Path) -> None:
+def _check_combinations(config: Config, sources: dict[tuple[str, str], Path], path: Path) -> None:
     """Raise ConfigError when options that are right alone do not fit each other."""
     engine = config.engine
     if engine.context // engine.parallel < _MIN_CONTEXT_PER_SEQUENCE:

@@ -13,7 +13,7 @@ from llmd.config.address import parse_address
 from llmd.errors import ConfigError
 
 
-def unknown(noun: str, name: str, known: dict[str, Any]) -> str:
+def unknown_name(noun: str, name: str, known: dict[str, Any]) -> str:
     """Say that `name` is no `noun`, and which it may be."""
     near = difflib.get_close_matches(name, known, n=1)
     if near:
@@ -21,11 +21,11 @@ def unknown(noun: str, name: str, known: dict[str, Any]) -> str:
     return f"unknown {noun}: use one of {', '.join(known)}"
 
 
-def problem(section: type[Struct], key: str, value: object) -> str | None:
+def option_error(section: type[Struct], key: str, value: object) -> str | None:
     """Say what is wrong with the value of an option, or return None."""
     fields = {f.name: f.type for f in msgspec.structs.fields(section)}
     if key not in fields:
-        return unknown("option", key, fields)
+        return unknown_name("option", key, fields)
     try:
         msgspec.convert(value, fields[key])
         if key == "listen":
