@@ -17,7 +17,6 @@ from msgspec import Struct
 
 from llmd.errors import ModelInvalid
 from llmd.models.cursor import Cursor
-from llmd.models.foreign import describe
 from llmd.models.ggml import QUANTISATIONS
 from llmd.models.tensors import padded, read_tensors
 
@@ -42,7 +41,7 @@ _SCALARS = {
 _INTEGERS = {0, 1, 2, 3, 4, 5, 10, 11}
 
 # The strings that are kept, and how long each may be; all others are skipped unseen.
-_STRINGS = {
+_KEPT_STRINGS = {
     "general.architecture": 64,
     "general.name": 1024,
     "general.type": 64,
@@ -54,6 +53,22 @@ _VOCABULARY = "tokenizer.ggml.tokens"
 _CHUNK_BYTES = 1_048_576
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 4096
+
+_OTHER_FILES = {
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
+    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint: convert it to GGUF",
+    b"\x1f\x8b": "compressed by gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it",
+    b"\xfd7zXZ": "compressed by xz: unpack it",
+    b"\x80\x02": "a Python pickle, perhaps a PyTorch checkpoint: convert it to GGUF",
+    # The magic numbers ggml, ggmf, ggjt and ggla, stored little-endian.
+    b"lmgg": "an old ggml model: get it as GGUF",
+    b"fmgg": "an old ggmf model: get it as GGUF",
+    b"tjgg": "an old ggjt model: get it as GGUF",
+    b"algg": "an old ggla adapter: get a model as GGUF",
+    b"FUGG": "a GGUF file in the wrong byte order",
+    b"{": "JSON",
+}
 
 
 class GgufHeader(Struct, frozen=True, kw_only=True):
@@ -147,7 +162,7 @@ def _read(fd: int) -> GgufHeader:
 def _start(cursor: Cursor, beginning: bytes) -> tuple[int, int, int]:
     """Return version, number of tensors and number of entries."""
     if not beginning.startswith(b"GGUF"):
-        message = f"not a GGUF file: {describe(beginning)}"
+        message = f"not a GGUF file: {_describe_other_file(beginning)}"
         raise ModelInvalid(message)
     _, version, num_tensors, num_entries = cursor.unpack(_START)
     if int.from_bytes(version.to_bytes(4, "little"), "big") in {1, 2, 3}:
@@ -162,6 +177,22 @@ def _start(cursor: Cursor, beginning: bytes) -> tuple[int, int, int]:
         message = f"claims {num_tensors} tensors: more than {_MAX_TENSORS} are absurd"
         raise ModelInvalid(message)
     return version, num_tensors, num_entries
+
+
+def _describe_other_file(beginning: bytes) -> str:
+    """Say what a file looks like by its first bytes, and what to do about it."""
+    if not beginning:
+        return "it is empty"
+    for magic, kind in _OTHER_FILES.items():
+        if beginning.startswith(magic):
+            return f"it looks like {kind}"
+    if beginning[8:10] == b'{"':
+        return "it looks like a safetensors file: convert it to GGUF"
+    if beginning.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it looks like a web page: the download went wrong"
+    if not beginning.strip(b"\0"):
+        return "it begins with zeros: the download went wrong"
+    return f"it begins with {beginning[:4]!r}"
 
 
 def _metadata(cursor: Cursor, num_entries: int) -> _Metadata:
@@ -181,8 +212,8 @@ def _metadata(cursor: Cursor, num_entries: int) -> _Metadata:
             if key == _VOCABULARY:
                 metadata.num_vocabulary = count
         elif kind == _STRING:
-            if key in _STRINGS:
-                metadata.strings[key] = cursor.text(f"the value of {key}", _STRINGS[key])
+            if key in _KEPT_STRINGS:
+                metadata.strings[key] = cursor.text(f"the value of {key}", _KEPT_STRINGS[key])
             else:
                 cursor.skip(*cursor.unpack(_U64))
         elif form := _SCALARS.get(kind):
