@@ -29,7 +29,7 @@ _LEVELS = {
 }
 
 # At what these say below this level, no admin looks.
-_FOREIGN_LEVELS = {
+_LIBRARY_LEVELS = {
     "waitress": logging.WARNING,
     # It warns at each request that waits, which is what the queue is for.
     "waitress.queue": logging.ERROR,
@@ -55,15 +55,15 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     """
     stream = sys.stderr if stream is None else stream
     formatter = _formatter(log.format, stream)
-    native = isinstance(formatter, _Journal) and _is_journal(stream)
-    handler = _JournalHandler(stream, Journal()) if native else _Handler(stream)
+    uses_protocol = isinstance(formatter, _JournalFormatter) and _is_journal(stream)
+    handler = _JournalHandler(stream, Journal()) if uses_protocol else _Handler(stream)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(_LEVELS[log.level])
-    for name, level in _FOREIGN_LEVELS.items():
+    for name, level in _LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(max(level, _LEVELS[log.level]))
     logging.captureWarnings(True)
     # A full disk under standard error must not become a second message for each message.
@@ -139,7 +139,7 @@ class _JournalHandler(_Handler):
 
 def _fields(record: logging.LogRecord) -> dict[str, str]:
     """Return a record as the journal keeps it: all its lines in one message, and its fields."""
-    lines = _Formatter().lines(record)
+    lines = _SafeFormatter().lines(record)
     fields = {
         "MESSAGE": "\n".join([f"{record.name}: {lines[0]}", *lines[1:]]),
         "PRIORITY": str(_priority(record.levelno)),
@@ -155,10 +155,10 @@ def _fields(record: logging.LogRecord) -> dict[str, str]:
 
 def _formatter(form: str, stream: TextIO) -> logging.Formatter:
     if form == "json":
-        return _Json()
+        return _JsonFormatter()
     if form == "journal" or (form == "auto" and _is_journal(stream)):
-        return _Journal()
-    return _Text()
+        return _JournalFormatter()
+    return _TextFormatter()
 
 
 def _is_journal(stream: TextIO) -> bool:
@@ -170,7 +170,7 @@ def _is_journal(stream: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
 
 
-class _Formatter(logging.Formatter):
+class _SafeFormatter(logging.Formatter):
     """Bring a record into safe lines: the message, then those of its traceback."""
 
     def lines(self, record: logging.LogRecord) -> list[str]:
@@ -188,7 +188,7 @@ class _Formatter(logging.Formatter):
         return "\n".join(parts).split("\n") if parts else []
 
 
-class _Journal(_Formatter):
+class _JournalFormatter(_SafeFormatter):
     """Write for systemd: each line begins with its priority, the journal knows the time."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -197,7 +197,7 @@ class _Journal(_Formatter):
         return "\n".join(prefix + line for line in [f"{record.name}: {message}", *rest])
 
 
-class _Text(_Formatter):
+class _TextFormatter(_SafeFormatter):
     """Write for people: local time, level, where, what."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -207,7 +207,7 @@ class _Text(_Formatter):
         return "\n    ".join([f"{when} {record.levelname} {record.name}: {message}", *rest])
 
 
-class _Json(_Formatter):
+class _JsonFormatter(_SafeFormatter):
     """Write for programs: one object a line. JSON's own escapes make every value safe."""
 
     def format(self, record: logging.LogRecord) -> str:

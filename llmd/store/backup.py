@@ -12,21 +12,21 @@ from pathlib import Path
 
 from llmd.errors import ConfigError, Conflict, ImportRefused, SchemaError
 from llmd.store import migrate
-from llmd.store.db import hand_over, sqlite_path
-from llmd.store.snapshot import file_errors, problems, snapshot, sync
+from llmd.store.db import match_owner, sqlite_path
+from llmd.store.snapshot import file_errors, find_problems, snapshot, sync
 
-_BESIDE = ("-wal", "-shm", "-journal")
+_SIDE_FILE_SUFFIXES = ("-wal", "-shm", "-journal")
 _LOCK_WAIT_S = 0.2
 
 
-def _path(url: str) -> Path:
+def _require_sqlite_path(url: str) -> Path:
     path = sqlite_path(url)
     if path is None:
         raise ConfigError("llmd copies SQLite only: use the tools of the database in store.url")
     return path
 
 
-def _part(target: Path) -> Path:
+def _part_path(target: Path) -> Path:
     """Name a file for the time until it is whole."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
@@ -37,14 +37,14 @@ def backup(url: str, file: Path) -> None:
     Every turn that was acknowledged before the start is in it. Raise Conflict when `file` is
     there, SchemaError when the copy is not sound, StoreFull or StoreUnavailable.
     """
-    path = _path(url)
+    path = _require_sqlite_path(url)
     if os.path.lexists(file):
         raise Conflict(f"{file} is there already: choose another name")
-    part = _part(file)
+    part = _part_path(file)
     snapshot(path, part)
     with file_errors():
         try:
-            found = problems(part)
+            found = find_problems(part)
             if found:
                 raise SchemaError(f"the copy is not sound, and so not kept: {found[0]}")
             part.rename(file)
@@ -61,15 +61,15 @@ def restore(url: str, file: Path, *, now: int) -> Path | None:
     while another process has the database open, StoreFull or StoreUnavailable: nothing is changed
     then.
     """
-    path = _path(url)
+    path = _require_sqlite_path(url)
     if not file.is_file():
         raise ImportRefused(f"{file} is not there: name a file made by `llmd db backup`")
-    part = _part(path)
+    part = _part_path(path)
     try:
         # The copy is checked, not the file: what was checked is what is put in place.
-        _take(file, part)
-        with file_errors(), _alone(path):
-            hand_over(part, path if path.exists() else path.parent)
+        _copy_checked(file, part)
+        with file_errors(), _exclusive_lock(path):
+            match_owner(part, path if path.exists() else path.parent)
             aside = _move_aside(path, now)
             part.replace(path)
             sync(path.parent)
@@ -78,12 +78,12 @@ def restore(url: str, file: Path, *, now: int) -> Path | None:
     return aside
 
 
-def _take(file: Path, part: Path) -> None:
+def _copy_checked(file: Path, part: Path) -> None:
     try:
         snapshot(file, part)
     except SchemaError as error:
         raise ImportRefused(f"{file} is not a whole database: take another backup") from error
-    found = problems(part)
+    found = find_problems(part)
     if found:
         raise ImportRefused(f"{file} is damaged: {found[0]}: take another backup")
     with closing(sqlite3.connect(f"{part.absolute().as_uri()}?mode=ro", uri=True)) as copy:
@@ -97,7 +97,7 @@ def _take(file: Path, part: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the database against other processes, or raise Conflict while one has it open."""
     if not path.exists():
         yield
@@ -121,7 +121,7 @@ def _move_aside(path: Path, now: int) -> Path | None:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = path.with_name(f"{path.name}.{stamp}.replaced")
     # The log goes first: left behind, it would be played into the restored file.
-    for suffix in _BESIDE:
+    for suffix in _SIDE_FILE_SUFFIXES:
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.rename(aside.with_name(aside.name + suffix))

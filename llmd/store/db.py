@@ -31,11 +31,11 @@ Tx: TypeAlias = sqlalchemy.Connection
 """One transaction, made by `Database.read` or `Database.write`."""
 
 MAX_PAGE = 1000
-_WAIT_S = 5
+_BUSY_TIMEOUT_S = 5
 _NUM_READERS = 8
 
-_EVERY = (
-    f"busy_timeout={_WAIT_S * 1000}",
+_COMMON_PRAGMAS = (
+    f"busy_timeout={_BUSY_TIMEOUT_S * 1000}",
     "synchronous=FULL",
     "trusted_schema=OFF",
     # Mapped pages turn an I/O error into a signal.
@@ -43,9 +43,9 @@ _EVERY = (
 )
 # Only the writer checkpoints: in SQLite before 3.51.3 a checkpoint beside a commit may lose pages.
 PRAGMAS = {
-    "reader": (*_EVERY, "foreign_keys=ON", "query_only=ON", "wal_autocheckpoint=0"),
+    "reader": (*_COMMON_PRAGMAS, "foreign_keys=ON", "query_only=ON", "wal_autocheckpoint=0"),
     "writer": (
-        *_EVERY,
+        *_COMMON_PRAGMAS,
         "foreign_keys=ON",
         "journal_mode=WAL",
         "wal_autocheckpoint=1000",
@@ -53,7 +53,7 @@ PRAGMAS = {
         "secure_delete=ON",
     ),
     # Foreign keys must be off before BEGIN when tables are copied and renamed.
-    "migration": (*_EVERY, "foreign_keys=OFF", "journal_mode=WAL", "secure_delete=ON"),
+    "migration": (*_COMMON_PRAGMAS, "foreign_keys=OFF", "journal_mode=WAL", "secure_delete=ON"),
 }
 
 
@@ -90,7 +90,7 @@ def sqlite_path(url: str) -> Path | None:
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
 
 
-def hand_over(path: Path, like: Path) -> None:
+def match_owner(path: Path, like: Path) -> None:
     """Give `path` the owner of `like` when root made it, so that the daemon can open it."""
     if os.geteuid() == 0:
         owner = like.stat()
@@ -109,7 +109,7 @@ def create_file(path: Path) -> None:
     try:
         # Before SQLite opens it, so never with a wider mode; -wal and -shm inherit it.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        hand_over(path, path.parent)
+        match_owner(path, path.parent)
     except FileExistsError:
         return
     except OSError as error:
@@ -126,7 +126,7 @@ def make_engine(url: str, role: str) -> Engine:
             poolclass=QueuePool,
             pool_size=_NUM_READERS if role == "reader" else 1,
             max_overflow=0,
-            pool_timeout=_WAIT_S,
+            pool_timeout=_BUSY_TIMEOUT_S,
             connect_args={"check_same_thread": False} if is_sqlite else {},
             # Prompts and hashes are parameters: they must not get into an error's text.
             hide_parameters=True,
@@ -134,11 +134,11 @@ def make_engine(url: str, role: str) -> Engine:
     except ImportError as error:
         raise ConfigError(f"store.url needs a driver that is not here: {error.name}") from error
     if is_sqlite:
-        _prepare(engine, PRAGMAS[role], "BEGIN" if role == "reader" else "BEGIN IMMEDIATE")
+        _configure_sqlite(engine, PRAGMAS[role], "BEGIN" if role == "reader" else "BEGIN IMMEDIATE")
     return engine
 
 
-def _prepare(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
+def _configure_sqlite(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         # The driver must not open transactions of its own: it would do so too late for DDL.
@@ -152,21 +152,21 @@ def _prepare(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
         tx.exec_driver_sql(begin)
 
     @event.listens_for(engine, "handle_error")
-    def drop(context: ExceptionContext) -> None:
+    def disconnect(context: ExceptionContext) -> None:
         # After a failed fsync the pages in memory may lie: connect anew, and read the log.
         code = getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF
         context.is_disconnect = code == sqlite3.SQLITE_IOERR
 
 
-def _unavailable(what: str) -> Callable[[], StoreError]:
-    return lambda: StoreUnavailable(f"the database {what}: try again")
+def _unavailable(condition: str) -> Callable[[], StoreError]:
+    return lambda: StoreUnavailable(f"the database {condition}: try again")
 
 
-def _damaged() -> StoreError:
+def _damaged_error() -> StoreError:
     return SchemaError("the database is damaged: bring a backup back with `llmd db restore FILE`")
 
 
-_BY_CODE: dict[int, Callable[[], StoreError]] = {
+_ERRORS_BY_CODE: dict[int, Callable[[], StoreError]] = {
     sqlite3.SQLITE_PERM: _unavailable("may not be opened"),
     sqlite3.SQLITE_BUSY: _unavailable("is locked by another process"),
     sqlite3.SQLITE_LOCKED: _unavailable("is locked"),
@@ -174,8 +174,8 @@ _BY_CODE: dict[int, Callable[[], StoreError]] = {
     sqlite3.SQLITE_IOERR: _unavailable("had an input or output error"),
     sqlite3.SQLITE_CANTOPEN: _unavailable("cannot be opened"),
     sqlite3.SQLITE_FULL: lambda: StoreFull("no space is left for the database: free some"),
-    sqlite3.SQLITE_CORRUPT: _damaged,
-    sqlite3.SQLITE_NOTADB: _damaged,
+    sqlite3.SQLITE_CORRUPT: _damaged_error,
+    sqlite3.SQLITE_NOTADB: _damaged_error,
 }
 
 
@@ -188,8 +188,8 @@ def _translate(error: Exception) -> StoreError | None:
         return StoreUnavailable("the database cannot be reached: try again") if is_gone else None
     # The low byte is the kind, the rest says which variant.
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-    if code in _BY_CODE:
-        return _BY_CODE[code]()
+    if code in _ERRORS_BY_CODE:
+        return _ERRORS_BY_CODE[code]()
     if str(cause).startswith(("no such table", "no such column")):
         return SchemaError("the database has another schema: run `llmd db upgrade`")
     return None

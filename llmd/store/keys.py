@@ -141,11 +141,11 @@ class Keys:
             query = query.where(_keys.c.revoked_at.is_(None))
         with self._db.read() as tx:
             if after is not None:
-                place = select(_keys.c.created_at).where(_keys.c.id == after)
-                made_at = tx.execute(place).scalar_one_or_none()
-                if made_at is None:
+                position = select(_keys.c.created_at).where(_keys.c.id == after)
+                created_at = tx.execute(position).scalar_one_or_none()
+                if created_at is None:
                     raise InvalidField("after must be the id of a key", param="after")
-                query = query.where(tuple_(_keys.c.created_at, _keys.c.id) > (made_at, after))
+                query = query.where(tuple_(_keys.c.created_at, _keys.c.id) > (created_at, after))
             return [_key(row) for row in tx.execute(query)]
 
     def update(

@@ -21,8 +21,8 @@ from llmd.store.db import (
     Tx,
     create_file,
     driver_errors,
-    hand_over,
     make_engine,
+    match_owner,
     sqlite_path,
 )
 from llmd.store.snapshot import file_errors, snapshot
@@ -122,7 +122,7 @@ def upgrade(
             backup = (backup_dir or path.parent) / f"{path.name}.{before}.{stamp}.bak"
             snapshot(path, backup)
             with file_errors():
-                hand_over(backup, path)
+                match_owner(backup, path)
     try:
         _run(url, scripts, is_sqlite=path is not None)
     except BaseException:

@@ -52,9 +52,9 @@ class SeedCounts(msgspec.Struct, frozen=True, kw_only=True):
     turns: int
 
 
-def _refuse(file: str, *place: str, why: str) -> NoReturn:
-    """Raise ImportRefused with the place; a name that may be a key by mistake is left out."""
-    shown = ".".join("(a name)" if _KEY.fullmatch(part) else part for part in place)
+def _refuse(file: str, *field_path: str, why: str) -> NoReturn:
+    """Raise ImportRefused that names the field. A name that has the form of a key is left out."""
+    shown = ".".join("(a name)" if _KEY.fullmatch(part) else part for part in field_path)
     text = f"{file}: {shown}: {why}" if shown else f"{file}: {why}"
     raise ImportRefused(text.encode("utf-8", "backslashreplace").decode()) from None
 
@@ -66,8 +66,8 @@ def _load(path: Path) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) != len(pairs):
             names = [name for name, _ in pairs]
-            double = next(name for name in names if names.count(name) > 1)
-            _refuse(path.name, double, why="the field must be there only once")
+            repeated = next(name for name in names if names.count(name) > 1)
+            _refuse(path.name, repeated, why="the field must be there only once")
         return fields
 
     def constant(text: str) -> NoReturn:
@@ -117,8 +117,8 @@ def _profile(file: str, name: str, value: Any) -> Profile:
     try:
         return read_profile(fields)
     except InvalidField as error:
-        place = (name, error.param) if error.param else (name,)
-        _refuse(file, *place, why=error.message)
+        field_path = (name, error.param) if error.param else (name,)
+        _refuse(file, *field_path, why=error.message)
 
 
 def _read_keys(
@@ -174,19 +174,21 @@ def _read_sessions(path: Path, now: int) -> tuple[SeedSession, ...]:
     return tuple(found)
 
 
-def _turns(file: str, place: str, history: list[Any], now: int) -> tuple[NewTurn, ...]:
+def _turns(file: str, field_path: str, history: list[Any], now: int) -> tuple[NewTurn, ...]:
     texts = []
     for index, line in enumerate(history):
         label = "AI:" if index % 2 else "Human:"
         if not isinstance(line, str) or not line.startswith(label):
-            _refuse(file, f"{place}[{index}]", why=f"must be a line that begins with {label}")
+            _refuse(file, f"{field_path}[{index}]", why=f"must be a line that begins with {label}")
         if not is_storable(line.replace("\x00", "")):
-            _refuse(file, f"{place}[{index}]", why="must not hold half of a surrogate pair")
+            _refuse(file, f"{field_path}[{index}]", why="must not hold half of a surrogate pair")
         texts.append(line.removeprefix(label).removeprefix(" "))
     if len(texts) % 2:
-        _refuse(file, f"{place}[{len(texts) - 1}]", why="must be followed by a line of the AI")
+        _refuse(file, f"{field_path}[{len(texts) - 1}]", why="must be followed by a line of the AI")
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return tuple(NewTurn(user=user, assistant=said, created_at=now) for user, said in pairs)
+    return tuple(
+        NewTurn(user=user, assistant=assistant, created_at=now) for user, assistant in pairs
+    )
 
 
 def read_seed(
@@ -202,16 +204,16 @@ def read_seed(
     if not present:
         raise ImportRefused(f"{folder} must hold {CONFIG}, {KEYS} or {SESSIONS}")
     found, selected = read_profiles(folder / CONFIG) if CONFIG in present else ({}, None)
-    talks = _read_sessions(folder / SESSIONS, now) if SESSIONS in present else ()
+    found_sessions = _read_sessions(folder / SESSIONS, now) if SESSIONS in present else ()
     by_number = _read_keys(folder / KEYS, hash_key, new_id, digest, now) if KEYS in present else {}
-    if talks and _MASTER not in by_number:
+    if found_sessions and _MASTER not in by_number:
         _refuse(SESSIONS, why=f"needs {KEYS} with the key {_MASTER}, which gets the sessions")
     return Seed(
         profiles=found,
         selected=selected,
         keys=tuple(by_number.values()),
-        owner=by_number[_MASTER].id if talks else "",
-        sessions=talks,
+        owner=by_number[_MASTER].id if found_sessions else "",
+        sessions=found_sessions,
         read_at=now,
     )
 
@@ -231,22 +233,22 @@ def import_seed(db: Database, seed: Seed, *, actor: str = "import-seed") -> Seed
             settings.choose(tx, chosen, actor=actor, now=seed.read_at)
         owner = seed.owner
         for key in seed.keys:
-            there = keys.find_digest(tx, key.digest or "")
-            if there is None:
+            existing = keys.find_digest(tx, key.digest or "")
+            if existing is None:
                 keys.add(tx, key, actor=actor)
                 num_keys += 1
             elif key.id == owner:
-                owner = there.id
-        for talk in seed.sessions:
+                owner = existing.id
+        for session in seed.sessions:
             try:
-                sessions.create(tx, owner, talk.id, name=talk.name, now=seed.read_at)
+                sessions.create(tx, owner, session.id, name=session.name, now=seed.read_at)
             except Conflict:
-                _refuse(SESSIONS, talk.id, why="the master key has a session of this id already")
-            for turn in talk.turns:
-                sessions.append(tx, owner, talk.id, turn)
+                _refuse(SESSIONS, session.id, why="the master key has a session of this id already")
+            for turn in session.turns:
+                sessions.append(tx, owner, session.id, turn)
     return SeedCounts(
         profiles=len(seed.profiles),
         keys=num_keys,
         sessions=len(seed.sessions),
-        turns=sum(len(talk.turns) for talk in seed.sessions),
+        turns=sum(len(session.turns) for session in seed.sessions),
     )

@@ -148,10 +148,10 @@ class Sessions:
         query = query.order_by(_sessions.c.pk).limit(page_size(limit))
         with self._db.read() as tx:
             if after is not None:
-                place = find(tx, key_id, session_id(after))
-                if place is None:
+                position = find(tx, key_id, session_id(after))
+                if position is None:
                     raise InvalidField("after must be the id of a session", param="after")
-                query = query.where(_sessions.c.pk > place.pk)
+                query = query.where(_sessions.c.pk > position.pk)
             return [_session(row) for row in tx.execute(query)]
 
     def get(self, key_id: str, external_id: int | str) -> Session:

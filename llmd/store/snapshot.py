@@ -33,7 +33,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def problems(path: Path) -> list[str]:
+def find_problems(path: Path) -> list[str]:
     """Return what is wrong with a database file that nobody else has open."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:

@@ -173,8 +173,8 @@ def test_a_locked_database_is_unavailable_and_then_works_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process in a long write makes us wait, then refuse; reads go on all the time."""
-    impatient = ("busy_timeout=20", "journal_mode=WAL")
-    monkeypatch.setitem(db_module.PRAGMAS, "writer", impatient)
+    short_timeout = ("busy_timeout=20", "journal_mode=WAL")
+    monkeypatch.setitem(db_module.PRAGMAS, "writer", short_timeout)
     db = Database(f"sqlite:///{path}")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -227,14 +227,14 @@ def test_a_damaged_file_names_the_way_back(path: Path, damage: bytes) -> None:
     assert path.read_bytes() == damage
 
 
-@pytest.mark.parametrize("place", range(1, 12))
-def test_a_damaged_page_is_found_or_refused(db: Database, path: Path, place: int) -> None:
+@pytest.mark.parametrize("page", range(1, 12))
+def test_a_damaged_page_is_found_or_refused(db: Database, path: Path, page: int) -> None:
     """Whatever page is overwritten: no exception but ours, and `check` tells of it."""
     for number in range(50):
         put(db, f"n{number}", "x" * 500)
     db.close()
     data = bytearray(path.read_bytes())
-    start = min(place * 4096, len(data) - 4096)
+    start = min(page * 4096, len(data) - 4096)
     data[start : start + 64] = bytes(64)
     path.write_bytes(data)
     damaged = Database(f"sqlite:///{path}")

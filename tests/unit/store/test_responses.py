@@ -15,7 +15,7 @@ from llmd.store.responses import Responses, StoredResponse
 from llmd.store.sessions import NewTurn, Sessions, Turn
 
 
-class House:
+class ResponseHarness:
     """A database with the keys A and B, and the stores over it."""
 
     def __init__(self, folder: Path) -> None:
@@ -52,11 +52,11 @@ class House:
         for response in responses:
             self.append(session, response)
 
-    def users(self, session: str, last_seq: int | None = None) -> list[str]:
+    def prompts(self, session: str, last_seq: int | None = None) -> list[str]:
         """Return what was asked in a session."""
         return [turn.user for turn in self.responses.history("A", session, last_seq)]
 
-    def knows(self, response: str, key: str = "A") -> bool:
+    def exists(self, response: str, key: str = "A") -> bool:
         try:
             return self.responses.get(key, response).id == response
         except UnknownResponse:
@@ -68,27 +68,27 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    """Give a house."""
-    made = House(tmp_path)
+def harness(tmp_path: Path) -> Iterator[ResponseHarness]:
+    """Give a harness."""
+    made = ResponseHarness(tmp_path)
     yield made
     made.db.close()
 
 
-def test_a_response_comes_back_with_its_turn(house: House) -> None:
+def test_a_response_comes_back_with_its_turn(harness: ResponseHarness) -> None:
     """Its body as it was given, and where it stands in its session."""
-    house.append_all("s", "r1", "r2")
-    assert house.responses.get("A", "r1") == StoredResponse(
+    harness.append_all("s", "r1", "r2")
+    assert harness.responses.get("A", "r1") == StoredResponse(
         id="r1", session_id="s", seq=1, body='{"id": "r1"}', is_last=False
     )
-    assert house.responses.get("A", "r2") == StoredResponse(
+    assert harness.responses.get("A", "r2") == StoredResponse(
         id="r2", session_id="s", seq=2, body='{"id": "r2"}', is_last=True
     )
 
 
-def test_a_turn_is_one_of_its_session(house: House) -> None:
+def test_a_turn_is_one_of_its_session(harness: ResponseHarness) -> None:
     """With all that it was given, and after those that are no responses."""
-    house.sessions.append("A", "s", NewTurn(user="first", assistant="a", created_at=0))
+    harness.sessions.append("A", "s", NewTurn(user="first", assistant="a", created_at=0))
     turn = NewTurn(
         user="q",
         assistant="a",
@@ -103,185 +103,185 @@ def test_a_turn_is_one_of_its_session(house: House) -> None:
         created_at=8,
         messages='[{"role": "user", "content": "q"}]',
     )
-    house.responses.append("A", "s", turn, response_id="r", body="{}", must_exist=True)
-    [_, stored] = house.sessions.turns("A", "s")
+    harness.responses.append("A", "s", turn, response_id="r", body="{}", must_exist=True)
+    [_, stored] = harness.sessions.turns("A", "s")
     assert stored.seq == 2
     assert all(getattr(stored, field) == getattr(turn, field) for field in turn.__struct_fields__)
-    assert house.responses.history("A", "s")[1] == stored
-    session = house.sessions.get("A", "s")
+    assert harness.responses.history("A", "s")[1] == stored
+    session = harness.sessions.get("A", "s")
     assert (session.num_turns, session.updated_at) == (2, 8)
 
 
-def test_a_turn_that_is_no_response_follows_one(house: House) -> None:
+def test_a_turn_that_is_no_response_follows_one(harness: ResponseHarness) -> None:
     """Then the response is not the last word."""
-    house.append("s", "r1")
-    house.sessions.append("A", "s", NewTurn(user="q", assistant="a", created_at=0))
-    assert not house.responses.get("A", "r1").is_last
+    harness.append("s", "r1")
+    harness.sessions.append("A", "s", NewTurn(user="q", assistant="a", created_at=0))
+    assert not harness.responses.get("A", "r1").is_last
 
 
-def test_the_history_ends_where_it_is_told_to(house: House) -> None:
+def test_the_history_ends_where_it_is_told_to(harness: ResponseHarness) -> None:
     """The oldest turn first; all turns unless told otherwise, none of an unknown session."""
-    house.append_all("s", "r1", "r2", "r3")
-    assert house.users("s") == ["r1", "r2", "r3"]
-    assert house.users("s", 2) == ["r1", "r2"]
-    assert house.users("s", 0) == []
-    assert house.users("nowhere") == []
+    harness.append_all("s", "r1", "r2", "r3")
+    assert harness.prompts("s") == ["r1", "r2", "r3"]
+    assert harness.prompts("s", 2) == ["r1", "r2"]
+    assert harness.prompts("s", 0) == []
+    assert harness.prompts("nowhere") == []
 
 
-def test_a_key_sees_nothing_of_another_key(house: House) -> None:
+def test_a_key_sees_nothing_of_another_key(harness: ResponseHarness) -> None:
     """A response of another is as one that is not there; so is its session."""
-    house.append("s", "r1")
-    house.append("s", "r2", key="B")
+    harness.append("s", "r1")
+    harness.append("s", "r2", key="B")
     messages = set()
     for response in ("r1", "nowhere"):
-        for act in (house.responses.get, house.responses.delete):
+        for act in (harness.responses.get, harness.responses.delete):
             with pytest.raises(UnknownResponse) as caught:
                 act("B", response)
             messages.add(caught.value.message)
     assert len(messages) == 1
-    assert house.knows("r1")
-    assert house.users("s") == ["r1"]
+    assert harness.exists("r1")
+    assert harness.prompts("s") == ["r1"]
     with pytest.raises(UnknownResponse):
-        house.append("new", "r3", key="B", branch_of=house.responses.get("A", "r1"))
-    assert house.count("turns") == 2
+        harness.append("new", "r3", key="B", branch_of=harness.responses.get("A", "r1"))
+    assert harness.count("turns") == 2
 
 
-def test_a_session_that_must_exist_is_not_made(house: House) -> None:
+def test_a_session_that_must_exist_is_not_made(harness: ResponseHarness) -> None:
     """Nothing is stored then, neither turn nor response."""
     with pytest.raises(UnknownSession):
-        house.append("s", "r1", must_exist=True)
-    assert [house.count(table) for table in ("sessions", "turns", "responses")] == [0, 0, 0]
+        harness.append("s", "r1", must_exist=True)
+    assert [harness.count(table) for table in ("sessions", "turns", "responses")] == [0, 0, 0]
 
 
-def test_a_turn_that_cannot_be_stored_leaves_no_branch(house: House) -> None:
+def test_a_turn_that_cannot_be_stored_leaves_no_branch(harness: ResponseHarness) -> None:
     """All of it is stored, or nothing."""
-    house.append("s", "r1")
+    harness.append("s", "r1")
     half = NewTurn(user="half \ud800", assistant="", created_at=0)
-    origin = house.responses.get("A", "r1")
+    origin = harness.responses.get("A", "r1")
     with pytest.raises(InvalidField):
-        house.responses.append(
+        harness.responses.append(
             "A", "b", half, response_id="r2", body="", must_exist=True, branch_of=origin
         )
-    assert house.sessions.count() == 1
+    assert harness.sessions.count() == 1
 
 
 # Branches
 
 
-def test_a_branch_has_copies_of_the_turns_up_to_its_origin(house: House) -> None:
+def test_a_branch_has_copies_of_the_turns_up_to_its_origin(harness: ResponseHarness) -> None:
     """In a session of its own, with every field; the origin's session stays as it was."""
-    house.append_all("s", "r1", "r2", "r3")
-    house.sessions.rename("A", "s", "Rome", now=0)
-    house.append("b", "r4", must_exist=True, branch_of=house.responses.get("A", "r2"), at=7)
-    assert house.users("b") == ["r1", "r2", "r4"]
-    assert house.users("s") == ["r1", "r2", "r3"]
-    assert house.responses.history("A", "b")[:2] == house.responses.history("A", "s")[:2]
-    branch = house.sessions.get("A", "b")
+    harness.append_all("s", "r1", "r2", "r3")
+    harness.sessions.rename("A", "s", "Rome", now=0)
+    harness.append("b", "r4", must_exist=True, branch_of=harness.responses.get("A", "r2"), at=7)
+    assert harness.prompts("b") == ["r1", "r2", "r4"]
+    assert harness.prompts("s") == ["r1", "r2", "r3"]
+    assert harness.responses.history("A", "b")[:2] == harness.responses.history("A", "s")[:2]
+    branch = harness.sessions.get("A", "b")
     assert (branch.name, branch.num_turns, branch.created_at) == ("Rome", 3, 7)
-    stored = house.responses.get("A", "r4")
+    stored = harness.responses.get("A", "r4")
     assert (stored.session_id, stored.seq, stored.is_last) == ("b", 3, True)
 
 
-def test_a_copied_turn_is_no_response_of_its_own(house: House) -> None:
+def test_a_copied_turn_is_no_response_of_its_own(harness: ResponseHarness) -> None:
     """The response stays where it was: an id names one turn."""
-    house.append_all("s", "r1", "r2")
-    house.append("b", "r3", branch_of=house.responses.get("A", "r1"))
-    assert house.responses.get("A", "r1").session_id == "s"
-    assert house.count("responses") == 3
-    house.sessions.delete("A", "s")
-    assert [house.knows(response) for response in ("r1", "r2", "r3")] == [False, False, True]
-    assert house.users("b") == ["r1", "r3"]
+    harness.append_all("s", "r1", "r2")
+    harness.append("b", "r3", branch_of=harness.responses.get("A", "r1"))
+    assert harness.responses.get("A", "r1").session_id == "s"
+    assert harness.count("responses") == 3
+    harness.sessions.delete("A", "s")
+    assert [harness.exists(response) for response in ("r1", "r2", "r3")] == [False, False, True]
+    assert harness.prompts("b") == ["r1", "r3"]
 
 
-def test_a_branch_of_what_is_gone_meanwhile_is_not_made(house: House) -> None:
+def test_a_branch_of_what_is_gone_meanwhile_is_not_made(harness: ResponseHarness) -> None:
     """Its turns would be another's, or nobody's."""
-    house.append_all("s", "r1", "r2")
-    origin = house.responses.get("A", "r1")
-    house.responses.delete("A", "r1")
+    harness.append_all("s", "r1", "r2")
+    origin = harness.responses.get("A", "r1")
+    harness.responses.delete("A", "r1")
     with pytest.raises(UnknownResponse):
-        house.append("b", "r3", branch_of=origin)
-    assert house.sessions.count() == 1
-    assert not house.knows("r3")
+        harness.append("b", "r3", branch_of=origin)
+    assert harness.sessions.count() == 1
+    assert not harness.exists("r3")
 
 
 # Deleting
 
 
-def test_the_last_turn_goes_with_its_response(house: House) -> None:
+def test_the_last_turn_goes_with_its_response(harness: ResponseHarness) -> None:
     """The one before it is the last then, and the next takes its number."""
-    house.append_all("s", "r1", "r2")
-    assert house.responses.delete("A", "r2") == "s"
-    assert not house.knows("r2")
-    assert house.users("s") == ["r1"]
-    assert house.sessions.get("A", "s").num_turns == 1
-    assert house.responses.get("A", "r1").is_last
-    house.append("s", "r3")
-    assert house.responses.get("A", "r3").seq == 2
+    harness.append_all("s", "r1", "r2")
+    assert harness.responses.delete("A", "r2") == "s"
+    assert not harness.exists("r2")
+    assert harness.prompts("s") == ["r1"]
+    assert harness.sessions.get("A", "s").num_turns == 1
+    assert harness.responses.get("A", "r1").is_last
+    harness.append("s", "r3")
+    assert harness.responses.get("A", "r3").seq == 2
 
 
-def test_a_turn_on_which_others_build_stays_without_its_response(house: House) -> None:
+def test_a_turn_on_which_others_build_stays_without_its_response(harness: ResponseHarness) -> None:
     """Those after it are whole, and their numbers are as before."""
-    house.append_all("s", "r1", "r2", "r3")
-    assert house.responses.delete("A", "r2") == "s"
-    assert [house.knows(response) for response in ("r1", "r2", "r3")] == [True, False, True]
-    assert house.users("s") == ["r1", "r2", "r3"]
-    assert house.responses.get("A", "r3").seq == 3
+    harness.append_all("s", "r1", "r2", "r3")
+    assert harness.responses.delete("A", "r2") == "s"
+    assert [harness.exists(response) for response in ("r1", "r2", "r3")] == [True, False, True]
+    assert harness.prompts("s") == ["r1", "r2", "r3"]
+    assert harness.responses.get("A", "r3").seq == 3
 
 
-def test_the_only_turn_takes_its_session_along(house: House) -> None:
+def test_the_only_turn_takes_its_session_along(harness: ResponseHarness) -> None:
     """A session without turns is none; others are not touched."""
-    house.append_all("s", "r1")
-    house.append_all("t", "r2")
-    assert house.responses.delete("A", "r1") == "s"
-    assert [session.id for session in house.sessions.list("A")] == ["t"]
-    assert [house.count(table) for table in ("turns", "responses")] == [1, 1]
+    harness.append_all("s", "r1")
+    harness.append_all("t", "r2")
+    assert harness.responses.delete("A", "r1") == "s"
+    assert [session.id for session in harness.sessions.list("A")] == ["t"]
+    assert [harness.count(table) for table in ("turns", "responses")] == [1, 1]
 
 
-def test_deleting_from_the_end_takes_all_along(house: House) -> None:
+def test_deleting_from_the_end_takes_all_along(harness: ResponseHarness) -> None:
     """Turn by turn, until the session is gone."""
-    house.append_all("s", "r1", "r2", "r3")
+    harness.append_all("s", "r1", "r2", "r3")
     for response in ("r3", "r2", "r1"):
-        house.responses.delete("A", response)
-    assert [house.count(table) for table in ("sessions", "turns", "responses")] == [0, 0, 0]
+        harness.responses.delete("A", response)
+    assert [harness.count(table) for table in ("sessions", "turns", "responses")] == [0, 0, 0]
 
 
-def test_what_is_deleted_cannot_be_deleted_again(house: House) -> None:
+def test_what_is_deleted_cannot_be_deleted_again(harness: ResponseHarness) -> None:
     """It is as unknown as any other."""
-    house.append_all("s", "r1", "r2")
-    house.responses.delete("A", "r1")
+    harness.append_all("s", "r1", "r2")
+    harness.responses.delete("A", "r1")
     with pytest.raises(UnknownResponse) as caught:
-        house.responses.delete("A", "r1")
+        harness.responses.delete("A", "r1")
     assert caught.value.param == "response_id"
-    assert house.users("s") == ["r1", "r2"]
+    assert harness.prompts("s") == ["r1", "r2"]
 
 
-def test_a_session_takes_its_responses_along(house: House) -> None:
+def test_a_session_takes_its_responses_along(harness: ResponseHarness) -> None:
     """No row is left of any."""
-    house.append_all("s", "r1", "r2")
-    house.append_all("t", "r3")
-    house.sessions.delete("A", "s")
-    assert [house.knows(response) for response in ("r1", "r2", "r3")] == [False, False, True]
-    assert house.count("responses") == 1
+    harness.append_all("s", "r1", "r2")
+    harness.append_all("t", "r3")
+    harness.sessions.delete("A", "s")
+    assert [harness.exists(response) for response in ("r1", "r2", "r3")] == [False, False, True]
+    assert harness.count("responses") == 1
 
 
 def test_the_body_of_a_deleted_response_is_not_in_the_file(tmp_path: Path) -> None:
     """As with every text that is deleted."""
-    house = House(tmp_path)
+    harness = ResponseHarness(tmp_path)
     for response in ("r1", "r2"):
         turn = NewTurn(user="q", assistant="a", created_at=0)
         body = f"canary of {response}"
-        house.responses.append("A", "s", turn, response_id=response, body=body, must_exist=False)
-    house.responses.delete("A", "r1")
-    house.db.close()
+        harness.responses.append("A", "s", turn, response_id=response, body=body, must_exist=False)
+    harness.responses.delete("A", "r1")
+    harness.db.close()
     raw = (tmp_path / "llmd.db").read_bytes()
     assert b"canary of r2" in raw
     assert b"canary of r1" not in raw
 
 
-def test_a_turn_is_read_as_it_was_written(house: House) -> None:
+def test_a_turn_is_read_as_it_was_written(harness: ResponseHarness) -> None:
     """NUL, which a model may say, is kept."""
     turn = NewTurn(user="q", assistant="a\x00b", created_at=0)
-    house.responses.append("A", "s", turn, response_id="r", body="{}", must_exist=False)
-    [found] = house.responses.history("A", "s")
+    harness.responses.append("A", "s", turn, response_id="r", body="{}", must_exist=False)
+    [found] = harness.responses.history("A", "s")
     assert isinstance(found, Turn)
     assert found.assistant == "a\x00b"

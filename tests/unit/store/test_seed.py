@@ -177,12 +177,12 @@ def test_the_older_name_of_the_history_is_read(folder: Path) -> None:
     assert selected is None
 
 
-def profile(**fields: Any) -> dict[str, Any]:
+def config_file(**fields: Any) -> dict[str, Any]:
     """Make a `config.json` with one profile."""
     return {"p": {**VICUNA, **fields}}
 
 
-def talk(*history: Any) -> dict[str, Any]:
+def sessions_file(*history: Any) -> dict[str, Any]:
     """Make a `sessions.json` with one session."""
     return {"1": {"name": "n", "history": list(history)}}
 
@@ -203,11 +203,11 @@ def talk(*history: Any) -> dict[str, Any]:
         ("config.json", {"two words": {}}, "config.json: two words: "),
         ("config.json", {"SelectedModel": "p"}, "config.json: SelectedModel: "),
         ("config.json", {"SelectedModel": 1, "p": {}}, "config.json: SelectedModel: "),
-        ("config.json", profile(colour="blue"), "config.json: p.colour: "),
-        ("config.json", profile(n_ctx="4096"), "config.json: p.n_ctx: "),
-        ("config.json", profile(top_p=3), "config.json: p.top_p: "),
-        ("config.json", profile(template="none"), "config.json: p.template: "),
-        ("config.json", profile(template="\ud800{input}"), "config.json: p.template: "),
+        ("config.json", config_file(colour="blue"), "config.json: p.colour: "),
+        ("config.json", config_file(n_ctx="4096"), "config.json: p.n_ctx: "),
+        ("config.json", config_file(top_p=3), "config.json: p.top_p: "),
+        ("config.json", config_file(template="none"), "config.json: p.template: "),
+        ("config.json", config_file(template="\ud800{input}"), "config.json: p.template: "),
         ("api_keys.json", {"0": "short"}, "api_keys.json: 0: "),
         ("api_keys.json", {"0": 12345678901234567890}, "api_keys.json: 0: "),
         ("api_keys.json", {"0": "é" * 20}, "api_keys.json: 0: "),
@@ -222,12 +222,20 @@ def talk(*history: Any) -> dict[str, Any]:
         ("sessions.json", {"1": {"name": "n"}}, "sessions.json: 1: "),
         ("sessions.json", {"1": {"name": 1, "history": []}}, "sessions.json: 1.name: "),
         ("sessions.json", {"1": {"name": "", "history": {}}}, "sessions.json: 1.history: "),
-        ("sessions.json", talk("AI: x"), r"sessions.json: 1.history\[0\]: "),
-        ("sessions.json", talk("Human: x"), r"sessions.json: 1.history\[0\]: "),
-        ("sessions.json", talk("Human: x", "Human: y"), r"sessions.json: 1.history\[1\]: "),
-        ("sessions.json", talk("Human: x", None), r"sessions.json: 1.history\[1\]: "),
-        ("sessions.json", talk(*HISTORY, "Human: x"), r"sessions.json: 1.history\[4\]: "),
-        ("sessions.json", talk("Human: \ud800", "AI: "), r"sessions.json: 1.history\[0\]: "),
+        ("sessions.json", sessions_file("AI: x"), r"sessions.json: 1.history\[0\]: "),
+        ("sessions.json", sessions_file("Human: x"), r"sessions.json: 1.history\[0\]: "),
+        (
+            "sessions.json",
+            sessions_file("Human: x", "Human: y"),
+            r"sessions.json: 1.history\[1\]: ",
+        ),
+        ("sessions.json", sessions_file("Human: x", None), r"sessions.json: 1.history\[1\]: "),
+        ("sessions.json", sessions_file(*HISTORY, "Human: x"), r"sessions.json: 1.history\[4\]: "),
+        (
+            "sessions.json",
+            sessions_file("Human: \ud800", "AI: "),
+            r"sessions.json: 1.history\[0\]: ",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_file_and_field(

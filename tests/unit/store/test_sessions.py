@@ -41,7 +41,7 @@ def turn(user: str = "question", assistant: str = "answer", at: int = 0) -> NewT
     return NewTurn(user=user, assistant=assistant, created_at=at)
 
 
-def users(turns: list[Turn]) -> list[str]:
+def prompts(turns: list[Turn]) -> list[str]:
     """Return what was asked."""
     return [found.user for found in turns]
 
@@ -107,8 +107,8 @@ def test_a_key_sees_nothing_of_another_key(sessions: Sessions) -> None:
     sessions.append("A", 1, turn("of A"))
     sessions.append("A", "only-a", turn("of A"))
     sessions.append("B", 1, turn("of B"))
-    assert users(sessions.turns("A", 1, limit=10)) == ["of A"]
-    assert users(sessions.history("B", 1, 10)[1]) == ["of B"]
+    assert prompts(sessions.turns("A", 1, limit=10)) == ["of A"]
+    assert prompts(sessions.history("B", 1, 10)[1]) == ["of B"]
     assert [found.id for found in sessions.list("B")] == ["1"]
     messages = set()
     for name in ("only-a", "nowhere"):
@@ -126,7 +126,7 @@ def test_a_key_sees_nothing_of_another_key(sessions: Sessions) -> None:
             sessions.list("B", after=name)
     assert len(messages) == 1
     sessions.delete("B", 1)
-    assert users(sessions.turns("A", 1, limit=10)) == ["of A"]
+    assert prompts(sessions.turns("A", 1, limit=10)) == ["of A"]
 
 
 def test_sessions_are_listed_in_pages_in_the_order_of_their_making(sessions: Sessions) -> None:
@@ -147,9 +147,9 @@ def test_turns_are_read_in_pages_from_the_oldest(sessions: Sessions) -> None:
     """`after_seq` is where the next page begins."""
     for number in range(5):
         sessions.append("A", 1, turn(str(number)))
-    assert users(sessions.turns("A", 1, limit=2)) == ["0", "1"]
-    assert users(sessions.turns("A", 1, limit=2, after_seq=2)) == ["2", "3"]
-    assert users(sessions.turns("A", 1, limit=2, after_seq=5)) == []
+    assert prompts(sessions.turns("A", 1, limit=2)) == ["0", "1"]
+    assert prompts(sessions.turns("A", 1, limit=2, after_seq=2)) == ["2", "3"]
+    assert prompts(sessions.turns("A", 1, limit=2, after_seq=5)) == []
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_the_history_is_the_last_turns_with_the_count_of_all(
     for number in range(5):
         sessions.append("A", 1, turn(str(number)))
     total, turns = sessions.history("A", 1, num_turns)
-    assert (total, users(turns)) == (5, expected)
+    assert (total, prompts(turns)) == (5, expected)
 
 
 def test_deleting_a_session_deletes_its_turns(sessions: Sessions, db: Database) -> None:
