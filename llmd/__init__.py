@@ -1,3 +1,3 @@
-"""llmd: one Linux machine as the LLM server of a LAN."""
+"""llmd turns one Linux machine into the LLM server of a LAN."""
 
 __version__ = "0.1.0"

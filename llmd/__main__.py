@@ -1,4 +1,4 @@
-"""Run the command line: `python -m llmd`."""
+"""Run the command line as `python -m llmd`."""
 
 from llmd.cli.main import main
 

@@ -1,17 +1,17 @@
 """Every error that llmd raises on purpose.
 
 LlmdError
-├── ConfigError              a setting is wrong: file, key and what would be right
-├── BadRequest               the caller can mend it
-│   ├── MalformedBody        not the JSON we read
-│   ├── BodyTooLarge         more bytes than ``[server] max_body_bytes``
-│   ├── InvalidField         well-formed, but a field is unknown, mistyped or out of range
-│   ├── PromptTooLong        more tokens than the context holds
-│   └── ModelInvalid         a GGUF file that is broken, truncated or foreign
+├── ConfigError              a setting is wrong: the message names file, option and valid values
+├── BadRequest               the caller can correct the request
+│   ├── MalformedBody        the body cannot be read as JSON
+│   ├── BodyTooLarge         the body has more bytes than ``[server] max_body_bytes``
+│   ├── InvalidField         a field is unknown, missing, of the wrong type or out of range
+│   ├── PromptTooLong        the prompt has more tokens than the context holds
+│   └── ModelInvalid         a model file is not GGUF, is incomplete or is not supported
 ├── AuthError
-│   ├── Unauthorized         no key, or not one that we know: always the same words
-│   ├── Forbidden            a good key without the role
-│   └── TooManyFailures      too many bad keys from there: wait
+│   ├── Unauthorized         the key is missing or not valid: the message is always the same
+│   ├── Forbidden            the key is valid, but its role does not allow the request
+│   └── TooManyFailures      too many wrong keys: the caller must wait
 ├── NotFound
 │   ├── UnknownRoute
 │   ├── UnknownModel
@@ -19,41 +19,42 @@ LlmdError
 │   ├── UnknownSession
 │   ├── UnknownResponse
 │   └── UnknownKey
-├── Conflict                 right in itself, wrong in the present state
-├── Unavailable              later, perhaps: carries ``retry_after_s``
-│   ├── Busy                 streams and queue are full
-│   ├── Draining             the daemon is going down
+├── Conflict                 the request is valid, but not in the present state
+├── Unavailable              the request may succeed later: carries ``retry_after_s``
+│   ├── Busy                 all streams are in use, and the queue is full
+│   ├── Draining             the daemon is shutting down
 │   ├── EngineLoading        the model is being loaded
 │   ├── EngineFailed         no model can be run at present
-│   └── EngineDied           the worker died under this request
-├── ClientGone               nobody waits for this answer any more
+│   └── EngineDied           the worker process ended during the request
+├── ClientGone               the client disconnected before the answer began
 └── StoreError
-    ├── StoreUnavailable     locked, read-only or unreachable
-    ├── StoreFull            no space left on the device
-    ├── SchemaError          the database cannot be used by this version
-    └── ImportRefused        a file to import that cannot be read: file and field
+    ├── StoreUnavailable     the database is locked, read-only or unreachable
+    ├── StoreFull            no space is left on the device
+    ├── SchemaError          this version of llmd cannot use the database
+    └── ImportRefused        a file cannot be imported: the message names file and field
 
-No HTTP here: `llmd.api.errors` maps each class to a status.
+This module knows nothing of HTTP: `llmd.api.errors` maps each class to a status, and the API
+documentation shows the docstrings of the classes to users.
 """
 
 from __future__ import annotations
 
 import re
 
-# A name in them is the caller's, and may hold line ends.
+# These match messages of msgspec. DOTALL, because a field name from a client may hold line ends.
 _PLACE = re.compile(r" - at `\$\.?(.*?)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 
 def printable(text: str) -> str:
-    """Cut a name that somebody chose, and make it safe to show."""
+    """Return a name from a client, safe to show: at most 64 characters, all printable."""
     shown = "".join(char if char.isprintable() else "?" for char in text)
     return shown if len(shown) <= 64 else shown[:64] + "…"
 
 
 class LlmdError(Exception):
-    """Carry a message for people, and the field it speaks of. Never raised itself."""
+    """Base of all errors: a message, and the field that it is about. Never raised directly."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -62,33 +63,33 @@ class LlmdError(Exception):
 
 
 class ConfigError(LlmdError):
-    """A configuration that cannot be used."""
+    """The configuration cannot be used."""
 
 
 class BadRequest(LlmdError):
-    """A request that the caller can mend. Never raised itself."""
+    """The caller can correct the request. Never raised directly."""
 
 
 class MalformedBody(BadRequest):
-    """A body that is not the JSON we read."""
+    """The request body cannot be read as JSON."""
 
 
 class BodyTooLarge(BadRequest):
-    """A body of more bytes than we read."""
+    """The request body has more bytes than `[server] max_body_bytes` allows."""
 
 
 class InvalidField(BadRequest):
-    """A field that is unknown, of the wrong type or out of range."""
+    """A field is unknown, missing, of the wrong type or out of range."""
 
     @classmethod
     def from_validation(cls, message: str) -> InvalidField:
-        """Return what msgspec says of a value, with the field's name as `param`."""
+        """Return the error for a validation message of msgspec, with the field as `param`."""
         place = _PLACE.search(message)
         what = _PLACE.sub("", message)
         within = f"{printable(place[1])}." if place else ""
         if match := _UNKNOWN.fullmatch(what):
             name = within + printable(match[1])
-            return cls(f"there is no field {name} here", param=name)
+            return cls(f"unknown field {name}", param=name)
         if match := _MISSING.fullmatch(what):
             return cls(f"the field {within}{match[1]} is missing", param=within + match[1])
         if place is None:
@@ -100,7 +101,7 @@ class InvalidField(BadRequest):
 
 
 class PromptTooLong(BadRequest):
-    """A prompt of more tokens than the context holds, after every old turn was left out."""
+    """The prompt has more tokens than the context holds, even without earlier turns."""
 
     def __init__(
         self, num_prompt_tokens: int, num_context_tokens: int, *, is_exact: bool = True
@@ -116,26 +117,26 @@ class PromptTooLong(BadRequest):
 
 
 class ModelInvalid(BadRequest):
-    """A file that is not a whole GGUF model of a kind we load."""
+    """The file is not a complete GGUF model of a kind that llmd can load."""
 
 
 class AuthError(LlmdError):
-    """A key that does not open this door. Never raised itself."""
+    """The key does not permit the request. Never raised directly."""
 
 
 class Unauthorized(AuthError):
-    """No key, or one that is not valid. The words never tell which of the two."""
+    """The key is missing or not valid. The message does not say which."""
 
     def __init__(self) -> None:
         super().__init__("a valid key is needed: send it as 'Authorization: Bearer KEY'")
 
 
 class Forbidden(AuthError):
-    """A valid key without the role that the route needs."""
+    """The key is valid, but does not have the role that the route needs."""
 
 
 class TooManyFailures(AuthError):
-    """Too many wrong keys from one address, or for one key."""
+    """Too many wrong keys came from one address, or were tried for one key id."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"too many wrong keys: wait {retry_after_s} seconds")
@@ -143,19 +144,19 @@ class TooManyFailures(AuthError):
 
 
 class NotFound(LlmdError):
-    """Something named by the caller is not there. Never raised itself."""
+    """The request names something that does not exist. Never raised directly."""
 
 
 class UnknownRoute(NotFound):
-    """No route has this path."""
+    """There is no route with this path."""
 
 
 class UnknownModel(NotFound):
-    """No GGUF file has this name."""
+    """There is no model file with this name."""
 
 
 class UnknownProfile(NotFound):
-    """No profile has this name."""
+    """There is no profile with this name."""
 
 
 class UnknownSession(NotFound):
@@ -167,15 +168,15 @@ class UnknownResponse(NotFound):
 
 
 class UnknownKey(NotFound):
-    """No key has this id."""
+    """There is no key with this id."""
 
 
 class Conflict(LlmdError):
-    """Not possible in the present state."""
+    """The request is valid, but conflicts with the present state."""
 
 
 class Unavailable(LlmdError):
-    """Not possible now; worth another try after `retry_after_s`. Never raised itself."""
+    """The request may succeed after `retry_after_s` seconds. Never raised directly."""
 
     def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
         super().__init__(message)
@@ -183,11 +184,11 @@ class Unavailable(LlmdError):
 
 
 class Busy(Unavailable):
-    """Every stream and every place in the queue is taken."""
+    """All streams are in use and the queue is full, or too many keys are being checked."""
 
 
 class Draining(Unavailable):
-    """The daemon is going down and takes no new work."""
+    """The daemon is shutting down and accepts no new requests."""
 
 
 class EngineLoading(Unavailable):
@@ -195,11 +196,11 @@ class EngineLoading(Unavailable):
 
 
 class EngineFailed(Unavailable):
-    """No model can be run: the reason is in the message."""
+    """No model can be run at present. The message gives the reason."""
 
 
 class EngineDied(Unavailable):
-    """The worker process ended while it worked on this request."""
+    """The worker process ended while it was computing the answer."""
 
 
 class ClientGone(LlmdError):
@@ -207,22 +208,22 @@ class ClientGone(LlmdError):
 
 
 class StoreError(LlmdError):
-    """The database. Never raised itself."""
+    """The database could not do what was asked of it. Never raised directly."""
 
 
 class StoreUnavailable(StoreError):
-    """The database is locked, read-only or cannot be reached."""
+    """The database is locked, read-only or unreachable."""
 
     retry_after_s = 2
 
 
 class StoreFull(StoreError):
-    """There is no space left for the database."""
+    """No space is left on the device for a database or a model."""
 
 
 class SchemaError(StoreError):
-    """The database has a schema that this version cannot use."""
+    """The database is damaged, or has a schema that this version of llmd cannot use."""
 
 
 class ImportRefused(StoreError):
-    """A file to import that cannot be read as what it should be. Nothing was imported."""
+    """The file cannot be imported: it is not of the expected form. Nothing was imported."""

@@ -1,6 +1,6 @@
-"""The native protocol of systemd's journal: a message with fields to search by.
+"""Send messages with searchable fields to systemd's journal, by its native protocol.
 
-https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
+See https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ SOCKET = Path("/run/systemd/journal/socket")
 
 
 class Journal:
-    """Send entries to the journal of this machine."""
+    """A socket through which entries are sent to the journal of this machine."""
 
     def __init__(self, path: Path = SOCKET) -> None:
         self._path = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     def send(self, fields: dict[str, str]) -> bool:
-        """Send an entry; False when it was not taken: no journal, a busy one, or too much text."""
+        """Send an entry. Return False if the journal is absent or busy, or the entry too long."""
         try:
             self._socket.sendto(encode(fields), socket.MSG_DONTWAIT, self._path)
         except OSError:
@@ -29,7 +29,7 @@ class Journal:
 
 
 def encode(fields: dict[str, str]) -> bytes:
-    """Return an entry's bytes. A value of several lines is written with its length before it."""
+    """Return the bytes of an entry. A value of several lines is preceded by its length."""
     parts = []
     for name, value in fields.items():
         raw = value.encode("utf-8", "backslashreplace")

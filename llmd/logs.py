@@ -1,7 +1,7 @@
-"""The log: one handler, in the form that its reader wants.
+"""Logging: one handler that writes for people, for programs or for systemd's journal.
 
-No key, prompt or answer belongs in a message. As a net below that rule, a key of our own form that
-slips into one is cut, and control characters are escaped, so that no value can begin a line.
+A message must contain no key, prompt or answer. In case one does, the secret of an llmd key is
+masked. Control characters are escaped, so that no logged value can start a new line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TextIO
 from llmd.config import Log
 from llmd.journal import Journal
 
-# The id of the request that the running code works for; empty outside of requests.
+# The id of the request that the current code serves; empty outside of requests.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _LEVELS = {
@@ -28,13 +28,13 @@ _LEVELS = {
     "error": logging.ERROR,
 }
 
-# At what these say below this level, no admin looks.
+# Lowest level logged for each library: their messages below it do not help an admin.
 _LIBRARY_LEVELS = {
     "waitress": logging.WARNING,
-    # It warns at each request that waits, which is what the queue is for.
+    # waitress warns about each request that waits for a thread, which is normal here.
     "waitress.queue": logging.ERROR,
     "alembic": logging.WARNING,
-    # Its debug level shows rows, and rows hold prompts.
+    # SQLAlchemy's debug level shows rows, and rows contain prompts.
     "sqlalchemy": logging.WARNING,
 }
 
@@ -42,16 +42,16 @@ _MAX_PATH = 200
 
 _SECRET = re.compile(r"(llmd_[0-9a-z]{12})_[0-9A-Za-z]{49}")
 
-# Controls, line and paragraph separators, marks that turn the direction of text, half surrogates.
+# Control characters, line and paragraph separators, bidirectional marks and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _request_log = logging.getLogger("llmd.request")
 
 
 def configure(log: Log, stream: TextIO | None = None) -> None:
-    """Send all messages of the process to `stream` (default: standard error) as `log` says.
+    """Send all messages of the process to `stream`, or to standard error, as `log` says.
 
-    May be called again, with other settings.
+    Calling it again replaces the earlier settings.
     """
     stream = sys.stderr if stream is None else stream
     formatter = _formatter(log.format, stream)
@@ -66,7 +66,7 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     for name, level in _LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(max(level, _LEVELS[log.level]))
     logging.captureWarnings(True)
-    # A full disk under standard error must not become a second message for each message.
+    # If standard error cannot be written, logging must not report that for each message.
     logging.raiseExceptions = False
 
 
@@ -83,9 +83,9 @@ def log_request(
     level: int = logging.INFO,
     details: dict[str, int] | None = None,
 ) -> None:
-    """Log one line for a request that has ended; what is None is left out.
+    """Log one line for a request that has ended. Values that are None are left out.
 
-    The query of `path` is never logged: people put keys there.
+    The query of `path` is never logged, because people put keys there.
     """
     path = path.partition("?")[0]
     if len(path) > _MAX_PATH:
@@ -106,7 +106,7 @@ def log_request(
 
 
 def escape(text: str) -> str:
-    r"""Return `text` on one line: controls as `\x0a`, a key of ours without its secret."""
+    r"""Return `text` on one line: control characters as `\x0a`, llmd keys without secret."""
     return _UNSAFE.sub(_escaped, _SECRET.sub(r"\1_***", text))
 
 
@@ -116,21 +116,21 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Mark the handler that `configure` made, so that it replaces no other."""
+    """The handler that `configure` installs; a class of its own, so that no other is replaced."""
 
 
 class _JournalHandler(_Handler):
-    """Send entries with fields; what the journal does not take so goes to it as lines."""
+    """Sends entries with fields to the journal, or as plain lines if it refuses them."""
 
     def __init__(self, stream: TextIO, journal: Journal) -> None:
         super().__init__(stream)
         self._journal = journal
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record."""
+        """Send a record to the journal, or write it to the stream if that fails."""
         try:
             sent = self._journal.send(_fields(record))
-        except Exception:  # noqa: BLE001 - a message that cannot be made must not end its caller
+        except Exception:  # noqa: BLE001 - logging must never end its caller
             self.handleError(record)
             return
         if not sent:
@@ -138,7 +138,7 @@ class _JournalHandler(_Handler):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, str]:
-    """Return a record as the journal keeps it: all its lines in one message, and its fields."""
+    """Return the fields of a journal entry for a record; all its lines are one MESSAGE."""
     lines = _SafeFormatter().lines(record)
     fields = {
         "MESSAGE": "\n".join([f"{record.name}: {lines[0]}", *lines[1:]]),
@@ -162,7 +162,7 @@ def _formatter(form: str, stream: TextIO) -> logging.Formatter:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Tell whether `stream` goes to the journal, and not to a file that stands in for it."""
+    """Return whether `stream` is connected to the journal, by the test of systemd.exec(5)."""
     try:
         stat = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -171,7 +171,7 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 class _SafeFormatter(logging.Formatter):
-    """Bring a record into safe lines: the message, then those of its traceback."""
+    """Base of the formats: a record as escaped lines, its message before its traceback."""
 
     def lines(self, record: logging.LogRecord) -> list[str]:
         message = escape(record.getMessage())
@@ -189,7 +189,7 @@ class _SafeFormatter(logging.Formatter):
 
 
 class _JournalFormatter(_SafeFormatter):
-    """Write for systemd: each line begins with its priority, the journal knows the time."""
+    """The format for systemd: each line begins with its priority; the journal adds the time."""
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{_priority(record.levelno)}>"
@@ -198,17 +198,17 @@ class _JournalFormatter(_SafeFormatter):
 
 
 class _TextFormatter(_SafeFormatter):
-    """Write for people: local time, level, where, what."""
+    """The format for people: local time, level, logger and message."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         message, *rest = self.lines(record)
-        # The indent keeps a line break in the text of an exception from looking like a message.
+        # Indented, so that a line of an exception's text cannot pass for a message.
         return "\n    ".join([f"{when} {record.levelname} {record.name}: {message}", *rest])
 
 
 class _JsonFormatter(_SafeFormatter):
-    """Write for programs: one object a line. JSON's own escapes make every value safe."""
+    """The format for programs: one JSON object per line. JSON itself escapes every value."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -227,7 +227,7 @@ class _JsonFormatter(_SafeFormatter):
 
 
 def _priority(level: int) -> int:
-    """Return the number that syslog, and so sd-daemon(3), gives to a level of logging."""
+    """Return the syslog priority of a logging level, as sd-daemon(3) wants it."""
     if level >= logging.CRITICAL:
         return 2
     if level >= logging.ERROR:

@@ -14,8 +14,8 @@ from tests.support.service import Service
 
 
 def concrete(base: type[errors.LlmdError]) -> list[type[errors.LlmdError]]:
-    """Return the classes of the error tree that are raised."""
-    found = [] if "Never raised itself" in (base.__doc__ or "") else [base]
+    """Return the classes of the tree that are raised."""
+    found = [] if "Never raised directly" in (base.__doc__ or "") else [base]
     for child in base.__subclasses__():
         if child.__module__ == errors.__name__:
             found += concrete(child)
