@@ -1,6 +1,7 @@
-"""The settings of the daemon: what they are called, what they may be, how files give them.
+"""The configuration of the daemon: its options, their bounds, and how they are read from files.
 
-Each section is a frozen struct and goes to the constructors that need it; nothing reads a global.
+Each section is a frozen struct that is passed to the constructors that need it. There is no
+global configuration.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _OptionalPath = Annotated[
     str, Meta(pattern="^(/[^\0]*)?$", description='an absolute path, or "" for the default')
 ]
 _FileName = Annotated[
-    str, Meta(pattern="^[^/\0]*$", description='a file name without folder, or "" for the default')
+    str,
+    Meta(pattern="^[^/\0]*$", description='a file name without a folder, or "" for the default'),
 ]
 _Url = Annotated[
     str,
@@ -51,11 +53,11 @@ _Origin = Annotated[
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hold the options of one table of the file."""
+    """Base of the sections: the options of one TOML table."""
 
 
 class Server(_Section, frozen=True, kw_only=True):
-    """Say where to listen and how much to accept."""
+    """Where the daemon listens, and how many and how large requests it accepts."""
 
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("0.0.0.0:5000",)
     max_streams: Annotated[int, Meta(ge=1, le=256)] = 8
@@ -69,13 +71,13 @@ class Server(_Section, frozen=True, kw_only=True):
 
 
 class Store(_Section, frozen=True, kw_only=True):
-    """Say where keys, profiles and sessions are kept."""
+    """Where keys, profiles and sessions are stored."""
 
     url: _Url = "sqlite:////var/lib/llmd/llmd.db"
 
 
 class Models(_Section, frozen=True, kw_only=True):
-    """Say where the GGUF files are, and which of them serves when no profile names one."""
+    """Where the GGUF files are, and which one is loaded if no profile names one."""
 
     dir: _Path = "/var/lib/llmd/models"
     packaged_dir: _Path = "/usr/share/llmd/models"
@@ -84,7 +86,7 @@ class Models(_Section, frozen=True, kw_only=True):
 
 
 class Engine(_Section, frozen=True, kw_only=True):
-    """Set the size and the threads of the worker that runs the model."""
+    """Size and threads of the worker process that runs the model."""
 
     library_dir: _OptionalPath = ""
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
@@ -101,7 +103,7 @@ class Engine(_Section, frozen=True, kw_only=True):
 
 
 class Cache(_Section, frozen=True, kw_only=True):
-    """Bound the KV states that are kept for idle sessions, and say where."""
+    """Where KV states of idle sessions are kept, and how many bytes of them."""
 
     dir: _Path = "/var/cache/llmd"
     ram_bytes: Annotated[int, Meta(ge=0, le=2**50)] = 536_870_912
@@ -109,7 +111,7 @@ class Cache(_Section, frozen=True, kw_only=True):
 
 
 class Auth(_Section, frozen=True, kw_only=True):
-    """Set the price of a key check and the limits for those who guess."""
+    """The cost of checking a key, and the limits on wrong keys."""
 
     argon2: Literal["large", "small", "cheapest"] = "small"
     max_failures_per_address: Annotated[int, Meta(ge=1, le=10_000)] = 10
@@ -118,7 +120,7 @@ class Auth(_Section, frozen=True, kw_only=True):
 
 
 class Log(_Section, frozen=True, kw_only=True):
-    """Say what is logged, and in which form."""
+    """What is logged, and in which format."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "journal", "text", "json"] = "auto"
@@ -126,7 +128,7 @@ class Log(_Section, frozen=True, kw_only=True):
 
 
 class Config(_Section, frozen=True, kw_only=True):
-    """Hold one struct a section; every option has a default."""
+    """The whole configuration, one struct per section. Every option has a default."""
 
     server: Server = field(default_factory=Server)
     store: Store = field(default_factory=Store)
@@ -144,10 +146,10 @@ _FLASH_ATTENTION = ("engine", "flash_attention")
 
 
 def load(path: Path) -> Config:
-    """Read `path`, then the other `parts` of the configuration, and check the whole.
+    """Read `path`, then the other `parts` of the configuration, and check them together.
 
-    Tables merge; a scalar or list of a later file replaces the earlier one.
-    Raises ConfigError with a line for each wrong option: file, option, and what it may be.
+    Tables are merged. A scalar or list in a later file replaces the earlier one. Raise ConfigError
+    with a line for each wrong option: its file, its name and its valid values.
     """
     values: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     sources: dict[tuple[str, str], Path] = {}
@@ -175,7 +177,7 @@ def load(path: Path) -> Config:
 
 
 def to_toml(config: Config) -> str:
-    """Return `config` as a TOML file, every option written out.
+    """Return `config` as a TOML file that sets every option.
 
     A password in `store.url` is shown as `***`.
     """
@@ -189,10 +191,10 @@ def to_toml(config: Config) -> str:
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the files that are read after `path`: `conf.d/*.toml` beside it, then secret ones.
+    """Return the files that are read after `path`: `conf.d/*.toml` beside it, then credentials.
 
-    Those are `credentials/*.toml`, which root alone may read: systemd hands copies of them over
-    (``LoadCredential=llmd:`` gives each name a prefix).
+    The credentials are the files `credentials/*.toml`, which only root can read. A service gets
+    copies of them from systemd, in which case ``LoadCredential=llmd:`` gives each name a prefix.
     """
     credentials_dir = os.environ.get("CREDENTIALS_DIRECTORY")
     credentials = (
@@ -200,7 +202,7 @@ def parts(path: Path) -> list[Path]:
         if credentials_dir
         else path.parent.joinpath("credentials").glob("*.toml")
     )
-    # A name that begins with a dot is an editor's lock or a half-written file.
+    # A name that begins with a dot is an editor's lock file or an unfinished file.
     return [
         part
         for found in (path.parent.joinpath("conf.d").glob("*.toml"), credentials)
@@ -210,13 +212,13 @@ def parts(path: Path) -> list[Path]:
 
 
 def read_file(file: Path) -> dict[str, Any]:
-    """Return what a TOML file says. Raises ConfigError when it cannot be read."""
+    """Return the content of a TOML file. Raise ConfigError if it cannot be read."""
     try:
         return tomllib.loads(file.read_bytes().decode())
     except FileNotFoundError:
         raise ConfigError(
-            f"{file}: no such file: make one (an empty file takes every default, "
-            "etc/llmd.toml is the commented example) or name another with --config"
+            f"{file}: no such file: create it (an empty file takes every default, "
+            "etc/llmd.toml is a commented example) or name another with --config"
         ) from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
@@ -227,26 +229,26 @@ def read_file(file: Path) -> dict[str, Any]:
 
 
 def _check_combinations(config: Config, sources: dict[tuple[str, str], Path], path: Path) -> None:
-    """Raise ConfigError when options that are right alone do not fit each other."""
+    """Raise ConfigError for options that are valid alone but not together."""
     engine = config.engine
     if engine.context // engine.parallel < _MIN_CONTEXT_PER_SEQUENCE:
         keys = [key for key in (("engine", "parallel"), ("engine", "context")) if key in sources]
         file = sources[keys[0]] if keys else path
         raise ConfigError(
             f"{file}: engine.context: {engine.context} tokens for engine.parallel = "
-            f"{engine.parallel} sequences leave less than {_MIN_CONTEXT_PER_SEQUENCE} each: "
-            f"give at least {engine.parallel * _MIN_CONTEXT_PER_SEQUENCE}, or fewer sequences"
+            f"{engine.parallel} sequences are fewer than {_MIN_CONTEXT_PER_SEQUENCE} each: "
+            f"use at least {engine.parallel * _MIN_CONTEXT_PER_SEQUENCE}, or fewer sequences"
         )
     if engine.kv_type != "f16" and engine.flash_attention == "off":
         file = sources[_FLASH_ATTENTION]
         raise ConfigError(
-            f'{file}: engine.flash_attention: "off" goes with kv_type = "f16" alone: '
-            f'take "auto", or leave kv_type = "{engine.kv_type}" out'
+            f'{file}: engine.flash_attention: "off" works only with kv_type = "f16": '
+            f'use "auto", or remove kv_type = "{engine.kv_type}"'
         )
 
 
 def _toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # JSON writes strings, numbers and booleans as TOML does, except for DEL.
+    # JSON writes strings, numbers and booleans as TOML does, except for the character DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Where to listen: ``host:port``."""
+"""Addresses to listen on, written ``host:port``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 
 
 class Address(Struct, frozen=True, kw_only=True):
-    """Name a socket to listen on. `host` has no brackets; port 0 lets the system choose."""
+    """The address of a TCP socket. `host` has no brackets; with port 0 the system chooses one."""
 
     host: str
     port: int
 
 
 def parse_address(text: str) -> Address:
-    """Read `host:port` or `[v6]:port`. Raises ConfigError when it is neither."""
+    """Return the address in `host:port` or `[v6]:port`. Raise ConfigError if it is neither."""
     host, colon, port = text.rpartition(":")
     number = int(port) if re.fullmatch("[0-9]{1,5}", port) else -1
     if colon and 0 <= number <= 65535:

@@ -1,4 +1,4 @@
-"""What an option may be, and what is wrong with a value, in words."""
+"""Error messages for sections, options and values of the configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmd.errors import ConfigError
 
 
 def unknown_name(noun: str, name: str, known: dict[str, Any]) -> str:
-    """Say that `name` is no `noun`, and which it may be."""
+    """Return the message that `name` is no known `noun`, with the nearest one or all of them."""
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"unknown {noun}: did you mean {near[0]}?"
@@ -22,7 +22,7 @@ def unknown_name(noun: str, name: str, known: dict[str, Any]) -> str:
 
 
 def option_error(section: type[Struct], key: str, value: object) -> str | None:
-    """Say what is wrong with the value of an option, or return None."""
+    """Return what is wrong with the value of an option, or None if it is right."""
     fields = {f.name: f.type for f in msgspec.structs.fields(section)}
     if key not in fields:
         return unknown_name("option", key, fields)
@@ -32,7 +32,7 @@ def option_error(section: type[Struct], key: str, value: object) -> str | None:
             for text in value:  # type: ignore[attr-defined]  # convert has seen a list of str
                 parse_address(text)
     except msgspec.ValidationError:
-        return f"{_shown(value)}must be {_allowed(inspect.type_info(fields[key]))}"
+        return f"must be {_allowed(inspect.type_info(fields[key]))}{_not_value(value)}"
     except ConfigError as error:
         return error.message
     if isinstance(value, float) and math.isnan(value):
@@ -40,16 +40,16 @@ def option_error(section: type[Struct], key: str, value: object) -> str | None:
     return None
 
 
-def _shown(value: object) -> str:
-    # Text stays out of the message: a database URL may hold a password.
-    return f"{value} is wrong: " if isinstance(value, int | float) else ""
+def _not_value(value: object) -> str:
+    # Text stays out of the message: a database URL may contain a password.
+    return f", not {str(value).lower()}" if isinstance(value, int | float) else ""
 
 
 def _allowed(info: inspect.Type) -> str:
-    """Say in words what `info` lets in."""
+    """Return a description of the values that a type accepts."""
     match info:
-        case inspect.Metadata(extra_json_schema={"description": str(words)}):
-            return words
+        case inspect.Metadata(extra_json_schema={"description": str(description)}):
+            return description
         case inspect.VarTupleType(item_type=inspect.Metadata() as item):
             return _allowed(item)
         case inspect.VarTupleType():
@@ -62,4 +62,4 @@ def _allowed(info: inspect.Type) -> str:
             return "one of " + ", ".join(f'"{value}"' for value in values)
         case inspect.BoolType():
             return "true or false"
-    raise AssertionError(f"an option has a type without words: {info}")
+    raise AssertionError(f"an option has a type without a description: {info}")

@@ -92,7 +92,7 @@ def test_error_names_the_file_that_set_the_option(tmp_path: Path) -> None:
     message = refusal(tmp_path, "", ("10-a.toml", "[server]\nmax_streams = 300\n"))
     assert message == (
         f"{tmp_path}/conf.d/10-a.toml: server.max_streams: "
-        "300 is wrong: must be a whole number from 1 to 256"
+        "must be a whole number from 1 to 256, not 300"
     )
 
 
@@ -107,9 +107,9 @@ def test_all_wrong_options_are_listed(tmp_path: Path) -> None:
     sections = "server, store, models, engine, cache, auth, log"
     assert sorted(lines) == [
         f"conf.d/a.toml: [tuning]: unknown section: use one of {sections}",
-        "conf.d/a.toml: models.dir: 5 is wrong: must be an absolute path",
+        "conf.d/a.toml: models.dir: must be an absolute path, not 5",
         'llmd.toml: log.level: must be one of "debug", "error", "info", "warning"',
-        "llmd.toml: server.drain_s: -1 is wrong: must be a number from 0 to 600",
+        "llmd.toml: server.drain_s: must be a number from 0 to 600, not -1",
         "llmd.toml: server.max_steams: unknown option: did you mean max_streams?",
     ]
 
@@ -189,13 +189,13 @@ def test_short_values_need_flash_attention(tmp_path: Path) -> None:
     """llama.cpp refuses the two together, so that is said where it was asked for."""
     text = '[engine]\nkv_type = "q8_0"\nflash_attention = '
     message = refusal(tmp_path, text + '"off"\n')
-    assert message.startswith(f'{tmp_path}/llmd.toml: engine.flash_attention: "off" goes with')
+    assert message.startswith(f'{tmp_path}/llmd.toml: engine.flash_attention: "off" works only')
     config.load(write(tmp_path, text + '"auto"\n'))
 
 
 def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """Without the main file there is no guess: the message says what to do."""
-    with pytest.raises(ConfigError, match="no such file: make one"):
+    with pytest.raises(ConfigError, match="no such file: create it"):
         config.load(tmp_path / "llmd.toml")
 
 
