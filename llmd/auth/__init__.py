@@ -1,1 +1,1 @@
-"""Keys: how a secret is made and checked, and the gates a request passes."""
+"""Make keys, and check the key of each request."""

@@ -1,14 +1,15 @@
-"""Who may come in: the checks of a presented key, the cheap ones first.
+"""Check the key of a request, in steps ordered by their cost.
 
-1. form and CRC                        no look into the store, nothing remembered
-2. verified a while ago                the row is still read, so a revoked key is refused at once
-3. refused a while ago                 no look into the store
-4. failures of this address            429
-5. the row, by id or by digest         an unknown one costs no Argon2: ids are 60 random bits
-6. failures of this key                429
+1. form and CRC                        needs neither the store nor memory
+2. verified recently                   the row is still read, so a revoked key is refused at once
+3. refused recently                    needs no access to the store
+4. failures of this address            answered with 429
+5. the row, by id or by digest         an unknown id costs no Argon2: ids have 60 random bits
+6. failures of this key                answered with 429
 7. Argon2, one at a time
 
-A key in use never meets 3 to 7, so whoever floods them keeps no known caller out.
+A key in use passes step 2 and never reaches steps 3 to 7. A flood of wrong keys therefore cannot
+keep callers out whose keys were verified before.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _TOUCH_INTERVAL_S = 60.0
 
 
 class StoredKey(Protocol):
-    """Hold what the store knows of a key. Times are unix seconds."""
+    """A row of the key store. Times are unix seconds."""
 
     @property
     def id(self) -> str: ...  # noqa: D102
@@ -54,23 +55,23 @@ class StoredKey(Protocol):
 
 
 class KeyStore(Protocol):
-    """Keep the keys. Each method raises StoreError when it cannot."""
+    """The store of the keys. Each method raises StoreError if the store fails."""
 
     def by_id(self, key_id: str, /) -> StoredKey | None:
-        """Return the key with this id."""
+        """Return the key with this id, or None."""
 
     def by_digest(self, key_digest: str, /) -> StoredKey | None:
-        """Return the key of the seed with this SHA-256."""
+        """Return the seed key with this SHA-256, or None."""
 
     def touch(self, key_id: str, now: int, /) -> None:
-        """Note that the key was used."""
+        """Record that the key was used at `now`."""
 
     def rehash(self, key_id: str, hashed: str, /) -> None:
         """Replace the hash of the key."""
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Name the key that a request came with."""
+    """The key with which a request was authorised."""
 
     id: str
     name: str
@@ -83,9 +84,9 @@ class _Verified(Struct, frozen=True, kw_only=True):
 
 
 class Gate:
-    """Turn a presented key into its caller. Thread-safe.
+    """Checks keys and returns their callers. Thread-safe.
 
-    Remembers keys only as HMAC under a secret of this process, never as they are.
+    It remembers a key only by a tag: its HMAC under a secret of this process.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Gate:
         self._verified: TtlCache[bytes, _Verified] = TtlCache(
             _MAX_VERIFIED, settings.cache_ttl_s, clock
         )
-        # Apart from the verified ones: a flood of wrong keys must not push those out.
+        # Separate from the verified keys: a flood of wrong keys must not evict those.
         self._refused: TtlCache[bytes, bool] = TtlCache(_MAX_REFUSED, _REFUSED_TTL_S, clock)
         self._touched: TtlCache[str, bool] = TtlCache(_MAX_VERIFIED, _TOUCH_INTERVAL_S, clock)
         self._by_address = Failures(settings.max_failures_per_address, clock=clock)
@@ -113,8 +114,9 @@ class Gate:
     def check(self, presented: str | None, address: str) -> Caller:
         """Return the caller whose key was `presented` from `address`.
 
-        Raises Unauthorized, the same for every reason; TooManyFailures before any costly check;
-        Busy when Argon2 is taken; StoreError when the keys cannot be read.
+        Raise Unauthorized for a wrong key, always with the same message, TooManyFailures before
+        any costly check, Busy if other keys occupy Argon2, and StoreError if the keys cannot be
+        read.
         """
         key = parse(presented) if presented is not None else None
         if key is None:
@@ -129,7 +131,7 @@ class Gate:
         return Caller(id=row.id, name=row.name, role=row.role)
 
     def _find_verified(self, tag: bytes) -> StoredKey | None:
-        """Return the row of a key verified before, None if it has to be verified."""
+        """Return the row of a key verified recently, or None if it has to be verified."""
         verified = self._verified.get(tag)
         if verified is None:
             return None
@@ -137,22 +139,22 @@ class Gate:
         if row is None or not self._is_live(row):
             raise Unauthorized
         if not hmac.compare_digest(row.hash, verified.hash):
-            # Somebody gave the id another secret, or the same one another hash.
+            # The row was given another secret, or its secret was hashed anew.
             self._verified.remove(tag)
             return None
-        # From the last use on: a key in use stays out of reach of those who guess at it.
+        # The time to live counts from the last use, so wrong keys never delay a key in use.
         self._verified.put(tag, verified)
         return row
 
     def _verify(self, tag: bytes, key: ParsedKey, source: str) -> StoredKey:
-        """Return the row of a key not verified before, or refuse it."""
+        """Verify a key and return its row, or refuse it."""
         self._require_allowed(self._by_address, source)
         row = self._keys.by_digest(digest(key.text)) if key.id is None else self._keys.by_id(key.id)
         if row is None or not self._is_live(row):
             self._refuse(tag, source)
         self._require_allowed(self._by_key, row.id)
         with self._hasher.exclusive():
-            # While this one waited, another request may have verified the same key, or failed.
+            # Another request may have verified or refused the same key during the wait.
             if (known := self._find_verified(tag)) is not None:
                 return known
             if self._refused.get(tag):
@@ -161,7 +163,7 @@ class Gate:
             self._require_allowed(self._by_key, row.id)
             if not self._hasher.verify(row.hash, key.text):
                 if self._by_key.add(row.id):
-                    log.warning("key %s waits: too many wrong secrets for it", row.id)
+                    log.warning("key %s must wait: too many wrong secrets", row.id)
                 self._refuse(tag, source)
             hashed = self._rehash(row, key.text)
             self._verified.put(tag, _Verified(key_id=row.id, hash=hashed))
@@ -178,18 +180,18 @@ class Gate:
     def _refuse(self, tag: bytes, source: str) -> NoReturn:
         self._refused.put(tag, True)
         if self._by_address.add(source):
-            log.warning("%s waits: too many wrong keys from there", source)
+            log.warning("%s must wait: too many wrong keys", source)
         raise Unauthorized
 
     def _rehash(self, row: StoredKey, text: str) -> str:
-        """Return the hash of a verified key, made anew when the parameters have changed."""
+        """Return the hash of a verified key, renewed if the parameters have changed."""
         if not self._hasher.needs_rehash(row.hash):
             return row.hash
         try:
             hashed = self._hasher.hash(text)
             self._keys.rehash(row.id, hashed)
         except (StoreError, Busy) as error:
-            # The old hash has just proved good: a disk that is read-only locks nobody out.
+            # The old hash has just been verified, so a read-only disk must not refuse the key.
             log.warning("cannot renew the hash of key %s: %s", row.id, error)
             return row.hash
         return hashed
@@ -201,4 +203,4 @@ class Gate:
         try:
             self._keys.touch(key_id, int(self._now()))
         except StoreError as error:
-            log.warning("cannot note the use of key %s: %s", key_id, error)
+            log.warning("cannot record the use of key %s: %s", key_id, error)

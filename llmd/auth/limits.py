@@ -1,4 +1,4 @@
-"""How often somebody may present a wrong key."""
+"""Limits on how often wrong keys are accepted for checking."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 _WINDOW_S = 60.0
 
-# The name that all share who come while the table is full.
+# Failures of new names are counted under this name while the table is full.
 _OTHERS = "others"
 
 
 class Failures:
-    """Count failures by name within a minute of the first, in bounded memory. Thread-safe.
+    """Counts failures by name, for a minute from the first, in bounded memory. Thread-safe.
 
-    A name that is held is never forgotten to make room: while `max_names` of them count, all new
-    ones are counted together.
+    No name is forgotten early to make room: while `max_names` are counted, all further ones are
+    counted together.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Failures:
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def add(self, name: str) -> bool:
-        """Count a failure. Return whether it is the one that makes `name` wait."""
+        """Count a failure. Return whether `name` has to wait from this failure on."""
         with self._lock:
             now = self._forget_old()
             name = self._counted_name(name)
@@ -46,7 +46,7 @@ class Failures:
             return count + 1 == self._max_failures
 
     def wait_s(self, name: str) -> int:
-        """Return for how many whole seconds `name` has to wait; 0: it may try."""
+        """Return how many whole seconds `name` has to wait; 0 if it may try now."""
         with self._lock:
             now = self._forget_old()
             started_at, count = self._counts.get(self._counted_name(name), (now, 0))
@@ -73,9 +73,9 @@ class Failures:
 
 
 def network(address: str) -> str:
-    """Return who is meant by `address`: the IPv4 address, or the /64 of an IPv6 address.
+    """Return the network under which `address` is counted: itself for IPv4, its /64 for IPv6.
 
-    A house has at least a /64 to itself, and may call from each address of it.
+    An IPv6 site has at least a /64, and a client can use every address in it.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])

@@ -1,8 +1,9 @@
-"""A key: how it is made, how one is told from other text, and how its hash is made and checked.
+"""Make keys, recognise them, and make and verify their hashes.
 
-`llmd_<id: 12 [0-9a-z]>_<secret: 43 [0-9A-Za-z]><crc: 6 [0-9A-Za-z]>`: the id is public and names
-the key, the secret has 256 bits, the CRC-32 of all before it tells typing errors and junk from keys
-without a look into the store, and scanners find the whole by its form.
+A key has the form `llmd_<id: 12 [0-9a-z]>_<secret: 43 [0-9A-Za-z]><crc: 6 [0-9A-Za-z]>`. The id is
+public and names the key. The secret has 256 random bits. The CRC-32 of all characters before it
+exposes typing errors and junk without access to the store. The fixed form lets secret scanners
+find keys.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from llmd.errors import Busy
 
 log = logging.getLogger(__name__)
 
-# Without i, l, o and u an id can be read out without mistakes, and 32 letters are 5 bits each.
+# Without i, l, o and u an id can be read aloud without mistakes. 32 characters are 5 bits each.
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MAX_CHARS = 128
@@ -36,7 +37,7 @@ _SEED_KEY = re.compile("[0-9A-Za-z]{20}")
 _PARAMETERS = {
     # RFC 9106, section 4, second choice: 64 MiB, 3 passes, 4 lanes.
     "large": profiles.RFC_9106_LOW_MEMORY,
-    # OWASP's password storage sheet: one lane, for machines whose cores are busy generating.
+    # OWASP Password Storage Cheat Sheet: one lane, for machines whose cores are busy generating.
     "small": Parameters(
         type=Type.ID,
         version=19,
@@ -46,13 +47,13 @@ _PARAMETERS = {
         memory_cost=19_456,
         parallelism=1,
     ),
-    # Protects nothing: for tests.
+    # Protects nothing; only for tests.
     "cheapest": profiles.CHEAPEST,
 }
 
 
 class NewKey(Struct, frozen=True, kw_only=True):
-    """Hold a key just made: `text` is shown once and never stored."""
+    """A new key. `text` is shown once and never stored."""
 
     id: str
     text: str
@@ -63,7 +64,7 @@ class NewKey(Struct, frozen=True, kw_only=True):
 
 
 class ParsedKey(Struct, frozen=True, kw_only=True):
-    """Hold text that has the form of a key. A key of the seed carries no id: `id` is None."""
+    """Text that has the form of a key. A seed key contains no id, so its `id` is None."""
 
     kind: Literal["llmd", "seed"]
     id: str | None
@@ -75,14 +76,14 @@ class ParsedKey(Struct, frozen=True, kw_only=True):
 
 
 class Rand(Protocol):
-    """Choose letters: the module `secrets`, or something repeatable in tests."""
+    """A source of random characters: the module `secrets`, or a repeatable one in tests."""
 
     def choice(self, seq: str, /) -> str:
-        """Return one letter of `seq`, each as likely as the other."""
+        """Return one character of `seq`, each with the same probability."""
 
 
 def new_id(rand: Rand = secrets) -> str:
-    """Return an id of 60 random bits."""
+    """Return a new id of 60 random bits."""
     return "".join(rand.choice(_ID_ALPHABET) for _ in range(12))
 
 
@@ -94,7 +95,7 @@ def make(rand: Rand = secrets) -> NewKey:
 
 
 def parse(text: str) -> ParsedKey | None:
-    """Return the key that `text` is by form and CRC, or None. Looks nothing up."""
+    """Return `text` as a key if its form and CRC are right, or None."""
     if len(text) > _MAX_CHARS or not text.isascii():
         return None
     if match := _LLMD_KEY.fullmatch(text):
@@ -107,7 +108,7 @@ def parse(text: str) -> ParsedKey | None:
 
 
 def digest(text: str) -> str:
-    """Return the SHA-256 of a key in hex: the name under which a key of the seed is found."""
+    """Return the SHA-256 of a key in hex, by which a seed key is found."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -121,10 +122,10 @@ def _crc(body: str) -> str:
 
 
 class Hasher:
-    """Hash keys by Argon2id, one at a time in the process.
+    """Hashes and verifies keys with Argon2id, one at a time. Thread-safe.
 
-    A class because each hash takes up to 64 MiB and four cores: the lock that keeps a flood of
-    keys from taking that many times over lives here. Thread-safe.
+    It is a class because it holds a lock: each hash takes up to 64 MiB and four cores, and a flood
+    of keys must not take that several times over.
     """
 
     def __init__(self, parameters: str, *, wait_s: float = 2.0) -> None:
@@ -134,9 +135,9 @@ class Hasher:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the right to hash; `hash` and `verify` may be called within.
+        """Keep other threads from hashing; `hash` and `verify` may be called within.
 
-        Raises Busy when others keep it for longer than `wait_s`.
+        Raise Busy if other threads hold the lock for longer than `wait_s`.
         """
         if not self._lock.acquire(timeout=self._wait_s):
             raise Busy("too many new keys are being checked: try again", retry_after_s=1)
@@ -146,24 +147,24 @@ class Hasher:
             self._lock.release()
 
     def hash(self, text: str) -> str:
-        """Return the hash of a key, with a salt of its own. Raises Busy."""
+        """Return the hash of a key, with a new salt. Raise Busy as `exclusive` does."""
         with self.exclusive():
             return self._hasher.hash(text)
 
     def verify(self, hashed: str, text: str) -> bool:
-        """Tell whether `hashed` was made from `text`. Raises Busy."""
+        """Return whether `hashed` is a hash of `text`. Raise Busy if it cannot be computed."""
         with self.exclusive():
             try:
                 return self._hasher.verify(hashed, text)
             except VerifyMismatchError:
                 return False
             except InvalidHashError:
-                log.error("a stored hash is not one of Argon2: its key is refused")
+                log.error("a stored key hash is not an Argon2 hash: its key is refused")
                 return False
             except VerificationError as error:
-                # Most likely no memory: that says nothing about the key.
+                # Most likely there was not enough memory, which says nothing about the key.
                 raise Busy(f"the key cannot be checked now: {error}") from error
 
     def needs_rehash(self, hashed: str) -> bool:
-        """Tell whether `hashed` was made by other parameters than the present ones."""
+        """Return whether `hashed` was made with other parameters than the present ones."""
         return self._hasher.check_needs_rehash(hashed)

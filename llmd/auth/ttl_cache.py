@@ -1,4 +1,4 @@
-"""What was found out a short while ago."""
+"""A cache whose items expire."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class TtlCache(Generic[Name, Value]):
-    """Keep the `max_items` used last, each until `ttl_s` after it was put. Thread-safe."""
+    """Keeps the `max_items` used last, each for `ttl_s` seconds after it was put. Thread-safe."""
 
     def __init__(self, max_items: int, ttl_s: float, clock: Callable[[], float]) -> None:
         self._max_items = max_items
@@ -22,7 +22,7 @@ class TtlCache(Generic[Name, Value]):
         self._items: OrderedDict[Name, tuple[float, Value]] = OrderedDict()
 
     def get(self, name: Name) -> Value | None:
-        """Return what was put under `name`, or None when that is too long ago."""
+        """Return the value put under `name`, or None if there is none or it has expired."""
         with self._lock:
             put_at, value = self._items.get(name, (None, None))
             if put_at is None:
@@ -34,7 +34,7 @@ class TtlCache(Generic[Name, Value]):
             return value
 
     def put(self, name: Name, value: Value) -> None:
-        """Keep `value`; the item that was used longest ago makes room."""
+        """Keep `value` under `name`. A full cache drops the item that was used least recently."""
         with self._lock:
             self._items[name] = (self._clock(), value)
             self._items.move_to_end(name)
@@ -42,10 +42,10 @@ class TtlCache(Generic[Name, Value]):
                 self._items.popitem(last=False)
 
     def remove(self, name: Name) -> None:
-        """Forget `name`, if it is there."""
+        """Remove the item under `name`, if there is one."""
         with self._lock:
             self._items.pop(name, None)
 
     def __len__(self) -> int:
-        """Return how many items are kept, old ones included."""
+        """Return the number of items, including expired ones that are not yet removed."""
         return len(self._items)
