@@ -1,1 +1,1 @@
-"""GGUF files on disk: the library of them and a safe reader of their headers."""
+"""GGUF files on disk: the model library, and a safe reader of GGUF headers."""

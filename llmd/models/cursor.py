@@ -1,4 +1,4 @@
-"""A place in a file of foreign origin."""
+"""A forward reader for files that cannot be trusted."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from llmd.errors import ModelInvalid
 
 _CHUNK_BYTES = 1_048_576
 
-# The greatest vocabularies have some 300,000 tokens and 500,000 merges.
+# Generous: the largest vocabularies have some 300,000 tokens and 500,000 merges.
 _MAX_STRINGS = 8_000_000
 
 _LENGTH = struct.Struct("<Q")
 
 
 class Cursor:
-    """Read forward through a file, never past its end and never more at once than asked for.
+    """Reads forward through a file, in bounded memory and never past its end. Not thread-safe.
 
-    Reads by pread and not by mmap: a mapped file that somebody truncates kills its reader by a
-    signal. Not thread-safe.
+    It uses pread instead of mmap, because a signal would kill the reader of a mapped file that
+    somebody truncates. Every method raises ModelInvalid where the file or the header ends early.
     """
 
     def __init__(self, fd: int, *, size_bytes: int, max_bytes: int) -> None:
@@ -33,11 +33,11 @@ class Cursor:
 
     @property
     def position(self) -> int:
-        """Return how many bytes have been passed."""
+        """Return the offset of the next byte."""
         return self._chunk_at + self._offset
 
     def take(self, num_bytes: int) -> bytes:
-        """Return the next bytes; the caller bounds their number. Raises ModelInvalid."""
+        """Return the next `num_bytes` bytes. The caller must bound their number."""
         end = self._offset + num_bytes
         if end > len(self._chunk):
             self._fill(num_bytes)
@@ -47,12 +47,12 @@ class Cursor:
         return taken
 
     def unpack(self, form: struct.Struct) -> tuple[int, ...]:
-        """Return the next numbers. Raises ModelInvalid."""
+        """Return the next numbers, as `form` describes them."""
         numbers: tuple[int, ...] = form.unpack(self.take(form.size))
         return numbers
 
     def text(self, what: str, max_bytes: int) -> str:
-        """Return the next string. Raises ModelInvalid when it is longer, or not UTF-8."""
+        """Return the next string. Raise ModelInvalid if it is too long, or not UTF-8."""
         (length,) = self.unpack(_LENGTH)
         if length > max_bytes:
             message = f"{what} has {length} bytes, at most {max_bytes} are read"
@@ -64,12 +64,12 @@ class Cursor:
             raise ModelInvalid(message) from None
 
     def skip(self, num_bytes: int) -> None:
-        """Go past the next bytes. Raises ModelInvalid when the file or the header ends there."""
+        """Skip the next `num_bytes` bytes."""
         self._check(self.position + num_bytes)
         self._offset += num_bytes
 
     def skip_strings(self, count: int) -> None:
-        """Go past the next strings without a look at them. Raises ModelInvalid."""
+        """Skip the next `count` strings without decoding them."""
         self._num_strings += count
         if self._num_strings > _MAX_STRINGS:
             message = f"more than {_MAX_STRINGS} strings in the header"
@@ -86,7 +86,7 @@ class Cursor:
             self._check(self.position)
 
     def _fill(self, num_bytes: int) -> None:
-        """Have a chunk that begins here and holds the next bytes."""
+        """Read a chunk that begins at the position and contains the next `num_bytes` bytes."""
         self._check(self.position + num_bytes)
         self._chunk_at, self._offset = self.position, 0
         wanted = max(num_bytes, _CHUNK_BYTES)
@@ -98,7 +98,7 @@ class Cursor:
     def _check(self, end: int) -> None:
         if end > self._size_bytes:
             message = (
-                f"truncated: the header goes on after the {self._size_bytes} bytes of the file"
+                f"truncated: the header continues past the {self._size_bytes} bytes of the file"
             )
             raise ModelInvalid(message)
         if end > self._max_bytes:

@@ -1,4 +1,4 @@
-"""The tensor types of ggml: how many weights make a block, and how many bytes it takes."""
+"""The tensor types of ggml, with the weights and the bytes of a block of each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class TensorType(NamedTuple):
-    """Describe how a tensor is stored: rows are whole blocks."""
+    """How a tensor is stored: each row is a whole number of blocks."""
 
     name: str
     block_length: int
     block_bytes: int
 
 
-# The numbers are those of the file format; gaps are types that the format has given up.
+# By the number of the type in the file format. Missing numbers are types that were removed.
 TENSOR_TYPES: dict[int, TensorType] = {
     0: TensorType("F32", 1, 4),
     1: TensorType("F16", 1, 2),
@@ -52,7 +52,7 @@ TENSOR_TYPES: dict[int, TensorType] = {
     42: TensorType("Q2_0", 64, 18),
 }
 
-# `general.file_type`: the recipe by which a model was quantised, which mixes tensor types.
+# By `general.file_type`: the recipe of a quantisation, which may mix tensor types.
 QUANTISATIONS: dict[int, str] = {
     0: "F32",
     1: "F16",

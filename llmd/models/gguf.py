@@ -1,7 +1,8 @@
-"""The header of a GGUF file, read without trust in it.
+"""Read the header of a GGUF file without trusting it.
 
-Whatever the native loader would allocate for, compute with or assert on is checked here first, in
-Python, where a lie costs an exception and not the process. No count of the file sizes anything.
+Whatever the native loader would allocate, compute with or assert on is checked here first. Here a
+wrong value raises an exception; there it could end the process. No memory is allocated by a count
+that the file claims.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _ARRAY = struct.Struct("<IQ")
 
-# Type numbers of values, as the format gives them.
+# The numbers by which the format names the types of values.
 _STRING, _LIST, _UINT32 = 8, 9, 4
 _SCALARS = {
     number: struct.Struct("<" + form)
@@ -40,7 +41,7 @@ _SCALARS = {
 }
 _INTEGERS = {0, 1, 2, 3, 4, 5, 10, 11}
 
-# The strings that are kept, and how long each may be; all others are skipped unseen.
+# The strings to keep, with the greatest length of each in bytes. All others are skipped.
 _KEPT_STRINGS = {
     "general.architecture": 64,
     "general.name": 1024,
@@ -54,12 +55,13 @@ _CHUNK_BYTES = 1_048_576
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 4096
 
+# By their first bytes: what a file is that is not GGUF, and what to do about it.
 _OTHER_FILES = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
     b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint: convert it to GGUF",
-    b"\x1f\x8b": "compressed by gzip: unpack it",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it",
-    b"\xfd7zXZ": "compressed by xz: unpack it",
+    b"\x1f\x8b": "a gzip file: unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd file: unpack it",
+    b"\xfd7zXZ": "an xz file: unpack it",
     b"\x80\x02": "a Python pickle, perhaps a PyTorch checkpoint: convert it to GGUF",
     # The magic numbers ggml, ggmf, ggjt and ggla, stored little-endian.
     b"lmgg": "an old ggml model: get it as GGUF",
@@ -72,10 +74,10 @@ _OTHER_FILES = {
 
 
 class GgufHeader(Struct, frozen=True, kw_only=True):
-    """Tell what a model file holds.
+    """What the header of a model file says.
 
-    `num_context_tokens` is the context it was trained with. `fingerprint` names the weights: it
-    is made from the whole header, the size and samples of the data.
+    `num_context_tokens` is the context that the model was trained with. `fingerprint` identifies
+    the weights: it is a hash of the whole header, the size and samples of the data.
     """
 
     version: int
@@ -93,7 +95,7 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
 
 
 class _Metadata(Struct, kw_only=True):
-    """Gather the entries of a header that matter: a number with the number of its type."""
+    """The entries of a header that are kept. A number comes with the number of its type."""
 
     numbers: dict[str, tuple[int, int]]
     strings: dict[str, str]
@@ -101,15 +103,15 @@ class _Metadata(Struct, kw_only=True):
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Return the header of the model at `path`, after a check of all that it claims.
+    """Return the header of the model at `path` after checking it.
 
-    Reads the header and a few samples: some milliseconds, and memory for one chunk of the file.
-    Raises ModelInvalid, with the name of the file and what is wrong with it.
+    This reads the header and some samples of the data, which takes some milliseconds and memory
+    for one chunk of the file. Raise ModelInvalid with the name of the file and what is wrong.
     """
     if "\0" in str(path):
-        raise ModelInvalid("a file name holds no NUL", param="model")
+        raise ModelInvalid("a file name cannot contain NUL", param="model")
     try:
-        # O_NONBLOCK: opening a pipe would wait for somebody to write into it.
+        # O_NONBLOCK, because opening a pipe would otherwise wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             return _read(fd)
@@ -126,7 +128,7 @@ def read_header(path: Path) -> GgufHeader:
 def _read(fd: int) -> GgufHeader:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise ModelInvalid("not a file")
+        raise ModelInvalid("not a regular file")
     size_bytes = status.st_size
     cursor = Cursor(fd, size_bytes=size_bytes, max_bytes=_MAX_HEADER_BYTES)
     version, num_tensors, num_entries = _start(cursor, os.pread(fd, 512, 0))
@@ -135,7 +137,7 @@ def _read(fd: int) -> GgufHeader:
     num_context_tokens = _positive(metadata, f"{architecture}.context_length")
     num_layers = _positive(metadata, f"{architecture}.block_count")
     if num_tensors == 0:
-        raise ModelInvalid("holds no tensors: a vocabulary alone is not a model")
+        raise ModelInvalid("contains no tensors: a vocabulary alone is not a model")
     alignment = _alignment(metadata)
     tensors = read_tensors(cursor, num_tensors, alignment)
     data_at = padded(cursor.position, alignment)
@@ -160,27 +162,27 @@ def _read(fd: int) -> GgufHeader:
 
 
 def _start(cursor: Cursor, beginning: bytes) -> tuple[int, int, int]:
-    """Return version, number of tensors and number of entries."""
+    """Return the version, the number of tensors and the number of metadata entries."""
     if not beginning.startswith(b"GGUF"):
         message = f"not a GGUF file: {_describe_other_file(beginning)}"
         raise ModelInvalid(message)
     _, version, num_tensors, num_entries = cursor.unpack(_START)
     if int.from_bytes(version.to_bytes(4, "little"), "big") in {1, 2, 3}:
-        raise ModelInvalid("a big-endian GGUF file: get the little-endian one")
+        raise ModelInvalid("a big-endian GGUF file: use a little-endian one")
     if version not in {2, 3}:
         message = f"GGUF version {version}: only 2 and 3 can be loaded"
         raise ModelInvalid(message)
     if num_entries > _MAX_ENTRIES:
-        message = f"claims {num_entries} metadata entries: more than {_MAX_ENTRIES} are absurd"
+        message = f"claims {num_entries} metadata entries: at most {_MAX_ENTRIES} are allowed"
         raise ModelInvalid(message)
     if num_tensors > _MAX_TENSORS:
-        message = f"claims {num_tensors} tensors: more than {_MAX_TENSORS} are absurd"
+        message = f"claims {num_tensors} tensors: at most {_MAX_TENSORS} are allowed"
         raise ModelInvalid(message)
     return version, num_tensors, num_entries
 
 
 def _describe_other_file(beginning: bytes) -> str:
-    """Say what a file looks like by its first bytes, and what to do about it."""
+    """Return what a file looks like by its first bytes, and what to do about it."""
     if not beginning:
         return "it is empty"
     for magic, kind in _OTHER_FILES.items():
@@ -203,7 +205,7 @@ def _metadata(cursor: Cursor, num_entries: int) -> _Metadata:
         if not key:
             raise ModelInvalid("a metadata key is empty")
         if key in seen:
-            message = f"metadata key {key!r} is there twice"
+            message = f"metadata key {key!r} occurs twice"
             raise ModelInvalid(message)
         seen.add(key)
         (kind,) = cursor.unpack(_U32)
@@ -239,7 +241,7 @@ def _skip_array(cursor: Cursor, key: str) -> int:
 
 
 def _architecture(metadata: _Metadata) -> str:
-    """Return the architecture of a file that is a whole language model."""
+    """Return the architecture. Raise ModelInvalid if the file is not a whole language model."""
     _, num_parts = metadata.numbers.get("split.count", (0, 1))
     if num_parts > 1:
         _, part = metadata.numbers.get("split.no", (0, 0))
@@ -253,7 +255,7 @@ def _architecture(metadata: _Metadata) -> str:
         raise ModelInvalid("has no general.architecture such as 'llama'")
     kind = metadata.strings.get("general.type", "model")
     if kind != "model" or architecture == "clip":
-        message = f"holds {kind!r} data for {architecture!r}, not a language model"
+        message = f"contains {kind!r} data for {architecture!r}, not a language model"
         raise ModelInvalid(message)
     return architecture
 
@@ -261,7 +263,7 @@ def _architecture(metadata: _Metadata) -> str:
 def _positive(metadata: _Metadata, key: str) -> int:
     _, number = metadata.numbers.get(key, (0, 0))
     if not 0 < number < 2**31:
-        message = f"{key} is {number}, or missing: a model has it, from 1 to {2**31 - 1}"
+        message = f"{key} is {number} or missing: it must be from 1 to {2**31 - 1}"
         raise ModelInvalid(message)
     return number
 
@@ -270,15 +272,18 @@ def _alignment(metadata: _Metadata) -> int:
     kind, alignment = metadata.numbers.get("general.alignment", (_UINT32, _DEFAULT_ALIGNMENT))
     is_power = alignment > 0 and alignment & (alignment - 1) == 0
     if kind != _UINT32 or not is_power or not 8 <= alignment <= _MAX_ALIGNMENT:
-        message = f"general.alignment is {alignment}: a power of 2 from 8 to {_MAX_ALIGNMENT} fits"
+        message = (
+            f"general.alignment is {alignment}: it must be a 32-bit number and a power of 2 "
+            f"from 8 to {_MAX_ALIGNMENT}"
+        )
         raise ModelInvalid(message)
     return alignment
 
 
 def _fingerprint(fd: int, data_at: int, size_bytes: int) -> str:
-    """Return 32 hex digits for the header, the size and evenly spaced samples of the data.
+    """Return a hash of the header, the size and evenly spaced samples of the data, 32 hex digits.
 
-    Two models of one family may have the same header; their weights differ nearly everywhere.
+    Two models of one family may have the same header, but their weights differ nearly everywhere.
     """
     total = hashlib.sha256(size_bytes.to_bytes(8, "little"))
     for at in range(0, data_at, _CHUNK_BYTES):

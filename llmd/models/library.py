@@ -1,4 +1,4 @@
-"""The GGUF files on disk."""
+"""The library: the GGUF files in the models folder and in packages."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _MAX_NAME_BYTES = 255
 _CHUNK_BYTES = 4_194_304
 _STALE_S = 86_400
 
-# Called with bytes done and bytes in all.
+# Called with the number of bytes copied and the total number.
 Progress = Callable[[int, int], None]
 
 
 class ModelFile(Struct, frozen=True, kw_only=True):
-    """Describe a file of the library. `modified_at` is in unix seconds."""
+    """A file of the library. `modified_at` is in unix seconds."""
 
     name: str
     path: Path
@@ -43,37 +43,37 @@ class ModelFile(Struct, frozen=True, kw_only=True):
 
 
 class Library:
-    """List, check, add and remove the model files of a folder, and list those of packages.
+    """Lists, checks, adds and removes the model files of a folder, and lists those of packages.
 
-    A name from outside is only ever compared with the names that the folder has; no path is made
-    from it. Thread-safe.
+    A name from a client is only compared with the names in the folder: no path is made from it.
+    Thread-safe.
     """
 
     def __init__(self, folder: Path, packaged: Path | None = None) -> None:
-        """Read `packaged` too, but never write it. A file of the same name in `folder` counts."""
+        """Read `folder` and `packaged`, where `folder` has precedence; write only `folder`."""
         self._folder = folder
         self._packaged = packaged
         self._headers: dict[str, tuple[tuple[int, ...], GgufHeader]] = {}
 
     def list(self) -> list[ModelFile]:
-        """Return the GGUF files, and links to such, by name. A folder not yet made has none.
+        """Return the GGUF files and links to them, by name. A folder that is missing has none.
 
-        Raises ConfigError when the folder cannot be read.
+        Raise ConfigError if a folder cannot be read.
         """
         return sorted(self._scan(), key=lambda file: file.name)
 
     def find(self, name: str) -> ModelFile:
-        """Return the file that is called exactly `name`. Raises UnknownModel."""
+        """Return the file with exactly this name, or raise UnknownModel."""
         for file in self._scan():
             if file.name == name:
                 return file
-        message = f"there is no model {name[:80]!r}: GET /models or `llmd model list` name them"
+        message = f"there is no model {name[:80]!r}: GET /models or `llmd model list` lists them"
         raise UnknownModel(message, param="model")
 
     def check(self, name: str) -> GgufHeader:
-        """Return the header of a file, from memory while the file is the same.
+        """Return the header of a file, from a cache while the file is unchanged.
 
-        Raises UnknownModel, or ModelInvalid with what is wrong.
+        Raise UnknownModel, or ModelInvalid with what is wrong.
         """
         path = self.find(name).path
         try:
@@ -97,16 +97,16 @@ class Library:
         link: bool = False,
         progress: Progress | None = None,
     ) -> ModelFile:
-        """Check `file`, then copy it (or link to it) into the folder as `name`, all or nothing.
+        """Check `file`, then copy it or link to it in the folder as `name`, all or nothing.
 
-        Raises ModelInvalid, InvalidField for a name that will not do, Conflict when it is taken,
-        StoreFull and StoreUnavailable when the folder cannot take the file.
+        Raise ModelInvalid, InvalidField for a bad name, Conflict if the name is taken, StoreFull,
+        or StoreUnavailable if the folder cannot be written.
         """
         header = read_header(file)
         name = file.name if name is None else name
         if not _is_name(name):
             message = (
-                f"{name[:80]!r} is no model name: give a plain file name that ends in {_SUFFIX}"
+                f"{name[:80]!r} is not a model name: use a plain file name that ends in {_SUFFIX}"
             )
             raise InvalidField(message, param="name")
         target = self._folder / name
@@ -114,7 +114,7 @@ class Library:
             self._folder.mkdir(parents=True, exist_ok=True)
             if target.exists() or target.is_symlink():
                 message = (
-                    f"there is a model {name!r} already: remove it first, or give another name"
+                    f"there is already a model {name!r}: remove it first, or choose another name"
                 )
                 raise Conflict(message, param="name")
             if link:
@@ -125,14 +125,14 @@ class Library:
         return self.find(name)
 
     def remove(self, name: str) -> None:
-        """Remove a file, or the link to it. Who has it open keeps it until then.
+        """Remove a file, or the link to it. A process that has it open can still read it.
 
-        Raises UnknownModel, Conflict when it belongs to a package, or StoreUnavailable when the
-        folder cannot be written.
+        Raise UnknownModel, Conflict if it belongs to a package, or StoreUnavailable if the folder
+        cannot be written.
         """
         path = self.find(name).path
         if path.parent != self._folder:
-            message = f"{path} belongs to a package: remove that ('dpkg -S {path}' names it)"
+            message = f"{path} belongs to a package: remove the package ('dpkg -S {path}' names it)"
             raise Conflict(message)
         with _disk_errors(self._folder):
             path.unlink(missing_ok=True)
@@ -153,7 +153,9 @@ class Library:
         self._remove_stale()
         free_bytes = os.statvfs(self._folder).f_bavail * os.statvfs(self._folder).f_frsize
         if header.size_bytes > free_bytes:
-            message = f"{self._folder} has {free_bytes} bytes left, {header.size_bytes} are needed"
+            message = (
+                f"{self._folder} has {free_bytes} bytes free, but {header.size_bytes} are needed"
+            )
             raise StoreFull(message)
         fd, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=self._folder)
         try:
@@ -169,21 +171,21 @@ class Library:
                 os.fsync(copy.fileno())
             is_same = num_bytes == header.size_bytes
             if not is_same or read_header(Path(part)).fingerprint != header.fingerprint:
-                message = f"{file.name}: changed while it was copied: try again when it is whole"
+                message = f"{file.name}: changed while it was copied: try again when it is complete"
                 raise ModelInvalid(message, param="model")
             Path(part).rename(target)
         finally:
             Path(part).unlink(missing_ok=True)
 
     def _remove_stale(self) -> None:
-        # What a copy left behind that was cut off by a crash.
+        # Unfinished copies that a crash has left behind.
         for part in self._folder.glob(".*.part"):
             if time.time() - part.lstat().st_mtime > _STALE_S:
                 part.unlink(missing_ok=True)
 
 
 def _files(folder: Path, option: str) -> Iterator[ModelFile]:
-    """Yield the model files of a folder. Raises ConfigError that names its option."""
+    """Yield the model files of a folder, or raise ConfigError that names its option."""
     try:
         entries = _entries(folder)
     except OSError as error:
@@ -195,7 +197,7 @@ def _files(folder: Path, option: str) -> Iterator[ModelFile]:
         try:
             status = entry.stat()
         except OSError:
-            # A link to nowhere, or a file that has just gone.
+            # A broken link, or a file that was just removed.
             continue
         if stat.S_ISREG(status.st_mode):
             yield ModelFile(
@@ -207,7 +209,7 @@ def _files(folder: Path, option: str) -> Iterator[ModelFile]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder, none if it is not there. Raises OSError."""
+    """Return the entries of a folder; none if it does not exist. Raise OSError."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -216,7 +218,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_name(name: str) -> bool:
-    # isprintable is false for controls, half surrogates, and marks that turn text around.
+    # isprintable is false for control characters, lone surrogates and bidirectional marks.
     return (
         name.endswith(_SUFFIX)
         and name.isprintable()
@@ -228,7 +230,7 @@ def _is_name(name: str) -> bool:
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Raise StoreFull or StoreUnavailable for an OSError."""
+    """Turn OSError into StoreFull or StoreUnavailable."""
     try:
         yield
     except OSError as error:

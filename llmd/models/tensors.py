@@ -1,4 +1,4 @@
-"""The list of tensors in the header of a GGUF file."""
+"""Read and check the list of tensors in the header of a GGUF file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _TYPE_AND_OFFSET = struct.Struct("<IQ")
 
 
 class Tensors(Struct, kw_only=True):
-    """Gather what the tensors add up to.
+    """The sums over all tensors of a file.
 
-    `end_bytes` is where the last one ends, `data_bytes` the same with its padding; both count
+    `end_bytes` is where the last tensor ends, and `data_bytes` where its padding ends. Both count
     from the beginning of the data.
     """
 
@@ -33,18 +33,18 @@ class Tensors(Struct, kw_only=True):
 
     @property
     def main_type(self) -> str:
-        """Return the type that most of the bytes have: what people call the file."""
+        """Return the type of most of the bytes, by which people name the file."""
         return max(self.bytes_by_type, key=self.bytes_by_type.__getitem__)
 
 
 def read_tensors(cursor: Cursor, num_tensors: int, alignment: int) -> Tensors:
-    """Read and check so many entries from `cursor`. Raises ModelInvalid."""
+    """Read and check `num_tensors` entries from `cursor`. Raise ModelInvalid."""
     tensors = Tensors(bytes_by_type={})
     seen: set[str] = set()
     for _ in range(num_tensors):
         name = cursor.text("a tensor's name", _MAX_NAME_BYTES)
         if name in seen:
-            message = f"tensor {name!r} is there twice"
+            message = f"tensor {name!r} occurs twice"
             raise ModelInvalid(message)
         seen.add(name)
         num_elements, row_length = _shape(cursor, name)
@@ -52,13 +52,16 @@ def read_tensors(cursor: Cursor, num_tensors: int, alignment: int) -> Tensors:
         tensor_type = _tensor_type(kind, name)
         if row_length % tensor_type.block_length:
             message = (
-                f"tensor {name!r} has rows of {row_length}: "
+                f"tensor {name!r} has rows of {row_length} elements: "
                 f"{tensor_type.name} needs a multiple of {tensor_type.block_length}"
             )
             raise ModelInvalid(message)
-        # The native loader takes tensors one after the other only, padded to the alignment.
+        # The native loader accepts only tensors in sequence, each padded to the alignment.
         if offset != tensors.data_bytes:
-            message = f"tensor {name!r} is at {offset}, not at {tensors.data_bytes} after the last"
+            message = (
+                f"tensor {name!r} is at {offset}, not at {tensors.data_bytes}, "
+                "where the tensor before it ends"
+            )
             raise ModelInvalid(message)
         num_bytes = num_elements // tensor_type.block_length * tensor_type.block_bytes
         tensors.num_parameters += num_elements
@@ -70,10 +73,10 @@ def read_tensors(cursor: Cursor, num_tensors: int, alignment: int) -> Tensors:
 
 
 def _shape(cursor: Cursor, name: str) -> tuple[int, int]:
-    """Return the number of elements and the length of a row."""
+    """Return the number of elements and the length of a row of the next tensor."""
     (num_dimensions,) = cursor.unpack(_U32)
     if not 1 <= num_dimensions <= _MAX_DIMENSIONS:
-        message = f"tensor {name!r} has {num_dimensions} dimensions: 1 to 4 are possible"
+        message = f"tensor {name!r} has {num_dimensions} dimensions: 1 to 4 are allowed"
         raise ModelInvalid(message)
     lengths = [cursor.unpack(_U64)[0] for _ in range(num_dimensions)]
     num_elements = 1
@@ -93,5 +96,5 @@ def _tensor_type(kind: int, name: str) -> TensorType:
 
 
 def padded(num_bytes: int, alignment: int) -> int:
-    """Return `num_bytes` rounded up to the alignment."""
+    """Return `num_bytes` rounded up to a multiple of `alignment`."""
     return (num_bytes + alignment - 1) // alignment * alignment

@@ -92,7 +92,7 @@ WRONG = {
     "empty key": (build([string("", "x")]), "empty"),
     "key not text": (GOOD.replace(b"general.author", b"general.\xff\xfethor"), "not UTF-8"),
     "name not text": (build(having(string("general.name", b"\xff"))), "not UTF-8"),
-    "duplicate key": (build([*ENTRIES, ENTRIES[2]]), "'general.author' is there twice"),
+    "duplicate key": (build([*ENTRIES, ENTRIES[2]]), "'general.author' occurs twice"),
     "value type": (build(having(("x", 13, b""))), "'x' has the unknown type 13"),
     "list type": (
         build(having(("x", LIST, struct.pack("<IQ", 13, 1)))),
@@ -130,7 +130,7 @@ WRONG = {
     "projector": (build(having(string("general.architecture", "clip"))), "not a language model"),
     "tensor type": (build(tensors=[tensor("a", [32], kind=99)]), "unknown type 99"),
     "removed tensor type": (build(tensors=[tensor("a", [32], kind=4)]), "unknown type 4"),
-    "tensor twice": (build(tensors=[TENSORS[0], TENSORS[0]]), "'a' is there twice"),
+    "tensor twice": (build(tensors=[TENSORS[0], TENSORS[0]]), "'a' occurs twice"),
     "tensor name": (build(tensors=[tensor("a" * 64, [1])]), "64 bytes, at most 63"),
     "tensor name bytes": (build(tensors=[tensor(b"\xff", [1])]), "not UTF-8"),
     "no dimension": (build(tensors=[tensor("a", [])]), "0 dimensions"),
