@@ -10,7 +10,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     render_as_batch=True,
-    # Alembic holds SQLite to be unable to do so; with an explicit BEGIN it is able.
+    # Alembic assumes that SQLite has no transactional DDL; after an explicit BEGIN it does.
     transactional_ddl=True,
     transaction_per_migration=False,
 )

@@ -1,1 +1,4 @@
-"""Keys, profiles, sessions, settings and the audit trail: the only folder with SQLAlchemy."""
+"""The database: keys, profiles, sessions, settings and the audit trail.
+
+This is the only folder that imports SQLAlchemy.
+"""

@@ -1,4 +1,4 @@
-"""Who changed what: a row for each administrative write, in the transaction of that write."""
+"""The audit trail: one row for each administrative write, in the transaction of that write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmd.store.db import Database, Tx, page_size
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One administrative write. `detail` never holds a key, a hash or a template."""
+    """An administrative write. `detail` never contains a key, a hash or a template."""
 
     id: int
     at: int
@@ -23,19 +23,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record(tx: Tx, *, at: int, actor: str, action: str, target: str, detail: str = "") -> None:
-    """Write an entry within `tx`: it is there if, and only if, the change is."""
+    """Add an entry within `tx`, so that it is stored if and only if the change is."""
     values = {"at": at, "actor": actor, "action": action, "target": target, "detail": detail}
     tx.execute(insert(tables.audit).values(values))
 
 
 class Audit:
-    """Read the trail."""
+    """Reads the audit trail."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def list(self, *, limit: int = 100, after: int | None = None) -> builtins.list[Entry]:
-        """Return the newest entries first; `after` is the last id of the page before."""
+        """Return entries, the newest first. `after` is the last id of the previous page."""
         query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(page_size(limit))
         if after is not None:
             query = query.where(tables.audit.c.id < after)

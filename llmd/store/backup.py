@@ -1,4 +1,4 @@
-"""Copy a live database to a file, and bring such a file back."""
+"""Back up a live database to a file, and restore it from such a file."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _LOCK_WAIT_S = 0.2
 def _require_sqlite_path(url: str) -> Path:
     path = sqlite_path(url)
     if path is None:
-        raise ConfigError("llmd copies SQLite only: use the tools of the database in store.url")
+        raise ConfigError("llmd backs up SQLite only: use the tools of the database in store.url")
     return path
 
 
 def _part_path(target: Path) -> Path:
-    """Name a file for the time until it is whole."""
+    """Return a name beside `target` for a file that is not yet complete."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
 
 def backup(url: str, file: Path) -> None:
-    """Copy the database, which may be in use, to the new `file`: whole, checked and mode 0600.
+    """Copy the database, which may be in use, to the new `file` of mode 0600, and check the copy.
 
-    Every turn that was acknowledged before the start is in it. Raise Conflict when `file` is
-    there, SchemaError when the copy is not sound, StoreFull or StoreUnavailable.
+    The copy contains every turn that was acknowledged before the start. Raise Conflict if `file`
+    exists, SchemaError if the copy is damaged, StoreFull or StoreUnavailable.
     """
     path = _require_sqlite_path(url)
     if os.path.lexists(file):
-        raise Conflict(f"{file} is there already: choose another name")
+        raise Conflict(f"{file} already exists: choose another name")
     part = _part_path(file)
     snapshot(path, part)
     with file_errors():
         try:
             found = find_problems(part)
             if found:
-                raise SchemaError(f"the copy is not sound, and so not kept: {found[0]}")
+                raise SchemaError(f"the copy is damaged and was not kept: {found[0]}")
             part.rename(file)
             sync(file.parent)
         finally:
@@ -54,19 +54,18 @@ def backup(url: str, file: Path) -> None:
 
 
 def restore(url: str, file: Path, *, now: int) -> Path | None:
-    """Put the database in `file` in the place of the present one, and return where that went.
+    """Replace the database by the one in `file`. Return the new name of the old one, or None.
 
-    None when there was none. The present files are moved aside together, never deleted. Raise
-    ImportRefused when `file` is no sound database of llmd, SchemaError when it is newer, Conflict
-    while another process has the database open, StoreFull or StoreUnavailable: nothing is changed
-    then.
+    The old files are renamed together, never deleted. Raise ImportRefused if `file` is not an
+    intact database of llmd, SchemaError if it is newer, Conflict while another process has the
+    database open, StoreFull or StoreUnavailable. An error changes nothing.
     """
     path = _require_sqlite_path(url)
     if not file.is_file():
-        raise ImportRefused(f"{file} is not there: name a file made by `llmd db backup`")
+        raise ImportRefused(f"{file} does not exist: use a file made by `llmd db backup`")
     part = _part_path(path)
     try:
-        # The copy is checked, not the file: what was checked is what is put in place.
+        # The copy is checked instead of the file, so that the checked data is what is installed.
         _copy_checked(file, part)
         with file_errors(), _exclusive_lock(path):
             match_owner(part, path if path.exists() else path.parent)
@@ -82,23 +81,23 @@ def _copy_checked(file: Path, part: Path) -> None:
     try:
         snapshot(file, part)
     except SchemaError as error:
-        raise ImportRefused(f"{file} is not a whole database: take another backup") from error
+        raise ImportRefused(f"{file} is not a complete database: use another backup") from error
     found = find_problems(part)
     if found:
-        raise ImportRefused(f"{file} is damaged: {found[0]}: take another backup")
+        raise ImportRefused(f"{file} is damaged: {found[0]}: use another backup")
     with closing(sqlite3.connect(f"{part.absolute().as_uri()}?mode=ro", uri=True)) as copy:
         try:
             row = copy.execute("SELECT version_num FROM alembic_version").fetchone()
         except sqlite3.OperationalError:
             row = None
     if row is None:
-        raise ImportRefused(f"{file} is not a database of llmd: take a file of `llmd db backup`")
+        raise ImportRefused(f"{file} is not a database of llmd: use a file of `llmd db backup`")
     migrate.require_known(row[0])
 
 
 @contextmanager
 def _exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the database against other processes, or raise Conflict while one has it open."""
+    """Lock other processes out of the database. Raise Conflict if one has it open."""
     if not path.exists():
         yield
         return
@@ -107,26 +106,28 @@ def _exclusive_lock(path: Path) -> Iterator[None]:
         sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S, isolation_level=None)
     ) as present:
         try:
-            # Leaving WAL folds the log into the file, and is refused while anyone else is there.
+            # Leaving WAL mode merges the log into the file. SQLite refuses it while another
+            # connection is open.
             present.execute("PRAGMA journal_mode=DELETE")
             present.execute("BEGIN EXCLUSIVE")
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise Conflict("the database is in use: stop llmd first") from error
-            # Damaged, and that is why somebody restores: it cannot be told who else has it.
+            # The database is damaged, which may be why it is being restored. Whether another
+            # process has it open cannot be found out then.
         yield
 
 
 def _move_aside(path: Path, now: int) -> Path | None:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = path.with_name(f"{path.name}.{stamp}.replaced")
-    # The log goes first: left behind, it would be played into the restored file.
+    # The log is moved first: if it stayed, SQLite would replay it into the restored file.
     for suffix in _SIDE_FILE_SUFFIXES:
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.rename(aside.with_name(aside.name + suffix))
     if not path.exists():
         return None
-    # A second name instead of another: at no moment is there no database.
+    # A link instead of a rename, so that a database exists at every moment.
     os.link(path, aside)
     return aside

@@ -1,4 +1,4 @@
-"""The database behind an URL: one writer, many readers, and what is peculiar to SQLite."""
+"""The database behind a URL: one writer, several readers, and the settings of SQLite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
 
 Tx: TypeAlias = sqlalchemy.Connection
-"""One transaction, made by `Database.read` or `Database.write`."""
+"""A transaction, as `Database.read` and `Database.write` yield it."""
 
 MAX_PAGE = 1000
 _BUSY_TIMEOUT_S = 5
@@ -38,10 +38,10 @@ _COMMON_PRAGMAS = (
     f"busy_timeout={_BUSY_TIMEOUT_S * 1000}",
     "synchronous=FULL",
     "trusted_schema=OFF",
-    # Mapped pages turn an I/O error into a signal.
+    # With mapped pages an I/O error would raise a signal.
     "mmap_size=0",
 )
-# Only the writer checkpoints: in SQLite before 3.51.3 a checkpoint beside a commit may lose pages.
+# Only the writer checkpoints: before SQLite 3.51.3, a checkpoint during a commit may lose pages.
 PRAGMAS = {
     "reader": (*_COMMON_PRAGMAS, "foreign_keys=ON", "query_only=ON", "wal_autocheckpoint=0"),
     "writer": (
@@ -52,25 +52,25 @@ PRAGMAS = {
         "journal_size_limit=67108864",
         "secure_delete=ON",
     ),
-    # Foreign keys must be off before BEGIN when tables are copied and renamed.
+    # SQLite ignores this pragma after BEGIN, and rebuilding a table needs foreign keys off.
     "migration": (*_COMMON_PRAGMAS, "foreign_keys=OFF", "journal_mode=WAL", "secure_delete=ON"),
 }
 
 
 def page_size(limit: int) -> int:
-    """Return `limit`, or raise InvalidField when it is not 1 to `MAX_PAGE`."""
+    """Return `limit`, or raise InvalidField if it is not from 1 to `MAX_PAGE`."""
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidField(f"limit must be 1 to {MAX_PAGE}", param="limit")
     return limit
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether `text` is free of NUL and of lone surrogates, which not every database takes."""
+    """Return whether `text` has no NUL and no lone surrogates, which some databases refuse."""
     return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def parse_url(url: str) -> URL:
-    """Read a database URL, or raise ConfigError. The message never repeats a password."""
+    """Parse a database URL. Raise ConfigError, whose message never contains a password."""
     try:
         parsed = make_url(url)
         parsed.get_dialect()
@@ -78,46 +78,49 @@ def parse_url(url: str) -> URL:
         raise ConfigError("store.url must look like sqlite:////path/to/llmd.db") from error
     if parsed.get_backend_name() == "sqlite":
         if parsed.get_driver_name() != "pysqlite" or parsed.query or parsed.host:
-            raise ConfigError("store.url must look like sqlite:////path/to/llmd.db, and no more")
+            raise ConfigError(
+                "store.url must look like sqlite:////path/to/llmd.db, "
+                "without host, driver or parameters"
+            )
         if parsed.database in (None, "", ":memory:") or str(parsed.database).startswith("file:"):
             raise ConfigError("store.url must name a file: sqlite:////path/to/llmd.db")
     return parsed
 
 
 def sqlite_path(url: str) -> Path | None:
-    """Return the file of an SQLite URL, None for another kind of database, or raise ConfigError."""
+    """Return the file of an SQLite URL, or None for another database. Raise ConfigError."""
     parsed = parse_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
 
 
 def match_owner(path: Path, like: Path) -> None:
-    """Give `path` the owner of `like` when root made it, so that the daemon can open it."""
+    """As root, give `path` the owner of `like`, so that the daemon can open it."""
     if os.geteuid() == 0:
         owner = like.stat()
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def create_file(path: Path) -> None:
-    """Make an empty database file of mode 0600, unless there is one.
+    """Create an empty database file of mode 0600, unless it exists.
 
-    Raise ConfigError when the folder is missing, StoreUnavailable when it cannot be written.
+    Raise ConfigError if the folder is missing, StoreUnavailable if it cannot be written.
     """
     if path.exists():
         return
     if not path.parent.is_dir():
-        raise ConfigError(f"store.url: the folder {path.parent} does not exist: make it first")
+        raise ConfigError(f"store.url: the folder {path.parent} does not exist: create it first")
     try:
-        # Before SQLite opens it, so never with a wider mode; -wal and -shm inherit it.
+        # Created before SQLite opens it, so its mode is never wider. -wal and -shm inherit it.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         match_owner(path, path.parent)
     except FileExistsError:
         return
     except OSError as error:
-        raise StoreUnavailable(f"cannot make the database {path}: {error.strerror}") from error
+        raise StoreUnavailable(f"cannot create the database {path}: {error.strerror}") from error
 
 
 def make_engine(url: str, role: str) -> Engine:
-    """Return an engine for a `reader`, the `writer` or a `migration`; it connects when used."""
+    """Return an engine in the role `reader`, `writer` or `migration`. It connects when used."""
     parsed = parse_url(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
     try:
@@ -128,11 +131,13 @@ def make_engine(url: str, role: str) -> Engine:
             max_overflow=0,
             pool_timeout=_BUSY_TIMEOUT_S,
             connect_args={"check_same_thread": False} if is_sqlite else {},
-            # Prompts and hashes are parameters: they must not get into an error's text.
+            # Parameters contain prompts and hashes, which must not appear in an error's text.
             hide_parameters=True,
         )
     except ImportError as error:
-        raise ConfigError(f"store.url needs a driver that is not here: {error.name}") from error
+        raise ConfigError(
+            f"store.url needs a driver that is not installed: {error.name}"
+        ) from error
     if is_sqlite:
         _configure_sqlite(engine, PRAGMAS[role], "BEGIN" if role == "reader" else "BEGIN IMMEDIATE")
     return engine
@@ -141,19 +146,20 @@ def make_engine(url: str, role: str) -> Engine:
 def _configure_sqlite(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
-        # The driver must not open transactions of its own: it would do so too late for DDL.
+        # The driver must not begin transactions itself: it would do so too late for DDL.
         connection.isolation_level = None
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def start(tx: Tx) -> None:
-        # A read transaction that turns into a write fails at once when another one wrote.
+        # The writer uses BEGIN IMMEDIATE: a transaction that begins with a read would fail at its
+        # first write if another connection had written meanwhile.
         tx.exec_driver_sql(begin)
 
     @event.listens_for(engine, "handle_error")
     def disconnect(context: ExceptionContext) -> None:
-        # After a failed fsync the pages in memory may lie: connect anew, and read the log.
+        # After a failed fsync the cached pages may be wrong. A new connection reads the log.
         code = getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF
         context.is_disconnect = code == sqlite3.SQLITE_IOERR
 
@@ -163,17 +169,17 @@ def _unavailable(condition: str) -> Callable[[], StoreError]:
 
 
 def _damaged_error() -> StoreError:
-    return SchemaError("the database is damaged: bring a backup back with `llmd db restore FILE`")
+    return SchemaError("the database is damaged: restore a backup with `llmd db restore FILE`")
 
 
 _ERRORS_BY_CODE: dict[int, Callable[[], StoreError]] = {
-    sqlite3.SQLITE_PERM: _unavailable("may not be opened"),
+    sqlite3.SQLITE_PERM: _unavailable("denies access"),
     sqlite3.SQLITE_BUSY: _unavailable("is locked by another process"),
     sqlite3.SQLITE_LOCKED: _unavailable("is locked"),
     sqlite3.SQLITE_READONLY: _unavailable("is read-only"),
-    sqlite3.SQLITE_IOERR: _unavailable("had an input or output error"),
+    sqlite3.SQLITE_IOERR: _unavailable("had an I/O error"),
     sqlite3.SQLITE_CANTOPEN: _unavailable("cannot be opened"),
-    sqlite3.SQLITE_FULL: lambda: StoreFull("no space is left for the database: free some"),
+    sqlite3.SQLITE_FULL: lambda: StoreFull("no space is left for the database: free some space"),
     sqlite3.SQLITE_CORRUPT: _damaged_error,
     sqlite3.SQLITE_NOTADB: _damaged_error,
 }
@@ -186,18 +192,18 @@ def _translate(error: Exception) -> StoreError | None:
     if not isinstance(cause, sqlite3.Error):
         is_gone = isinstance(error, exc.OperationalError | exc.InterfaceError)
         return StoreUnavailable("the database cannot be reached: try again") if is_gone else None
-    # The low byte is the kind, the rest says which variant.
+    # The low byte of an extended result code is the primary one.
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if code in _ERRORS_BY_CODE:
         return _ERRORS_BY_CODE[code]()
     if str(cause).startswith(("no such table", "no such column")):
-        return SchemaError("the database has another schema: run `llmd db upgrade`")
+        return SchemaError("the database has a different schema: run `llmd db upgrade`")
     return None
 
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Turn what the driver raises into StoreUnavailable, StoreFull or SchemaError."""
+    """Turn errors of the driver into StoreUnavailable, StoreFull or SchemaError."""
     try:
         yield
     except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
@@ -208,12 +214,12 @@ def driver_errors() -> Iterator[None]:
 
 
 class Database:
-    """Hold the one writer and the readers of a process. Safe to share between threads."""
+    """The single writer and the readers of a process. Thread-safe."""
 
     def __init__(self, url: str) -> None:
-        """Prepare the connections of `url`; make an empty file where SQLite has none yet.
+        """Prepare the connections to `url`, and create the file of SQLite if it is missing.
 
-        Raise ConfigError for an URL that cannot be used.
+        Raise ConfigError for a URL that cannot be used.
         """
         path = sqlite_path(url)
         self._is_sqlite = path is not None
@@ -224,21 +230,21 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """Give a transaction that sees one moment and cannot write."""
+        """Yield a transaction that reads one snapshot and cannot write."""
         with driver_errors(), self._reader.connect() as tx:
             yield tx
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
-        """Give the write transaction: committed on leaving, rolled back on any error.
+        """Yield the write transaction. It is committed on exit, and rolled back on any error.
 
-        There is one a process: do not nest it, and do nothing slow inside.
+        There is one per process: do not nest it, and do nothing slow inside.
         """
         with driver_errors(), self._writer.begin() as tx:
             yield tx
 
     def check(self, *, full: bool = True) -> list[str]:
-        """Return what is wrong with the file, one problem a line; `full` reads every index too."""
+        """Return the problems of the database; none if it is intact. `full` checks indexes too."""
         if not self._is_sqlite:
             with self.read() as tx:
                 tx.exec_driver_sql("SELECT 1")
@@ -251,9 +257,11 @@ class Database:
         except SchemaError as error:
             return [error.message]
         problems = [] if found == ["ok"] else found
-        return problems + [f"{row[0]}: row {row[1]} refers to a missing {row[2]}" for row in lost]
+        return problems + [
+            f"{row[0]}: row {row[1]} refers to a missing row of {row[2]}" for row in lost
+        ]
 
     def close(self) -> None:
-        """Close every connection, the writer last, so that it folds the log into the file."""
+        """Close every connection, the writer last, so that it merges the log into the file."""
         self._reader.dispose()
         self._writer.dispose()

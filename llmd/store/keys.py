@@ -1,4 +1,4 @@
-"""Keys: who may ask, in what role and until when. Only hashes are here, never a key."""
+"""Keys: their roles and validity. Only hashes are stored, never a key itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _keys = tables.keys
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A key's row. `hash` is argon2id; `digest` is set for a key of the seed, which has no id."""
+    """A row of `keys`. `hash` is Argon2id. `digest` is set only for seed keys, which hold no id."""
 
     id: str
     name: str
@@ -33,16 +33,16 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: int | None = None
 
     def is_valid(self, now: int) -> bool:
-        """Tell whether the key opens anything at `now`."""
+        """Return whether the key is neither revoked nor expired at `now`."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     def __repr__(self) -> str:
-        # What is logged by accident must not help to guess a key.
+        # A key that is logged by accident must not expose its hash.
         return f"Key(id={self.id!r}, name={self.name!r}, role={self.role!r})"
 
 
 def check_name(name: str) -> str:
-    """Return `name`, or raise InvalidField when a key may not be called so."""
+    """Return `name`, or raise InvalidField if it is not a valid name for a key."""
     if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable() or not is_storable(name):
         raise InvalidField(
             f"a key's name must be 1 to {MAX_NAME_CHARS} printable characters", param="name"
@@ -77,11 +77,11 @@ def _count_admins(tx: Tx, now: int) -> int:
 
 
 def _change(tx: Tx, key_id: str, changes: dict[str, Any], now: int) -> Key:
-    """Change a row, or raise Conflict when that leaves no admin key where there was one."""
+    """Change a row. Raise Conflict if that would leave no valid admin key."""
     num_before = _count_admins(tx, now)
     tx.execute(update(_keys).where(_keys.c.id == key_id).values(changes))
     if num_before and not _count_admins(tx, now):
-        raise Conflict("this is the last valid admin key: make another admin key first")
+        raise Conflict("this is the last valid admin key: create another admin key first")
     return _get(tx, key_id)
 
 
@@ -98,7 +98,7 @@ def add(tx: Tx, key: Key, *, actor: str) -> Key:
     try:
         tx.execute(insert(_keys).values(msgspec.structs.asdict(key)))
     except IntegrityError as error:
-        raise Conflict("there is a key with this id or digest already") from error
+        raise Conflict("there is already a key with this id or digest") from error
     audit.record(
         tx, at=key.created_at, actor=actor, action="key.add", target=key.id, detail=key.role
     )
@@ -106,7 +106,7 @@ def add(tx: Tx, key: Key, *, actor: str) -> Key:
 
 
 class Keys:
-    """Keep the keys. Rows are read anew at each call: another process may have revoked one."""
+    """Stores the keys. Each call reads the rows anew: another process may have revoked a key."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -123,7 +123,7 @@ class Keys:
         return None if row is None else _key(row)
 
     def by_digest(self, digest: str) -> Key | None:
-        """Return the key of the seed with this digest, valid or not, or None."""
+        """Return the seed key with this digest, valid or not, or None."""
         with self._db.read() as tx:
             return find_digest(tx, digest)
 
@@ -135,7 +135,7 @@ class Keys:
     def list(
         self, *, limit: int = 100, after: str | None = None, include_revoked: bool = True
     ) -> builtins.list[Key]:
-        """Return keys in the order of their making; `after` is the last id of the page before."""
+        """Return keys in order of creation. `after` is the last id of the previous page."""
         query = select(_keys).order_by(_keys.c.created_at, _keys.c.id).limit(page_size(limit))
         if not include_revoked:
             query = query.where(_keys.c.revoked_at.is_(None))
@@ -158,9 +158,9 @@ class Keys:
         actor: str,
         now: int,
     ) -> Key:
-        """Change what is given of a key.
+        """Change the given fields of a key.
 
-        Raise UnknownKey, InvalidField, or Conflict when no valid admin key would be left.
+        Raise UnknownKey, InvalidField, or Conflict if no valid admin key would be left.
         """
         changes: dict[str, Any] = {}
         if name is not UNSET:
@@ -179,9 +179,9 @@ class Keys:
         return changed
 
     def revoke(self, key_id: str, *, now: int, actor: str) -> Key:
-        """Revoke a key for good; a key revoked before keeps its time.
+        """Revoke a key permanently. A key that is already revoked keeps its time.
 
-        Raise UnknownKey, or Conflict when no valid admin key would be left.
+        Raise UnknownKey, or Conflict if no valid admin key would be left.
         """
         with self._db.write() as tx:
             key = _get(tx, key_id)
@@ -192,14 +192,14 @@ class Keys:
         return key
 
     def touch(self, key_id: str, now: int) -> None:
-        """Note that the key was used at `now`, unless a later use is noted."""
+        """Record that the key was used at `now`, unless a later use is recorded."""
         is_later = or_(_keys.c.last_used_at.is_(None), _keys.c.last_used_at < now)
         with self._db.write() as tx:
             query = update(_keys).where(_keys.c.id == key_id, is_later)
             tx.execute(query.values(last_used_at=now))
 
     def rehash(self, key_id: str, hashed: str) -> None:
-        """Replace the hash of a key by one of newer parameters."""
+        """Replace the hash of a key by one with newer parameters."""
         with self._db.write() as tx:
             tx.execute(update(_keys).where(_keys.c.id == key_id).values(hash=hashed))
 

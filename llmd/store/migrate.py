@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema: a copy first, then every revision in one transaction."""
+"""Upgrade a database to the newest schema: copy it, then run all revisions in one transaction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from llmd.store.snapshot import file_errors, snapshot
 
 
 class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
-    """What `upgrade` did: `before` is None for a new database, `backup` when none was needed."""
+    """What `upgrade` did. `before` is None for a new database, and `backup` if none was needed."""
 
     before: str | None
     after: str
@@ -37,10 +37,10 @@ class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def alembic_config(tx: Tx | None = None, *, scripts: Path | None = None) -> Config:
-    """Return Alembic's settings for a run on `tx`; `scripts` stands in for llmd's revisions."""
+    """Return the Alembic configuration for `tx`. `scripts` replaces the revisions of llmd."""
     config = Config()
     folder = scripts or Path(str(resources.files("llmd.migrations")))
-    # Alembic expands percent signs in its options.
+    # Alembic expands percent signs in its options, so they are doubled.
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = tx
@@ -48,7 +48,7 @@ def alembic_config(tx: Tx | None = None, *, scripts: Path | None = None) -> Conf
 
 
 def _revisions(scripts: Path | None) -> tuple[str, set[str]]:
-    """Return the newest revision, and all."""
+    """Return the newest revision, and the set of all revisions."""
     folder = ScriptDirectory.from_config(alembic_config(scripts=scripts))
     return str(folder.get_current_head()), {script.revision for script in folder.walk_revisions()}
 
@@ -59,9 +59,9 @@ def head(*, scripts: Path | None = None) -> str:
 
 
 def current(url: str) -> str | None:
-    """Return the revision of a database, None when it is empty or not there; makes no file.
+    """Return the revision of a database, or None if it is empty or missing. Creates no file.
 
-    Raise SchemaError when it is damaged, or holds tables of another program.
+    Raise SchemaError if it is damaged, or contains tables of another program.
     """
     path = sqlite_path(url)
     if path is not None and not path.exists():
@@ -80,33 +80,36 @@ def current(url: str) -> str | None:
 
 
 def require_known(revision: str | None, *, scripts: Path | None = None) -> None:
-    """Raise SchemaError for a revision that this version does not have."""
+    """Raise SchemaError if this version of llmd does not have `revision`."""
     if revision is not None and revision not in _revisions(scripts)[1]:
         raise SchemaError(
             f"the database is newer (revision {revision}) than this version of llmd: "
-            "upgrade llmd, or bring an older backup back with `llmd db restore FILE`"
+            "upgrade llmd, or restore an older backup with `llmd db restore FILE`"
         )
 
 
 def require_head(url: str, *, scripts: Path | None = None) -> None:
-    """Raise SchemaError unless the database has the schema of this version."""
+    """Raise SchemaError unless the database has the schema of this version of llmd."""
     wanted = head(scripts=scripts)
     revision = current(url)
     if revision is None:
         raise SchemaError("the database is empty: run `llmd init`")
     require_known(revision, scripts=scripts)
     if revision != wanted:
-        raise SchemaError(f"the database has revision {revision}, not {wanted}: `llmd db upgrade`")
+        raise SchemaError(
+            f"the database has schema revision {revision} instead of {wanted}: "
+            "run `llmd db upgrade`"
+        )
 
 
 def upgrade(
     url: str, *, backup_dir: Path | None = None, now: int, scripts: Path | None = None
 ) -> Upgrade:
-    """Make the schema, or bring it to the newest revision; at the newest, do nothing.
+    """Create the schema, or upgrade it to the newest revision. If it is the newest, do nothing.
 
-    An SQLite file that is behind is first copied to `backup_dir` (beside the file when None).
-    Killed at any moment, it leaves the old schema or the new one. Raise SchemaError for a newer
-    database, and when a revision fails: nothing is changed then.
+    An older SQLite file is first copied to `backup_dir`, or beside the file if that is None. A
+    kill at any moment leaves either the old schema or the new one. Raise SchemaError for a newer
+    database, or if a revision fails; nothing is changed then.
     """
     wanted = head(scripts=scripts)
     before = current(url)
@@ -126,7 +129,7 @@ def upgrade(
     try:
         _run(url, scripts, is_sqlite=path is not None)
     except BaseException:
-        # The database is as it was; copies of it at each vain start would fill the disk.
+        # The database is unchanged, and a copy for each failed start would fill the disk.
         if backup is not None:
             backup.unlink(missing_ok=True)
         raise
@@ -141,7 +144,7 @@ def _run(url: str, scripts: Path | None, *, is_sqlite: bool) -> None:
             if is_sqlite:
                 _check_references(tx)
     except SchemaError as error:
-        # That the schema is another is no news while it is being changed: which part it was is.
+        # `driver_errors` says only that the schema differs. During an upgrade the cause matters.
         if not isinstance(error.__cause__, DBAPIError):
             raise
         cause = error.__cause__.orig
@@ -154,4 +157,4 @@ def _run(url: str, scripts: Path | None, *, is_sqlite: bool) -> None:
 
 def _check_references(tx: Tx) -> None:
     if tx.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
-        raise SchemaError("the upgrade would lose references between rows: not done")
+        raise SchemaError("the upgrade would break references between rows and was not done")

@@ -1,4 +1,4 @@
-"""Profiles: a model with its sampling, template and system text, kept in every revision."""
+"""Profiles: a model with its sampling, template and system text. Every revision is kept."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _Stop = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to ask a model: the body of the API, the file of the CLI and the stored form in one.
+    """How to prompt a model. The API, files of the CLI and the database all use this form.
 
-    An empty `model` is whatever model is loaded. `top_k` 0 is off. Decoding checks every bound;
-    the constructor checks only what `__post_init__` does, as ValueError, which msgspec reports
-    with the place.
+    An empty `model` stands for the model that is loaded. A `top_k` of 0 turns it off. Decoding
+    checks every bound. The constructor runs only `__post_init__`, which raises ValueError; msgspec
+    reports that with the path of the field.
     """
 
     model: Annotated[str, Meta(max_length=255)] = ""
@@ -61,11 +61,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"{field} must be a finite number")
         for field in ("human_label", "ai_label"):
             if not texts[field] or "\n" in texts[field] or "\r" in texts[field]:
-                raise ValueError(f"{field} must be a word or words on one line")
+                raise ValueError(f"{field} must be a single line of text, not empty")
         if self.model and not _MODEL.fullmatch(self.model):
             raise ValueError("model must be empty or a plain file name that ends in .gguf")
         if self.template is not None:
-            # All other braces are literal.
+            # All other braces in a template are literal.
             if self.template.count("{input}") != 1:
                 raise ValueError("template must contain {input} exactly once")
             if self.template.count("{chat_history}") > 1:
@@ -83,7 +83,7 @@ _FLOATS = (
 
 
 class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """A revision of a profile as the store has it."""
+    """A stored revision of a profile."""
 
     name: str
     revision: int
@@ -92,7 +92,7 @@ class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_profile(value: object) -> Profile:
-    """Make a profile of plain values (a decoded JSON or TOML object), or raise InvalidField."""
+    """Convert a decoded JSON or TOML object to a profile, or raise InvalidField."""
     try:
         return msgspec.convert(value, Profile)
     except msgspec.ValidationError as error:
@@ -100,7 +100,7 @@ def read_profile(value: object) -> Profile:
 
 
 def check_name(name: str) -> str:
-    """Return `name`, or raise InvalidField when no profile may be called so."""
+    """Return `name`, or raise InvalidField if it is not a valid name for a profile."""
     if not _NAME.fullmatch(name):
         raise InvalidField(
             "a profile name must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit",
@@ -110,7 +110,7 @@ def check_name(name: str) -> str:
 
 
 def _current() -> Select[Any]:
-    """Select the present revision of each profile that is not deleted."""
+    """Return a query for the present revision of each profile that is not deleted."""
     heads, bodies = tables.profiles, tables.profile_revisions
     same = (heads.c.name == bodies.c.name) & (heads.c.revision == bodies.c.revision)
     return select(bodies).join_from(bodies, heads, same).where(heads.c.deleted_at.is_(None))
@@ -131,7 +131,7 @@ def _stored(row: Any) -> StoredProfile:
 def _find(tx: Tx, query: Select[Any], name: str) -> StoredProfile:
     row = tx.execute(query).one_or_none()
     if row is None:
-        # A name that could not be one is not repeated.
+        # A name that is not valid is not repeated: it may be long or unprintable.
         shown = name if _NAME.fullmatch(name) else "of this name"
         raise UnknownProfile(f"no profile {shown}: see the list of profiles", param="profile")
     return _stored(row)
@@ -140,7 +140,7 @@ def _find(tx: Tx, query: Select[Any], name: str) -> StoredProfile:
 def put(tx: Tx, name: str, profile: Profile, *, actor: str, now: int) -> StoredProfile:
     """Do `Profiles.put` within `tx`."""
     check_name(name)
-    # The constructor checks no bounds; what is stored must be readable again.
+    # The constructor does not check bounds, but a stored profile must be readable again.
     profile = read_profile(msgspec.to_builtins(profile))
     heads, bodies = tables.profiles, tables.profile_revisions
     head = tx.execute(select(heads).where(heads.c.name == name)).one_or_none()
@@ -163,7 +163,7 @@ def put(tx: Tx, name: str, profile: Profile, *, actor: str, now: int) -> StoredP
 
 
 class Profiles:
-    """Keep the profiles by name. A revision, once made, stays."""
+    """Stores the profiles by name. A revision is never changed or removed."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -174,14 +174,14 @@ class Profiles:
             return _find(tx, _current().where(tables.profiles.c.name == name), name)
 
     def revision(self, name: str, number: int) -> StoredProfile:
-        """Return a revision, also of a deleted profile, or raise UnknownProfile."""
+        """Return a revision, even of a deleted profile, or raise UnknownProfile."""
         bodies = tables.profile_revisions
         wanted = (bodies.c.name == name) & (bodies.c.revision == number)
         with self._db.read() as tx:
             return _find(tx, select(bodies).where(wanted), name)
 
     def list(self, *, limit: int = 100, after: str | None = None) -> builtins.list[StoredProfile]:
-        """Return profiles by name; `after` is the last name of the page before."""
+        """Return profiles sorted by name. `after` is the last name of the previous page."""
         query = _current().order_by(tables.profiles.c.name).limit(page_size(limit))
         if after is not None:
             query = query.where(tables.profiles.c.name > after)
@@ -189,17 +189,17 @@ class Profiles:
             return [_stored(row) for row in tx.execute(query)]
 
     def put(self, name: str, profile: Profile, *, actor: str, now: int) -> StoredProfile:
-        """Store `profile` as a new revision; one equal to the present adds none.
+        """Store `profile` as a new revision, unless it equals the present one.
 
-        Raise InvalidField for a bad name, or for a field out of its bounds.
+        Raise InvalidField for a bad name, or for a field out of bounds.
         """
         with self._db.write() as tx:
             return put(tx, name, profile, actor=actor, now=now)
 
     def delete(self, name: str, *, actor: str, now: int) -> None:
-        """Take `name` off the list; its revisions stay readable, because turns name them.
+        """Delete a profile. Its revisions stay readable, because turns refer to them.
 
-        Raise UnknownProfile, or Conflict when it is the selected profile.
+        Raise UnknownProfile, or Conflict if it is the selected profile.
         """
         heads = tables.profiles
         with self._db.write() as tx:

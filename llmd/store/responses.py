@@ -1,6 +1,6 @@
-"""Responses: turns that can be named, continued and taken back one by one.
+"""Responses: turns that can be named, continued and deleted one by one.
 
-Every query is scoped by the key: a response of another key is as one that is not there.
+Every query is limited to one key: the response of another key is treated as missing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _sessions, _turns, _responses = tables.sessions, tables.turns, tables.responses
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """A response: which turn of which session it is, and its body as JSON."""
+    """A response: its session, the number of its turn, and its body as JSON."""
 
     id: str
     session_id: str
     seq: int
     body: str
     is_last: bool
-    """Whether no later turn follows it in its session."""
+    """Whether its turn is the last one of its session."""
 
 
 def _get(tx: Tx, key_id: str, response_id: str) -> StoredResponse:
@@ -46,7 +46,7 @@ def _get(tx: Tx, key_id: str, response_id: str) -> StoredResponse:
 
 
 class Responses:
-    """Keep responses with the sessions that they belong to."""
+    """Stores responses with the sessions that they belong to."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -57,7 +57,7 @@ class Responses:
             return _get(tx, key_id, response_id)
 
     def history(self, key_id: str, session_id: str, last_seq: int | None = None) -> list[Turn]:
-        """Return the turns of a session up to `last_seq`, or all; none of an unknown session."""
+        """Return the turns of a session, up to `last_seq` if given; none if it is unknown."""
         with self._db.read() as tx:
             row = sessions.find(tx, key_id, session_id)
             if row is None:
@@ -78,10 +78,10 @@ class Responses:
         must_exist: bool,
         branch_of: StoredResponse | None = None,
     ) -> None:
-        """Store a turn at the end of a session, and the response that it is.
+        """Append a turn to a session, and store it as a response.
 
-        With `branch_of` the session is made anew, with copies of the turns up to that response.
-        Raise as `Sessions.append` does, and `UnknownResponse` when the branch's origin is gone.
+        With `branch_of`, create the session first, with copies of the turns up to that response.
+        Raise as `Sessions.append` does, and `UnknownResponse` if `branch_of` no longer exists.
         """
         with self._db.write() as tx:
             if branch_of is not None:
@@ -94,10 +94,10 @@ class Responses:
             tx.execute(insert(_responses).values(session_pk=pk.scalar_subquery(), **values))
 
     def delete(self, key_id: str, response_id: str) -> str:
-        """Delete a response and return its session's id, or raise `UnknownResponse`.
+        """Delete a response and return the id of its session, or raise `UnknownResponse`.
 
-        Its turn goes too if it is the last one of its session, and so does a session without
-        turns. A turn on which later ones build stays with them.
+        Its turn is deleted too if it is the last of the session, and the session if no turn is
+        left. A turn that later ones build on stays.
         """
         with self._db.write() as tx:
             found = _get(tx, key_id, response_id)
@@ -117,8 +117,8 @@ class Responses:
 
 
 def _branch(tx: Tx, key_id: str, session_id: str, origin: StoredResponse, *, now: int) -> None:
-    """Make a session with the turns of another up to a response."""
-    # It may have been deleted meanwhile.
+    """Create a session with copies of the turns of another one up to `origin`."""
+    # The origin may have been deleted meanwhile.
     origin = _get(tx, key_id, origin.id)
     row = sessions.find(tx, key_id, origin.session_id)
     assert row is not None, "a response without its session"  # noqa: S101

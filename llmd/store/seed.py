@@ -1,4 +1,4 @@
-"""Take over what a small Flask project kept in three JSON files."""
+"""Import the seed: the data that a small Flask project kept in three JSON files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MASTER = "0"
 
 
 class SeedSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation of the seed, under its number."""
+    """A conversation of the seed. Its id is a number."""
 
     id: str
     name: str
@@ -33,7 +33,7 @@ class SeedSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files hold. `owner` is the id of the master key, empty without sessions to own."""
+    """The content of the files. `owner` is the id of the master key, or empty without sessions."""
 
     profiles: dict[str, Profile]
     selected: str | None
@@ -44,7 +44,7 @@ class Seed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """How much was taken over. Keys that were there already do not count."""
+    """How much was imported. Keys that already existed are not counted."""
 
     profiles: int
     keys: int
@@ -53,28 +53,28 @@ class SeedCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _refuse(file: str, *field_path: str, why: str) -> NoReturn:
-    """Raise ImportRefused that names the field. A name that has the form of a key is left out."""
+    """Raise ImportRefused for a field. A field name that has the form of a key is left out."""
     shown = ".".join("(a name)" if _KEY.fullmatch(part) else part for part in field_path)
     text = f"{file}: {shown}: {why}" if shown else f"{file}: {why}"
     raise ImportRefused(text.encode("utf-8", "backslashreplace").decode()) from None
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Read a strict JSON object: no field twice, no NaN, nothing but UTF-8."""
+    """Return a strict JSON object: no field occurs twice, no NaN, only UTF-8."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) != len(pairs):
             names = [name for name, _ in pairs]
             repeated = next(name for name in names if names.count(name) > 1)
-            _refuse(path.name, repeated, why="the field must be there only once")
+            _refuse(path.name, repeated, why="the field must occur only once")
         return fields
 
     def constant(text: str) -> NoReturn:
         _refuse(path.name, why=f"{text} is not JSON")
 
     try:
-        # Some editors put a byte order mark in front.
+        # Some editors write a byte order mark.
         text = path.read_bytes().decode("utf-8-sig")
         value = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except OSError as error:
@@ -84,16 +84,16 @@ def _load(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         _refuse(path.name, why=f"must be JSON: {error}")
     except (RecursionError, ValueError):
-        _refuse(path.name, why="must be JSON without deep nesting and endless numbers")
+        _refuse(path.name, why="must be JSON without deep nesting or very long numbers")
     if not isinstance(value, dict):
         _refuse(path.name, why="must be a JSON object")
     return value
 
 
 def read_profiles(path: Path) -> tuple[dict[str, Profile], str | None]:
-    """Read the profiles of a `config.json`, and the name of the selected one.
+    """Return the profiles of a `config.json`, and the name of the selected one.
 
-    Besides the seed's fields, all of `Profile` are taken. Raise ImportRefused.
+    All fields of `Profile` are accepted besides those of the seed. Raise ImportRefused.
     """
     fields = _load(path)
     selected = fields.pop("SelectedModel", None)
@@ -128,12 +128,12 @@ def _read_keys(
     digest: Callable[[str], str],
     now: int,
 ) -> dict[str, Key]:
-    """Return the keys by number. No message repeats a value."""
+    """Return the keys by number. No error message contains a value, which may be a key."""
     digests: dict[str, str] = {}
     found = {}
     for number, value in _load(path).items():
         if not _NUMBER.fullmatch(number):
-            _refuse(path.name, "(a name)", why='must be a number, as "0" for the master key')
+            _refuse(path.name, "(a name)", why='must be a number, such as "0" for the master key')
         if not isinstance(value, str) or not _KEY.fullmatch(value):
             _refuse(path.name, number, why="must be a key of 20 letters and digits")
         fingerprint = digest(value)
@@ -163,7 +163,7 @@ def _read_sessions(path: Path, now: int) -> tuple[SeedSession, ...]:
         except InvalidField as error:
             _refuse(path.name, number, why=error.message)
         if not isinstance(value, dict) or set(value) != {"name", "history"}:
-            _refuse(path.name, number, why="must be an object with name and history alone")
+            _refuse(path.name, number, why="must be an object with only name and history")
         name, history = value["name"], value["history"]
         if not isinstance(name, str) or not is_storable(name):
             _refuse(path.name, f"{number}.name", why="must be text")
@@ -184,7 +184,8 @@ def _turns(file: str, field_path: str, history: list[Any], now: int) -> tuple[Ne
             _refuse(file, f"{field_path}[{index}]", why="must not hold half of a surrogate pair")
         texts.append(line.removeprefix(label).removeprefix(" "))
     if len(texts) % 2:
-        _refuse(file, f"{field_path}[{len(texts) - 1}]", why="must be followed by a line of the AI")
+        last = f"{field_path}[{len(texts) - 1}]"
+        _refuse(file, last, why="must be followed by a line that begins with AI:")
     pairs = zip(texts[::2], texts[1::2], strict=True)
     return tuple(
         NewTurn(user=user, assistant=assistant, created_at=now) for user, assistant in pairs
@@ -199,15 +200,15 @@ def read_seed(
     digest: Callable[[str], str],
     now: int,
 ) -> Seed:
-    """Read what there is of the three files in `folder`, or raise ImportRefused."""
+    """Return the content of those of the three files that exist, or raise ImportRefused."""
     present = {name for name in (CONFIG, KEYS, SESSIONS) if (folder / name).exists()}
     if not present:
-        raise ImportRefused(f"{folder} must hold {CONFIG}, {KEYS} or {SESSIONS}")
+        raise ImportRefused(f"{folder} must contain {CONFIG}, {KEYS} or {SESSIONS}")
     found, selected = read_profiles(folder / CONFIG) if CONFIG in present else ({}, None)
     found_sessions = _read_sessions(folder / SESSIONS, now) if SESSIONS in present else ()
     by_number = _read_keys(folder / KEYS, hash_key, new_id, digest, now) if KEYS in present else {}
     if found_sessions and _MASTER not in by_number:
-        _refuse(SESSIONS, why=f"needs {KEYS} with the key {_MASTER}, which gets the sessions")
+        _refuse(SESSIONS, why=f"needs {KEYS} with the key {_MASTER}, which owns the sessions")
     return Seed(
         profiles=found,
         selected=selected,
@@ -219,9 +220,9 @@ def read_seed(
 
 
 def import_seed(db: Database, seed: Seed, *, actor: str = "import-seed") -> SeedCounts:
-    """Store all of the seed in one transaction, or nothing.
+    """Store the whole seed in one transaction.
 
-    A key that is there already is left as it is. Raise ImportRefused when a session is there.
+    An existing key is left as it is. Raise ImportRefused, and store nothing, if a session exists.
     """
     num_keys = 0
     with db.write() as tx:
@@ -243,7 +244,7 @@ def import_seed(db: Database, seed: Seed, *, actor: str = "import-seed") -> Seed
             try:
                 sessions.create(tx, owner, session.id, name=session.name, now=seed.read_at)
             except Conflict:
-                _refuse(SESSIONS, session.id, why="the master key has a session of this id already")
+                _refuse(SESSIONS, session.id, why="the master key already has this session")
             for turn in session.turns:
                 sessions.append(tx, owner, session.id, turn)
     return SeedCounts(

@@ -1,6 +1,6 @@
-"""Sessions: the conversations of a key, turn by turn.
+"""Sessions: the conversations of a key, as a list of turns.
 
-Every query is scoped by the key: a session of another key is as one that is not there.
+Every query is limited to one key: the session of another key is treated as missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _sessions, _turns = tables.sessions, tables.turns
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation under the id that its key gave it."""
+    """A conversation. Its id was chosen by the client and is unique for the key."""
 
     id: str
     name: str
@@ -33,9 +33,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """A user's message with its answer, and what made it. `profile` may be empty, at revision 0.
+    """A user's message with its answer, and the profile and model that produced the answer.
 
-    `messages` is a JSON list of all that was said, where the two texts do not tell it.
+    `profile` may be empty, with revision 0. `messages` is a JSON list of all messages of the turn
+    if the two texts do not contain everything, as with tool calls.
     """
 
     user: str
@@ -59,7 +60,7 @@ class Turn(NewTurn, frozen=True, kw_only=True):
 
 
 def session_id(value: object) -> str:
-    """Return the one form of a session's id: 1 and "1" are the same session.
+    """Return the id of a session as text: 1 and "1" are the same session.
 
     Raise InvalidField for anything but an integer >= 0 or a string of 1 to 64 [A-Za-z0-9._-].
     """
@@ -84,14 +85,14 @@ def _session(row: Row[Any]) -> Session:
 
 
 def turn_of(row: Row[Any]) -> Turn:
-    """Return a row of `turns` as a turn."""
+    """Return a row of the table `turns` as a turn."""
     fields = row._asdict()
     del fields["session_pk"]
     return Turn(**fields)
 
 
 def find(tx: Tx, key_id: str, name: str) -> Row[Any] | None:
-    """Return the row of a key's session, within `tx`."""
+    """Return the row of a key's session within `tx`, or None."""
     query = select(_sessions).where(_sessions.c.key_id == key_id, _sessions.c.id == name)
     return tx.execute(query).one_or_none()
 
@@ -104,10 +105,10 @@ def _get(tx: Tx, key_id: str, value: object) -> Row[Any]:
 
 
 def create(tx: Tx, key_id: str, value: object, *, name: str, now: int) -> int:
-    """Make an empty session within `tx` and return its internal number, or raise Conflict."""
+    """Create an empty session within `tx` and return its `pk`, or raise Conflict."""
     external = session_id(value)
     if find(tx, key_id, external) is not None:
-        raise Conflict("this key has a session with this id already", param="session_id")
+        raise Conflict("this key already has a session with this id", param="session_id")
     values = {"key_id": key_id, "id": external, "name": name, "num_turns": 0}
     made = insert(_sessions).values(**values, created_at=now, updated_at=now)
     return int(tx.execute(made.returning(_sessions.c.pk)).scalar_one())
@@ -115,7 +116,7 @@ def create(tx: Tx, key_id: str, value: object, *, name: str, now: int) -> int:
 
 def append(tx: Tx, key_id: str, value: object, turn: NewTurn, *, must_exist: bool = False) -> Turn:
     """Do `Sessions.append` within `tx`."""
-    # NUL is kept: a model may say it, and an answer that was shown is stored.
+    # NUL is allowed: a model may produce it, and an answer that was shown must be stored.
     for param, text in (("prompt", turn.user), ("answer", turn.assistant)):
         if not is_storable(text.replace("\x00", "")):
             raise InvalidField(f"{param} must not hold half of a surrogate pair", param=param)
@@ -135,7 +136,7 @@ def append(tx: Tx, key_id: str, value: object, turn: NewTurn, *, must_exist: boo
 
 
 class Sessions:
-    """Keep the sessions of each key."""
+    """Stores the sessions of each key."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -143,7 +144,7 @@ class Sessions:
     def list(
         self, key_id: str, *, limit: int = 100, after: int | str | None = None
     ) -> builtins.list[Session]:
-        """Return sessions in the order of their making; `after`: last id of the page before."""
+        """Return sessions in order of creation. `after` is the last id of the previous page."""
         query = select(_sessions).where(_sessions.c.key_id == key_id)
         query = query.order_by(_sessions.c.pk).limit(page_size(limit))
         with self._db.read() as tx:
@@ -167,7 +168,7 @@ class Sessions:
         limit: int = 100,
         after_seq: int = 0,
     ) -> builtins.list[Turn]:
-        """Return turns from the oldest, those after `after_seq`, or raise UnknownSession."""
+        """Return the turns after `after_seq`, the oldest first, or raise UnknownSession."""
         query = select(_turns).order_by(_turns.c.seq).limit(page_size(limit))
         with self._db.read() as tx:
             pk = _get(tx, key_id, external_id).pk
@@ -180,9 +181,9 @@ class Sessions:
         external_id: int | str,
         num_turns: int,
     ) -> tuple[int, builtins.list[Turn]]:
-        """Return how many turns there are, and the last `num_turns`, the oldest first.
+        """Return the number of all turns, and the last `num_turns` of them, the oldest first.
 
-        An unknown session has none: (0, []).
+        For an unknown session, return `(0, [])`.
         """
         with self._db.read() as tx:
             row = find(tx, key_id, session_id(external_id))
@@ -197,16 +198,17 @@ class Sessions:
     def append(
         self, key_id: str, external_id: int | str, turn: NewTurn, *, must_exist: bool = False
     ) -> Turn:
-        """Store a turn at the end; a new session is named by the head of its first prompt.
+        """Append a turn, which is on the disk when this returns.
 
-        It is on the disk when this returns. Raise InvalidField for a text that cannot be stored,
-        and UnknownSession when the session `must_exist` and does not.
+        If the session does not exist, raise UnknownSession if it `must_exist`, or else create it
+        with the first characters of the prompt as its name. Raise InvalidField for a text that
+        cannot be stored.
         """
         with self._db.write() as tx:
             return append(tx, key_id, external_id, turn, must_exist=must_exist)
 
     def rename(self, key_id: str, external_id: int | str, name: str, *, now: int) -> Session:
-        """Give a session another name, or raise UnknownSession or InvalidField."""
+        """Rename a session, or raise UnknownSession or InvalidField."""
         if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
             raise InvalidField(
                 f"name must be 1 to {MAX_NAME_CHARS} printable characters", param="name"
@@ -223,6 +225,6 @@ class Sessions:
             tx.execute(delete(_sessions).where(_sessions.c.pk == _get(tx, key_id, external_id).pk))
 
     def count(self) -> int:
-        """Count the sessions of all keys."""
+        """Return the number of sessions of all keys."""
         with self._db.read() as tx:
             return tx.execute(select(func.count()).select_from(_sessions)).scalar_one()

@@ -1,4 +1,4 @@
-"""What was chosen at run time and holds after a restart: the model and the profile."""
+"""Settings chosen at run time that outlive a restart: the selected model and profile."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SELECTION = "selection"
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """The model file (None: none was chosen) and the profile for those who name none."""
+    """The selected model file, if any, and the profile for requests that name none."""
 
     model: str | None = None
     profile: str = DEFAULT_PROFILE
 
 
 def selection(tx: Tx) -> Selection:
-    """Return the selection within `tx`; raise SchemaError when it cannot be read."""
+    """Return the selection within `tx`. Raise SchemaError if it cannot be read."""
     query = select(tables.settings.c.value).where(tables.settings.c.name == _SELECTION)
     value = tx.execute(query).scalar_one_or_none()
     if value is None:
@@ -41,7 +41,7 @@ def choose(tx: Tx, chosen: Selection, *, actor: str, now: int) -> Selection:
             "no profile has this name: see the list of profiles", param="model_config"
         )
     value = msgspec.json.encode(chosen).decode()
-    # Portable SQL has no upsert; within the one writer this is the same.
+    # Portable SQL has no upsert. With a single writer, delete and insert do the same.
     tx.execute(delete(rows).where(rows.c.name == _SELECTION))
     tx.execute(insert(rows).values(name=_SELECTION, value=value, updated_at=now))
     audit.record(
@@ -56,13 +56,13 @@ def choose(tx: Tx, chosen: Selection, *, actor: str, now: int) -> Selection:
 
 
 class Settings:
-    """Keep the selection."""
+    """Stores the selection."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def selection(self) -> Selection:
-        """Return what is selected; the profile `default` and no model at first."""
+        """Return the selection: at first the profile `default` and no model."""
         with self._db.read() as tx:
             return selection(tx)
 

@@ -1,4 +1,4 @@
-"""One whole, consistent copy of an SQLite file, also while others write to it."""
+"""Make a consistent copy of an SQLite file, even while others write to it, and check it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def file_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull("no space is left on the device: free some") from error
+            raise StoreFull("no space is left on the device: free some space") from error
         raise StoreUnavailable(f"cannot write {error.filename}: {error.strerror}") from error
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until the content of a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -34,26 +34,28 @@ def sync(path: Path) -> None:
 
 
 def find_problems(path: Path) -> list[str]:
-    """Return what is wrong with a database file that nobody else has open."""
+    """Return the problems of a database file that no other process has open; none if intact."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
             found = [str(row[0]) for row in file.execute("PRAGMA integrity_check")]
             lost = file.execute("PRAGMA foreign_key_check").fetchall()
     except sqlite3.DatabaseError as error:
         return [str(error)]
-    return ([] if found == ["ok"] else found) + [f"{row[0]}: a lost reference" for row in lost]
+    return ([] if found == ["ok"] else found) + [
+        f"{row[0]} refers to a missing row" for row in lost
+    ]
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """Copy `source` to the new file `target`: mode 0600, one file, and on the disk.
+    """Copy `source` to the new file `target` of mode 0600, and wait until it is on the disk.
 
-    The copy is not checked. Raise StoreUnavailable, StoreFull, or SchemaError when the source is
-    no database; nothing is left behind then.
+    The copy is not checked. Raise StoreUnavailable, StoreFull, or SchemaError if the source is not
+    a database; then no file is left.
     """
     with file_errors():
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
-            # mode=rw makes no file where there is none, and can read a log left by a crash.
+            # mode=rw creates no file, and can recover a log left by a crash.
             mode = "rw" if os.access(source, os.W_OK) else "ro"
             uri = f"{source.absolute().as_uri()}?mode={mode}"
             with (
@@ -62,9 +64,9 @@ def snapshot(source: Path, target: Path) -> None:
                 closing(sqlite3.connect(target)) as copy,
             ):
                 original.execute("PRAGMA query_only=ON")
-                # In one step: in several, every write of others would start it over.
+                # In one step: with several, each write of another process would restart the copy.
                 original.backup(copy, pages=-1)
-                # A copy in WAL mode would be three files as soon as somebody looks at it.
+                # A copy in WAL mode would become three files as soon as it is opened.
                 copy.execute("PRAGMA journal_mode=DELETE")
             sync(target)
         except BaseException:

@@ -1,7 +1,7 @@
-"""The tables, as the newest revision in `migrations` makes them.
+"""The tables, as the newest revision in `migrations` creates them.
 
-Times are unix seconds. No table is ever made from here: `llmd.store.migrate` is the one way, and a
-test holds the two to be equal.
+Times are unix seconds. Only `llmd.store.migrate` creates tables, never this module. A test checks
+that both define the same schema.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-# Every constraint has a name, or a later revision could not change it.
+# Every constraint needs a name, because a later revision can only change one by its name.
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -39,7 +39,7 @@ keys = Table(
     Column("name", Text, nullable=False),
     Column("role", String(16), nullable=False),
     Column("hash", Text, nullable=False),
-    # Only keys of the seed have a digest: they carry no id to find them by.
+    # Only seed keys have a digest: they contain no id by which to find them.
     Column("digest", String(64)),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
@@ -50,8 +50,8 @@ keys = Table(
     Index(None, "created_at", "id"),
 )
 
-# A deleted profile keeps its row and its revisions: turns name them, and a profile made again
-# under the same name goes on counting.
+# A deleted profile keeps its row and its revisions, because turns refer to them. A profile that is
+# created again under the same name continues the numbering.
 profiles = Table(
     "profiles",
     metadata,
@@ -88,7 +88,7 @@ sessions = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("num_turns", Integer, nullable=False),
     UniqueConstraint("key_id", "id"),
-    # The order of creation must hold when the newest session was deleted: no number comes twice.
+    # Sessions are listed by `pk`, so no number may be used again after the newest is deleted.
     sqlite_autoincrement=True,
 )
 
@@ -108,7 +108,7 @@ turns = Table(
     Column("finish_reason", String(32), nullable=False),
     Column("seed", BigInteger),
     Column("created_at", BigInteger, nullable=False),
-    # JSON, where the two texts do not tell all that was said, such as calls of tools.
+    # A JSON list of the messages, if the two texts do not contain everything, as with tool calls.
     Column("messages", Text),
 )
 

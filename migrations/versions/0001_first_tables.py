@@ -1,4 +1,4 @@
-"""Make the tables of keys, profiles, settings, sessions, turns and the audit trail."""
+"""Create the tables for keys, profiles, settings, sessions, turns and the audit trail."""
 
 from __future__ import annotations
 

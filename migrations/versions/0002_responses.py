@@ -1,4 +1,4 @@
-"""Keep the responses of OpenAI's API with the turns that they are."""
+"""Add the table of responses, and the messages of a turn, for the Responses API of OpenAI."""
 
 from __future__ import annotations
 

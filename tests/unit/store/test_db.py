@@ -249,7 +249,8 @@ def test_a_lost_reference_is_a_problem(db: Database, path: Path) -> None:
     with closing(sqlite3.connect(path)) as other, other:
         turn = "(99,1,'u','a','p',1,'m',0,0,0,'stop',NULL,0,NULL)"
         other.execute(f"INSERT INTO turns VALUES {turn}")
-    assert db.check() == db.check(full=False) == ["turns: row 1 refers to a missing sessions"]
+    problem = "turns: row 1 refers to a missing row of sessions"
+    assert db.check() == db.check(full=False) == [problem]
 
 
 def test_an_empty_database_tells_to_upgrade(tmp_path: Path) -> None:
