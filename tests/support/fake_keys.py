@@ -1,4 +1,4 @@
-"""A gate with keys, a hasher and a clock that a test can turn."""
+"""A gate with fake keys, and with a hasher and a clock that a test controls."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class FakeRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FakeKeys:
-    """Keep rows in memory, and count who asks for them."""
+    """A key store in memory that records each call."""
 
     def __init__(self) -> None:
         self.rows: dict[str, FakeRow] = {}
         self.digests: dict[str, str] = {}
         self.calls: list[str] = []
         self.is_read_only = False
-        # Where threads wait for each other when each asks for its first row.
+        # If set, each thread waits here for the others when it asks for its first row.
         self.barrier: threading.Barrier | None = None
         self.waited: set[int] = set()
 
@@ -67,7 +67,7 @@ class FakeKeys:
 
 
 class CountingHasher(Hasher):
-    """Count the costly checks."""
+    """A hasher that counts its verifications."""
 
     num_verified = 0
 
@@ -77,7 +77,7 @@ class CountingHasher(Hasher):
 
 
 class GateHarness:
-    """Hold a gate, its clocks and the keys behind it."""
+    """A gate with its key store, hasher and clock."""
 
     def __init__(self, parameters: str = "cheapest") -> None:
         self.keys = FakeKeys()
@@ -92,25 +92,25 @@ class GateHarness:
         )
 
     def add(self, **changes: object) -> tuple[str, str]:
-        """Store a new key; return its id and text."""
+        """Store a new key with these fields in its row. Return its id and text."""
         key = make()
         self.keys.rows[key.id] = FakeRow(id=key.id, hash=Hasher("cheapest").hash(key.text))
         self.keys.change(key.id, **changes)
         return key.id, key.text
 
     def guess(self, key_id: str) -> str:
-        """Return a key of the right form for `key_id` with a wrong secret."""
+        """Return a key with this id, of the right form but with a wrong secret."""
         return make(FixedIdRandom(key_id)).text
 
     def refused(self, presented: str | None, address: str = ADDRESS) -> type[Exception]:
-        """Return the error with which the gate refuses."""
+        """Return the class of the error with which the gate refuses a key."""
         with pytest.raises((Unauthorized, TooManyFailures)) as caught:
             self.gate.check(presented, address)
         return type(caught.value)
 
 
 class FixedIdRandom:
-    """Choose the letters of an id first, then any."""
+    """A random source that yields the characters of an id first."""
 
     def __init__(self, key_id: str) -> None:
         self.letters = iter(key_id)

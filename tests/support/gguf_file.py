@@ -1,4 +1,4 @@
-"""GGUF files made by hand, right ones and wrong ones."""
+"""Build valid and invalid GGUF files."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ TYPE_F32, TYPE_Q4_0 = 0, 2
 
 
 def text(value: str | bytes) -> bytes:
-    """Return a string as the format stores it."""
+    """Return a string as the file format stores it."""
     raw = value.encode() if isinstance(value, str) else value
     return struct.pack("<Q", len(raw)) + raw
 
 
 def string(key: str, value: str | bytes) -> Entry:
-    """Return an entry that is a string."""
+    """Return a metadata entry that is a string."""
     return key, STRING, text(value)
 
 
 def u32(key: str, value: int) -> Entry:
-    """Return an entry that is a number."""
+    """Return a metadata entry that is a 32-bit number."""
     return key, U32, struct.pack("<I", value)
 
 
 def strings(key: str, values: list[str], *, count: int | None = None) -> Entry:
-    """Return an entry that is a list of strings, and claims `count` of them."""
+    """Return a metadata entry that is a list of strings and claims to have `count` of them."""
     num = len(values) if count is None else count
     return key, LIST, struct.pack("<IQ", STRING, num) + b"".join(map(text, values))
 
@@ -62,7 +62,7 @@ TENSORS: list[bytes] = [
     tensor("b", [3], offset=64),
 ]
 
-# 36 bytes of the first tensor, padding to 64, 12 bytes of the second.
+# 36 bytes of the first tensor, padding up to 64, and 12 bytes of the second tensor.
 DATA = bytes(range(76))
 
 
@@ -77,7 +77,7 @@ def build(
     magic: bytes = b"GGUF",
     alignment: int = 32,
 ) -> bytes:
-    """Return a file: without arguments a right one, with them a file that claims what they say."""
+    """Return a file, by default a valid one. `num_entries` and `num_tensors` set its claims."""
     entries = ENTRIES if entries is None else entries
     tensors = TENSORS if tensors is None else tensors
     head = magic + struct.pack(
@@ -93,12 +93,12 @@ def build(
 
 
 def without(key: str) -> list[Entry]:
-    """Return the entries of a right file but one."""
+    """Return the entries of a valid file without one."""
     return [entry for entry in ENTRIES if entry[0] != key]
 
 
 def having(*changed: Entry) -> list[Entry]:
-    """Return the entries of a right file with these in place of their like, or added."""
+    """Return the entries of a valid file, with these replaced or added."""
     keys = {entry[0] for entry in changed}
     return [entry for entry in ENTRIES if entry[0] not in keys] + list(changed)
 
@@ -107,7 +107,7 @@ GOOD = build()
 
 
 def read(folder: Path, content: bytes) -> GgufHeader:
-    """Return the header of a file with this content."""
+    """Write a file with this content and return its header."""
     file = folder / "m.gguf"
     file.write_bytes(content)
     return read_header(file)

@@ -1,4 +1,4 @@
-"""What reaches systemd's journal."""
+"""Entries in systemd's journal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmd.config import Log
 
 @pytest.fixture
 def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """Give a journal, to which the log of this process goes."""
+    """Provide the socket of a fake journal, to which the log of this process goes."""
     path = tmp_path / "journal"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
@@ -32,13 +32,13 @@ def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket
 
 
 def entry(listener: socket.socket) -> dict[str, str]:
-    """Return the next entry whose values are of one line each."""
+    """Return the fields of the next entry, whose values have one line each."""
     lines = listener.recv(65536).decode().splitlines()
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_a_request_is_an_entry_with_fields_to_search_by(listener: socket.socket) -> None:
-    """The message is the line that a person reads, with its priority."""
+def test_a_request_is_an_entry_with_searchable_fields(listener: socket.socket) -> None:
+    """The message of an entry is the line for people, and the entry has the priority."""
     logs.configure(Log())
     token = logs.request_id.set("r1")
     logs.log_request("POST", "/answer", 200, 0.5, key_id="k1", num_completion_tokens=7)
@@ -55,7 +55,7 @@ def test_a_request_is_an_entry_with_fields_to_search_by(listener: socket.socket)
 def test_a_traceback_is_one_entry_with_the_priority_of_its_message(
     listener: socket.socket,
 ) -> None:
-    """Not one for each of its lines."""
+    """A traceback is part of the entry of its message."""
     logs.configure(Log())
     try:
         int("two\nlines")
@@ -69,10 +69,10 @@ def test_a_traceback_is_one_entry_with_the_priority_of_its_message(
     assert b"\nPRIORITY=3\n" in raw[16 + length :]
 
 
-def test_what_the_journal_does_not_take_goes_to_it_as_lines(
+def test_an_entry_that_the_journal_refuses_is_written_as_lines(
     listener: socket.socket, tmp_path: Path
 ) -> None:
-    """Each with its priority before it, as every program's output may have."""
+    """Each of the lines begins with its priority, which systemd reads from any output."""
     stream = io.StringIO()
     logs.configure(Log(format="journal"), stream)
     (tmp_path / "journal").unlink()

@@ -30,7 +30,7 @@ def _root_logger_is_restored() -> Iterator[None]:
 
 
 def start(form: str = "text", level: str = "info") -> io.StringIO:
-    """Send the log to a new stream."""
+    """Send the log to a new stream and return it."""
     stream = io.StringIO()
     logs.configure(Log(format=form, level=level), stream)  # type: ignore[arg-type]
     return stream
@@ -46,7 +46,7 @@ def fail(message: str) -> None:
 
 
 def test_text_line_has_local_time_level_and_name() -> None:
-    """A line for people tells when, how bad, where and what."""
+    """A line for people has the local time, the level, the logger and the message."""
     stream = start()
     logging.getLogger("llmd.x").warning("low on %s", "memory")
     assert re.fullmatch(
@@ -65,7 +65,7 @@ def test_journal_line_begins_with_its_priority(level: str, priority: int) -> Non
 
 
 def test_each_line_of_a_traceback_has_the_priority() -> None:
-    """A traceback stays one error in the journal, line by line, whatever its text holds."""
+    """Every line of a traceback has the same priority in the journal, whatever its text."""
     stream = start("journal")
     fail("first\n<0>second")
     lines = stream.getvalue().splitlines()
@@ -75,7 +75,7 @@ def test_each_line_of_a_traceback_has_the_priority() -> None:
 
 
 def test_traceback_in_text_is_indented() -> None:
-    """No line of an exception's text can pass for a message of its own."""
+    """No line of an exception's text can pass for a message."""
     stream = start()
     fail("first\n2026-01-01 00:00:00 INFO llmd: forged")
     message, *rest = stream.getvalue().splitlines()
@@ -85,7 +85,7 @@ def test_traceback_in_text_is_indented() -> None:
 
 
 def test_json_line_is_one_object() -> None:
-    """A line for programs holds the message, its traceback and the fields of a request."""
+    """A line for programs contains the message, its traceback and the fields of a request."""
     stream = start("json")
     fail("first\nsecond")
     logs.log_request("POST", "/answer", 200, 0.5321, key_id="ab12", num_prompt_tokens=31)
@@ -98,7 +98,7 @@ def test_json_line_is_one_object() -> None:
 
 
 def test_request_is_one_line() -> None:
-    """A request is told in one line: what, how it ended, how long, whose, how many tokens."""
+    """The line for a request has its status, duration, key and token counts."""
     stream = start("journal")
     token = logs.request_id.set("r-1")
     logs.log_request(
@@ -121,7 +121,7 @@ def test_request_is_one_line() -> None:
 
 
 def test_query_is_not_logged_and_a_long_path_is_cut() -> None:
-    """Whatever a client puts in its URL, the line stays short and the query out of it."""
+    """The line for a request is short, and does not contain the query of its URL."""
     stream = start()
     logs.log_request("GET", "/models?key=hunter2", 401, 0)
     logs.log_request("GET", "/" + "a" * 10_000, 404, 0)
@@ -130,7 +130,7 @@ def test_query_is_not_logged_and_a_long_path_is_cut() -> None:
 
 
 def test_request_id_is_on_each_line_of_its_context() -> None:
-    """Any message logged while a request is served carries its id."""
+    """Each message that is logged while a request is served contains its id."""
     text, as_json = start(), io.StringIO()
     token = logs.request_id.set("r-7")
     logging.getLogger("llmd.x").info("hello")
@@ -144,8 +144,8 @@ def test_request_id_is_on_each_line_of_its_context() -> None:
 @pytest.mark.parametrize("form", ["text", "journal", "json"])
 @settings(max_examples=60)
 @given(value=st.text(max_size=30))
-def test_no_value_begins_a_line(form: str, value: str) -> None:
-    """A message is one line of printable text, whatever value it holds."""
+def test_no_value_starts_a_new_line(form: str, value: str) -> None:
+    """A message is one line of printable text, whatever values it contains."""
     stream = start(form)
     logging.getLogger("llmd.x").info("name %s", value)
     logged = stream.getvalue()
@@ -155,8 +155,8 @@ def test_no_value_begins_a_line(form: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "journal", "json"])
-def test_secret_of_a_key_is_cut(form: str) -> None:
-    """A key that slips into a message or an exception is logged without its secret."""
+def test_secret_of_a_key_is_masked(form: str) -> None:
+    """A key in a message or an exception is logged without its secret."""
     stream = start(form)
     logging.getLogger("llmd.x").error("cannot use %s", KEY)
     fail(f"got {KEY}")
@@ -164,8 +164,8 @@ def test_secret_of_a_key_is_cut(form: str) -> None:
     assert "SSSS" not in stream.getvalue()
 
 
-def test_foreign_loggers_are_tamed() -> None:
-    """Even at debug, waitress, alembic and SQLAlchemy speak only from warning on."""
+def test_libraries_log_only_warnings() -> None:
+    """Even at level debug, waitress, Alembic and SQLAlchemy log only warnings and errors."""
     stream = start(level="debug")
     for name in ("waitress", "alembic.runtime.migration", "sqlalchemy.engine.Engine"):
         logging.getLogger(name).info("chatter")
@@ -179,7 +179,7 @@ def test_foreign_loggers_are_tamed() -> None:
 
 
 def test_second_configuration_replaces_the_first() -> None:
-    """After a reload each message is logged once, in the new form and from the new level on."""
+    """After a reload each message is logged once, in the new format and at the new level."""
     first = start()
     second = start("journal", "error")
     logging.getLogger("llmd.x").info("quiet")
@@ -192,7 +192,7 @@ def test_second_configuration_replaces_the_first() -> None:
 def test_auto_is_journal_only_if_the_stream_is_the_journal(
     own: bool, start_of_line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """JOURNAL_STREAM names device and inode: a stream that is redirected to a file gets text."""
+    """JOURNAL_STREAM has device and inode; a stream redirected to a file gets the text format."""
     file = tmp_path / "log"
     with file.open("w") as stream:
         stat = os.fstat(stream.fileno())

@@ -13,13 +13,13 @@ SEED_KEY = "abcdefghij0123456789"
 
 
 def test_valid_key_names_its_caller(harness: GateHarness) -> None:
-    """A key in the store lets in as what its row says."""
+    """A valid key returns the id, name and role of its row."""
     key_id, text = harness.add(name="bob", role="admin")
     assert harness.gate.check(text, ADDRESS) == Caller(id=key_id, name="bob", role="admin")
 
 
-def test_key_of_the_seed_is_found_by_its_digest(harness: GateHarness) -> None:
-    """Twenty letters from the seed project still open the door."""
+def test_seed_key_is_found_by_its_digest(harness: GateHarness) -> None:
+    """A key of 20 characters from the seed project is still accepted."""
     harness.keys.rows["s0"] = FakeRow(id="s0", hash=harness.hasher.hash(SEED_KEY))
     harness.keys.digests[digest(SEED_KEY)] = "s0"
     for _ in range(2):
@@ -28,8 +28,8 @@ def test_key_of_the_seed_is_found_by_its_digest(harness: GateHarness) -> None:
     assert harness.refused(SEED_KEY[::-1]) is Unauthorized
 
 
-def test_every_refusal_has_the_same_words(harness: GateHarness) -> None:
-    """Nothing in the answer tells a missing, wrong, unknown, revoked or expired key apart."""
+def test_every_refusal_has_the_same_message(harness: GateHarness) -> None:
+    """The message is the same for a missing, wrong, unknown, revoked or expired key."""
     wrong = harness.guess(harness.add()[0])
     cases = [
         None,
@@ -50,8 +50,8 @@ def test_every_refusal_has_the_same_words(harness: GateHarness) -> None:
 
 @settings(max_examples=60)
 @given(presented=st.text(max_size=150).filter(lambda text: not text.isalnum()))
-def test_junk_costs_no_look_into_the_store(presented: str) -> None:
-    """Text that is not a key by form and CRC reaches neither store nor Argon2."""
+def test_junk_does_not_reach_the_store(presented: str) -> None:
+    """Text that is not a key by form and CRC reaches neither the store nor Argon2."""
     harness = GateHarness()
     assert harness.refused(presented) is Unauthorized
     assert harness.keys.calls == []
@@ -62,14 +62,14 @@ def test_junk_costs_no_look_into_the_store(presented: str) -> None:
     ["' OR 1=1--", "A" * 1_048_576, make().text[:-1] + "é"],
     ids=["injection", "flood", "near key"],
 )
-def test_hostile_text_costs_no_look_into_the_store(harness: GateHarness, presented: str) -> None:
-    """Injections, floods and near keys are refused before any statement is made."""
+def test_hostile_text_does_not_reach_the_store(harness: GateHarness, presented: str) -> None:
+    """Injections, floods and nearly right keys are refused before the store is asked."""
     assert harness.refused(presented) is Unauthorized
     assert harness.keys.calls == []
 
 
-def test_verified_key_costs_no_second_argon2(harness: GateHarness) -> None:
-    """While a key is in use it is verified once; after a pause as long as the TTL, again."""
+def test_key_in_use_is_verified_once(harness: GateHarness) -> None:
+    """A key in use is verified once, and again only after a pause as long as the TTL."""
     _, text = harness.add()
     for _ in range(5):
         harness.gate.check(text, ADDRESS)
@@ -84,15 +84,15 @@ def test_verified_key_costs_no_second_argon2(harness: GateHarness) -> None:
 def test_cached_key_is_refused_as_soon_as_its_row_says_so(
     harness: GateHarness, change: dict[str, int]
 ) -> None:
-    """The row is read at every request: no cache serves a revoked or expired key."""
+    """The row is read at every request, so no cache serves a revoked or expired key."""
     key_id, text = harness.add()
     harness.gate.check(text, ADDRESS)
     harness.keys.change(key_id, **change)
     assert harness.refused(text) is Unauthorized
 
 
-def test_key_that_left_the_store_is_refused(harness: GateHarness) -> None:
-    """A row that is gone takes its cached key along."""
+def test_key_removed_from_the_store_is_refused(harness: GateHarness) -> None:
+    """A cached key is refused once its row is gone."""
     key_id, text = harness.add()
     harness.gate.check(text, ADDRESS)
     del harness.keys.rows[key_id]
@@ -100,7 +100,7 @@ def test_key_that_left_the_store_is_refused(harness: GateHarness) -> None:
 
 
 def test_key_expires_on_its_second(harness: GateHarness) -> None:
-    """A key is good until the second of expires_at and not in it."""
+    """A key is accepted before the second of expires_at, and refused from that second on."""
     _, text = harness.add(expires_at=1_800_001_010)
     harness.gate.check(text, ADDRESS)
     harness.time_s += 9.9
@@ -109,8 +109,8 @@ def test_key_expires_on_its_second(harness: GateHarness) -> None:
     assert harness.refused(text) is Unauthorized
 
 
-def test_key_given_more_time_is_good_at_once(harness: GateHarness) -> None:
-    """A known key that expired and got a later end needs no waiting."""
+def test_key_given_more_time_is_valid_at_once(harness: GateHarness) -> None:
+    """An expired key whose end is moved is accepted at its next request."""
     key_id, text = harness.add()
     harness.gate.check(text, ADDRESS)
     harness.keys.change(key_id, expires_at=5)
@@ -127,16 +127,16 @@ def test_role_is_read_at_every_request(harness: GateHarness) -> None:
     assert harness.gate.check(text, ADDRESS).role == "user"
 
 
-def test_other_secret_under_the_same_id_ends_the_cached_key(harness: GateHarness) -> None:
-    """When the hash of a row is replaced, the key that fitted the old one is refused."""
+def test_cached_key_is_refused_after_its_hash_is_replaced(harness: GateHarness) -> None:
+    """When the hash of a row is replaced, the key that matched the old one is refused."""
     key_id, text = harness.add()
     harness.gate.check(text, ADDRESS)
     harness.keys.change(key_id, hash=harness.hasher.hash(harness.guess(key_id)))
     assert harness.refused(text) is Unauthorized
 
 
-def test_use_is_noted_once_a_minute(harness: GateHarness) -> None:
-    """The last use is written at most each 60 seconds."""
+def test_use_is_recorded_once_a_minute(harness: GateHarness) -> None:
+    """The last use is written at most once in 60 seconds."""
     key_id, text = harness.add()
     for _ in range(7):
         harness.gate.check(text, ADDRESS)
@@ -146,7 +146,7 @@ def test_use_is_noted_once_a_minute(harness: GateHarness) -> None:
 
 
 def test_old_hash_is_renewed() -> None:
-    """A key whose hash has other parameters gets a new one, once, and stays good."""
+    """A key whose hash has other parameters gets a new hash, once, and stays valid."""
     harness = GateHarness("small")
     key_id, text = harness.add()
     old = harness.keys.rows[key_id].hash
@@ -158,8 +158,8 @@ def test_old_hash_is_renewed() -> None:
     assert harness.hasher.num_verified == 2
 
 
-def test_disk_that_cannot_be_written_refuses_nobody() -> None:
-    """Neither a failed note of the use nor a failed renewal keeps a valid key out."""
+def test_read_only_store_does_not_refuse_valid_keys() -> None:
+    """A valid key is accepted even if its use or its new hash cannot be written."""
     harness = GateHarness("small")
     key_id, text = harness.add()
     harness.keys.is_read_only = True
@@ -169,8 +169,8 @@ def test_disk_that_cannot_be_written_refuses_nobody() -> None:
     assert harness.hasher.num_verified == 1
 
 
-def test_store_that_cannot_be_read_lets_nobody_in(harness: GateHarness) -> None:
-    """An error of the store is raised as it is: it never ends in a caller."""
+def test_error_of_the_store_is_raised(harness: GateHarness) -> None:
+    """An error of the store is raised unchanged and never results in a caller."""
     _, text = harness.add()
     harness.gate.check(text, ADDRESS)
 
@@ -184,7 +184,7 @@ def test_store_that_cannot_be_read_lets_nobody_in(harness: GateHarness) -> None:
 
 
 def test_keys_are_not_kept_in_memory(harness: GateHarness) -> None:
-    """What the gate remembers of a key is not the key."""
+    """The gate remembers neither a key nor its digest."""
     _, text = harness.add()
     harness.gate.check(text, ADDRESS)
     harness.refused(make().text)

@@ -1,4 +1,4 @@
-"""Keys that come many times at once."""
+"""Concurrent requests with the same key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.fake_keys import ADDRESS, GateHarness
 
 
 def run_together(harness: GateHarness, count: int, work: Callable[[], None]) -> None:
-    """Run `work` in so many threads that all have missed the caches before one goes on."""
+    """Run `work` in `count` threads, none of which goes on before all have missed the caches."""
     harness.keys.barrier = threading.Barrier(count)
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
@@ -19,8 +19,8 @@ def run_together(harness: GateHarness, count: int, work: Callable[[], None]) -> 
         thread.join()
 
 
-def test_key_that_comes_many_times_at_once_is_verified_once(harness: GateHarness) -> None:
-    """Of requests that come together with one new key, the first pays Argon2 for all."""
+def test_key_sent_many_times_at_once_is_verified_once(harness: GateHarness) -> None:
+    """Of concurrent requests with one new key, only the first runs Argon2."""
     key_id, text = harness.add()
     callers: list[str] = []
     run_together(harness, 16, lambda: callers.append(harness.gate.check(text, ADDRESS).id))
@@ -28,8 +28,8 @@ def test_key_that_comes_many_times_at_once_is_verified_once(harness: GateHarness
     assert harness.hasher.num_verified == 1
 
 
-def test_wrong_key_that_comes_many_times_at_once_is_verified_once(harness: GateHarness) -> None:
-    """Of requests that come together with one wrong key, the first pays for all and counts."""
+def test_wrong_key_sent_many_times_at_once_is_verified_once(harness: GateHarness) -> None:
+    """Of concurrent requests with one wrong key, only the first runs Argon2 and is counted."""
     wrong = harness.guess(harness.add()[0])
     results: list[type[Exception]] = []
     run_together(harness, 16, lambda: results.append(harness.refused(wrong)))
@@ -37,8 +37,8 @@ def test_wrong_key_that_comes_many_times_at_once_is_verified_once(harness: GateH
     assert harness.hasher.num_verified == 1
 
 
-def test_guesses_that_come_at_once_are_counted_one_by_one(harness: GateHarness) -> None:
-    """Twenty guesses at one moment cost no more Argon2 than twenty in a row."""
+def test_concurrent_guesses_are_counted_one_by_one(harness: GateHarness) -> None:
+    """Twenty concurrent guesses cost no more Argon2 than twenty in sequence."""
     key_id, _ = harness.add()
     results: list[type[Exception]] = []
     run_together(harness, 20, lambda: results.append(harness.refused(harness.guess(key_id))))

@@ -1,4 +1,4 @@
-"""Guesses at keys, which cost little and make their sender wait."""
+"""Guesses at keys cost little, and make their sender wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OTHER_ADDRESS = "198.51.100.9"
 
 
 def test_repeated_wrong_key_is_refused_from_memory(harness: GateHarness) -> None:
-    """A client that goes on with one wrong key costs one lookup a minute and never waits."""
+    """A client that repeats one wrong key costs one lookup a minute and never has to wait."""
     wrong = harness.guess(harness.add()[0])
     assert {harness.refused(wrong) for _ in range(100)} == {Unauthorized}
     assert harness.keys.calls == ["by_id"]
@@ -23,15 +23,15 @@ def test_repeated_wrong_key_is_refused_from_memory(harness: GateHarness) -> None
 
 
 def test_unknown_id_costs_no_argon2(harness: GateHarness) -> None:
-    """Keys that nobody made are refused by their id alone, and their sender waits after ten."""
+    """Keys with unknown ids cost no Argon2, and their sender must wait after ten of them."""
     results = [harness.refused(make().text) for _ in range(200)]
     assert results == [Unauthorized] * 10 + [TooManyFailures] * 190
     assert len(harness.keys.calls) == 10
     assert harness.hasher.num_verified == 0
 
 
-def test_guesses_at_one_key_wait_wherever_they_come_from(harness: GateHarness) -> None:
-    """Five wrong secrets for one key in a minute, from five addresses, are all that is tried."""
+def test_guesses_at_one_key_are_limited_over_all_addresses(harness: GateHarness) -> None:
+    """At most five wrong secrets a minute are verified for one key, from any addresses."""
     key_id, _ = harness.add()
     results = [harness.refused(harness.guess(key_id), f"192.0.2.{n}") for n in range(50)]
     assert results == [Unauthorized] * 5 + [TooManyFailures] * 45
@@ -40,8 +40,8 @@ def test_guesses_at_one_key_wait_wherever_they_come_from(harness: GateHarness) -
     assert harness.refused(harness.guess(key_id), OTHER_ADDRESS) is Unauthorized
 
 
-def test_flood_does_not_touch_a_caller_who_is_in(harness: GateHarness) -> None:
-    """Through 20,000 wrong keys from its own address and for its own id, a key in use works."""
+def test_flood_does_not_affect_a_key_in_use(harness: GateHarness) -> None:
+    """A key in use works through 20,000 wrong keys from its own address and for its own id."""
     key_id, text = harness.add()
     harness.gate.check(text, ADDRESS)
     other = make().text
@@ -54,8 +54,8 @@ def test_flood_does_not_touch_a_caller_who_is_in(harness: GateHarness) -> None:
     assert harness.hasher.num_verified < 30
 
 
-def test_key_not_yet_known_waits_where_others_guessed(harness: GateHarness) -> None:
-    """An address that guessed too often waits with good keys too, and is told for how long."""
+def test_unverified_key_must_wait_after_wrong_keys_from_its_address(harness: GateHarness) -> None:
+    """An address with too many wrong keys must wait with a valid key too, and learns how long."""
     _, text = harness.add()
     for _ in range(10):
         harness.refused(make().text)

@@ -9,7 +9,7 @@ from llmd.auth.ttl_cache import TtlCache
 
 
 class Clock:
-    """Stand still until told otherwise."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.time_s = 1000.0
@@ -18,8 +18,8 @@ class Clock:
         return self.time_s
 
 
-def test_name_waits_after_its_last_failure_and_is_free_after_a_minute() -> None:
-    """The third of three failures makes a name wait for the rest of the minute, and no other."""
+def test_name_waits_after_its_last_failure_until_the_minute_is_over() -> None:
+    """The third of three failures makes only its name wait, for the rest of the minute."""
     clock = Clock()
     failures = Failures(3, clock=clock)
     assert [failures.add("a") for _ in range(2)] == [False, False]
@@ -35,8 +35,8 @@ def test_name_waits_after_its_last_failure_and_is_free_after_a_minute() -> None:
     assert len(failures) == 0
 
 
-def test_flood_of_names_frees_nobody_and_takes_bounded_memory() -> None:
-    """A hundred thousand new names neither grow the table nor push a held name out of it."""
+def test_flood_of_names_takes_bounded_memory_and_evicts_no_name() -> None:
+    """100,000 new names neither grow the table nor remove a name that must wait."""
     clock = Clock()
     failures = Failures(2, max_names=100, clock=clock)
     failures.add("held")
@@ -51,10 +51,10 @@ def test_flood_of_names_frees_nobody_and_takes_bounded_memory() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, 90)), max_size=60))
-def test_no_minute_lets_more_failures_through_than_allowed_twice(
+def test_at_most_twice_the_limit_fails_in_any_minute(
     steps: list[tuple[int, float]],
 ) -> None:
-    """Whoever asks before each try fails at most the limit in a window, twice in any minute."""
+    """A caller that waits when told to fails at most twice the limit in any 60 seconds."""
     clock = Clock()
     failures = Failures(3, max_names=4, clock=clock)
     tries: dict[int, list[float]] = {}
@@ -80,13 +80,13 @@ def test_no_minute_lets_more_failures_through_than_allowed_twice(
         ("localhost", "unknown"),
     ],
 )
-def test_address_stands_for_its_network(address: str, expected: str) -> None:
-    """An IPv4 address counts alone, IPv6 addresses by their /64."""
+def test_address_is_counted_under_its_network(address: str, expected: str) -> None:
+    """An IPv4 address is counted alone, an IPv6 address under its /64."""
     assert network(address) == expected
 
 
-def test_item_is_forgotten_after_its_time() -> None:
-    """An item is known until its time is over, counted from the last put."""
+def test_item_expires() -> None:
+    """An item expires when its time is over, counted from the last put."""
     clock = Clock()
     cache: TtlCache[str, int] = TtlCache(2, 10.0, clock)
     cache.put("a", 1)
@@ -100,8 +100,8 @@ def test_item_is_forgotten_after_its_time() -> None:
     assert len(cache) == 0
 
 
-def test_item_used_longest_ago_makes_room() -> None:
-    """A full memory keeps what was used last."""
+def test_full_cache_drops_the_least_recently_used_item() -> None:
+    """A full cache keeps the items that were used last."""
     cache: TtlCache[str, int] = TtlCache(2, 10.0, Clock())
     cache.put("a", 1)
     cache.put("b", 2)

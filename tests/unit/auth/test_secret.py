@@ -19,22 +19,22 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 @given(seed=st.integers())
-def test_made_key_has_the_published_form_and_parses(seed: int) -> None:
-    """Every key made has the form that scanners look for, and is read back with its id."""
+def test_new_key_has_the_published_form_and_parses(seed: int) -> None:
+    """Every new key has the form that scanners look for, and is parsed with its id."""
     key = secret.make(random.Random(seed))
     assert FORM.fullmatch(key.text)
     assert secret.parse(key.text) == secret.ParsedKey(kind="llmd", id=key.id, text=key.text)
 
 
 def test_keys_differ() -> None:
-    """Two keys share neither id nor secret."""
+    """No two keys share an id or a secret."""
     keys = [secret.make() for _ in range(50)]
     assert len({key.id for key in keys}) == len({key.text[18:] for key in keys}) == 50
 
 
 @given(place=st.integers(0, 66), letter=st.sampled_from(ALPHABET))
-def test_one_wrong_letter_is_no_key(place: int, letter: str) -> None:
-    """A typing error anywhere in a key is noticed without a look into the store."""
+def test_one_wrong_character_is_noticed(place: int, letter: str) -> None:
+    """A typing error anywhere in a key is noticed without the store."""
     text = secret.make(random.Random(1)).text
     wrong = text[:place] + letter + text[place + 1 :]
     assert wrong == text or secret.parse(wrong) is None
@@ -42,7 +42,7 @@ def test_one_wrong_letter_is_no_key(place: int, letter: str) -> None:
 
 @given(text=st.text(max_size=200))
 def test_no_text_breaks_the_parser(text: str) -> None:
-    """Whatever is sent, the answer is a key or None."""
+    """For any text, the parser returns a key or None."""
     key = secret.parse(text)
     assert key is None or key.text == text
 
@@ -63,27 +63,27 @@ def test_no_text_breaks_the_parser(text: str) -> None:
         secret.make(random.Random(1)).text.upper(),
     ],
 )
-def test_junk_is_no_key(text: str) -> None:
-    """What differs from the two forms in anything is no key."""
+def test_other_text_is_not_a_key(text: str) -> None:
+    """Text that differs from both forms of a key in any way is not a key."""
     assert secret.parse(text) is None
 
 
-def test_key_of_the_seed_has_no_id() -> None:
-    """Twenty letters and digits are a key of the seed, found by its digest."""
+def test_seed_key_has_no_id() -> None:
+    """Twenty letters and digits are a seed key, which is found by its digest."""
     text = "abcdefghij0123456789"
     assert secret.parse(text) == secret.ParsedKey(kind="seed", id=None, text=text)
     assert secret.digest("abc").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
 def test_secret_is_not_in_the_repr() -> None:
-    """A key that gets into a traceback or a log is shown by its id alone."""
+    """The repr of a key, as in a traceback or a log, shows only its id."""
     key = secret.make()
     assert key.text[18:] not in repr(key) + repr(secret.parse(key.text))
 
 
 @pytest.mark.parametrize("parameters", ["large", "small", "cheapest"])
 def test_hash_is_verified_only_by_its_key(parameters: str) -> None:
-    """Each parameter set gives an Argon2id hash that its own key alone passes."""
+    """Each parameter set produces an Argon2id hash that only its own key matches."""
     hasher = secret.Hasher(parameters)
     right, wrong = secret.make().text, secret.make().text
     hashed = hasher.hash(right)
@@ -93,26 +93,26 @@ def test_hash_is_verified_only_by_its_key(parameters: str) -> None:
     assert not hasher.needs_rehash(hashed)
 
 
-def test_other_parameters_ask_for_a_new_hash() -> None:
-    """A hash made with a parameter set that is no longer in use is to be renewed."""
+def test_hash_with_other_parameters_needs_renewal() -> None:
+    """A hash made with another parameter set still verifies, but needs to be renewed."""
     hashed = secret.Hasher("cheapest").hash("x")
     assert secret.Hasher("small").needs_rehash(hashed)
     assert secret.Hasher("small").verify(hashed, "x")
 
 
-def test_stored_text_that_is_no_hash_verifies_nothing() -> None:
-    """A damaged row refuses its key and does not crash the check."""
+def test_stored_text_that_is_not_a_hash_verifies_nothing() -> None:
+    """A damaged hash refuses its key and raises no error."""
     assert not secret.Hasher("cheapest").verify("x", "x")
 
 
-def test_hash_that_cannot_be_computed_says_nothing_about_its_key() -> None:
-    """When Argon2 itself fails, for want of memory say, the caller is told to come again."""
+def test_failure_of_argon2_does_not_refuse_the_key() -> None:
+    """If Argon2 itself fails, for lack of memory for example, the error is Busy."""
     with pytest.raises(Busy):
         secret.Hasher("cheapest").verify("$argon2id$v=19$m=8,t=1,p=1$x$x", "x")
 
 
 def test_one_hash_runs_at_a_time() -> None:
-    """Who finds the only place taken for too long is told to come again."""
+    """A thread that waits too long for another one's hash gets Busy."""
     hasher = secret.Hasher("cheapest", wait_s=0.01)
     taken, done = threading.Event(), threading.Event()
 
@@ -135,7 +135,7 @@ def test_one_hash_runs_at_a_time() -> None:
 
 @pytest.mark.parametrize("module", ["secret.py", "gate.py"])
 def test_key_material_is_compared_in_constant_time(module: str) -> None:
-    """The modules that hold keys compare by hmac.compare_digest and Argon2, never by == or in."""
+    """Modules that handle keys compare with hmac.compare_digest or Argon2, never == or in."""
     tree = ast.parse((AUTH / module).read_text())
     operators = {
         type(operator)

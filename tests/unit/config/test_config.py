@@ -19,7 +19,7 @@ OPTION = re.compile(r"^#(?=[a-z])", re.MULTILINE)
 
 
 def write(folder: Path, text: str, *parts: tuple[str, str]) -> Path:
-    """Write a main file and its parts; return the main file."""
+    """Write a main file and its parts. Return the main file."""
     file = folder / "llmd.toml"
     file.write_text(text)
     (folder / "conf.d").mkdir(exist_ok=True)
@@ -36,30 +36,30 @@ def refusal(folder: Path, text: str, *parts: tuple[str, str]) -> str:
 
 
 def test_empty_file_takes_every_default(tmp_path: Path) -> None:
-    """A file without options is the default configuration."""
+    """A file without options results in the default configuration."""
     assert config.load(write(tmp_path, "")) == config.Config()
 
 
 @pytest.mark.parametrize("file", sorted(ETC.glob("*.toml")), ids=lambda file: file.name)
 def test_shipped_file_loads(file: Path) -> None:
-    """Each file in etc/ is accepted as it is shipped."""
+    """Each file in etc/ is valid as it is shipped."""
     config.load(file)
 
 
 @pytest.mark.parametrize("file", sorted(ETC.glob("*.toml")), ids=lambda file: file.name)
-def test_shipped_file_loads_with_every_option_taken_in(file: Path, tmp_path: Path) -> None:
-    """Each file in etc/ stays valid when all its commented options are un-commented."""
+def test_shipped_file_loads_with_every_option(file: Path, tmp_path: Path) -> None:
+    """Each file in etc/ stays valid when all its commented options are uncommented."""
     config.load(write(tmp_path, OPTION.sub("", file.read_text())))
 
 
 def test_reference_shows_every_option_with_its_default() -> None:
-    """etc/llmd.toml, un-commented, is the defaults: no option missing, none wrong."""
+    """The options of etc/llmd.toml, uncommented, are exactly the defaults."""
     shown = tomllib.loads(OPTION.sub("", (ETC / "llmd.toml").read_text()))
     assert shown == tomllib.loads(config.to_toml(config.Config()))
 
 
 def test_reference_explains_every_option() -> None:
-    """Each option of etc/llmd.toml stands below a comment."""
+    """Each option of etc/llmd.toml follows a comment."""
     lines = (ETC / "llmd.toml").read_text().splitlines()
     bare = [
         line
@@ -70,7 +70,7 @@ def test_reference_explains_every_option() -> None:
 
 
 def test_parts_are_merged_in_the_order_of_their_names(tmp_path: Path) -> None:
-    """Tables merge over conf.d; a scalar or list of the later file replaces the earlier one."""
+    """Tables of conf.d are merged; a scalar or list in a later file replaces the earlier one."""
     loaded = config.load(
         write(
             tmp_path,
@@ -88,7 +88,7 @@ def test_parts_are_merged_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 def test_error_names_the_file_that_set_the_option(tmp_path: Path) -> None:
-    """A wrong value is blamed on the part it stands in, with option and range."""
+    """The message for a wrong value names the part that set it, the option and its range."""
     message = refusal(tmp_path, "", ("10-a.toml", "[server]\nmax_streams = 300\n"))
     assert message == (
         f"{tmp_path}/conf.d/10-a.toml: server.max_streams: "
@@ -97,7 +97,7 @@ def test_error_names_the_file_that_set_the_option(tmp_path: Path) -> None:
 
 
 def test_all_wrong_options_are_listed(tmp_path: Path) -> None:
-    """One load reports each wrong option of each file, one a line."""
+    """One load reports all wrong options of all files, one per line."""
     message = refusal(
         tmp_path,
         '[server]\nmax_steams = 3\ndrain_s = -1\n[log]\nlevel = "loud"\n',
@@ -150,18 +150,18 @@ def test_all_wrong_options_are_listed(tmp_path: Path) -> None:
         ("log", "level = 1979-05-27"),
     ],
 )
-def test_value_out_of_range_is_refused_with_what_is_right(
+def test_value_out_of_range_is_refused_with_the_range(
     section: str, line: str, tmp_path: Path
 ) -> None:
-    """Each option refuses what it cannot be, and the message says file, option and range."""
+    """The message for a wrong value has the file, the option and its range."""
     message = refusal(tmp_path, f"[{section}]\n{line}\n")
     key = line.partition(" ")[0]
     assert message.startswith(f"{tmp_path}/llmd.toml: {section}.{key}: ")
     assert "must be " in message or '"host:port"' in message
 
 
-def test_every_option_can_say_its_range(tmp_path: Path) -> None:
-    """A value of a foreign type gets the words of the range, for each option there is."""
+def test_every_option_has_a_description_of_its_range(tmp_path: Path) -> None:
+    """For each option, the message for a value of the wrong type describes the range."""
     for section in msgspec.structs.fields(config.Config):
         for option in msgspec.structs.fields(section.type):
             message = refusal(tmp_path, f"[{section.name}]\n{option.name} = {{}}\n")
@@ -169,7 +169,7 @@ def test_every_option_can_say_its_range(tmp_path: Path) -> None:
 
 
 def test_database_password_is_not_repeated(tmp_path: Path) -> None:
-    """Neither an error nor the shown configuration holds the password of the database."""
+    """Neither an error nor the printed configuration contains the password of the database."""
     assert "hunter2" not in refusal(tmp_path, '[store]\nurl = "PG://llmd:hunter2@db/llmd"\n')
     for url in ["llmd:hunter2@db/llmd", "llmd:a/hunter2@b@db/llmd", "db/llmd?password=hunter2"]:
         loaded = config.load(write(tmp_path, f'[store]\nurl = "postgresql+psycopg://{url}"\n'))
@@ -178,23 +178,23 @@ def test_database_password_is_not_repeated(tmp_path: Path) -> None:
 
 
 def test_context_too_small_for_its_sequences_is_refused(tmp_path: Path) -> None:
-    """The context must leave 128 tokens to each sequence; the file that set it is named."""
+    """The context must have 128 tokens for each sequence. The message names the file."""
     message = refusal(tmp_path, "", ("a.toml", "[engine]\nparallel = 8\ncontext = 1023\n"))
     assert message.startswith(f"{tmp_path}/conf.d/a.toml: engine.context: 1023 tokens")
     assert "at least 1024" in message
     config.load(write(tmp_path, "", ("a.toml", "[engine]\nparallel = 8\ncontext = 1024\n")))
 
 
-def test_short_values_need_flash_attention(tmp_path: Path) -> None:
-    """llama.cpp refuses the two together, so that is said where it was asked for."""
+def test_quantised_kv_needs_flash_attention(tmp_path: Path) -> None:
+    """llama.cpp refuses a quantised KV cache without flash attention, so llmd does too."""
     text = '[engine]\nkv_type = "q8_0"\nflash_attention = '
     message = refusal(tmp_path, text + '"off"\n')
     assert message.startswith(f'{tmp_path}/llmd.toml: engine.flash_attention: "off" works only')
     config.load(write(tmp_path, text + '"auto"\n'))
 
 
-def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    """Without the main file there is no guess: the message says what to do."""
+def test_error_about_a_missing_file_says_how_to_create_it(tmp_path: Path) -> None:
+    """The main file must exist. The message says what to do."""
     with pytest.raises(ConfigError, match="no such file: create it"):
         config.load(tmp_path / "llmd.toml")
 
@@ -210,7 +210,7 @@ def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     ],
 )
 def test_broken_file_is_refused_by_name(content: bytes, words: str, tmp_path: Path) -> None:
-    """A file that is not TOML with tables is refused with its name and the place."""
+    """A file that is not TOML with tables is refused with its name and the cause."""
     file = tmp_path / "llmd.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -220,7 +220,7 @@ def test_broken_file_is_refused_by_name(content: bytes, words: str, tmp_path: Pa
 
 
 def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
-    """A folder named like a part is an error and not a crash."""
+    """A folder with the name of a part is an error of the configuration."""
     write(tmp_path, "")
     (tmp_path / "conf.d" / "x.toml").mkdir()
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -238,7 +238,7 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_address_is_split(text: str, host: str, port: int) -> None:
-    """An address is a host without brackets and a port."""
+    """An address consists of a host, without brackets, and a port."""
     assert parse_address(text) == Address(host=host, port=port)
 
 
@@ -246,36 +246,36 @@ def test_address_is_split(text: str, host: str, port: int) -> None:
     "text",
     ["", ":5000", "5000", "::1:5000", "[::1]", "[x]:1", "a b:1", "h:-1", "h:65536", "h:٣", "h:1\n"],
 )
-def test_other_text_is_no_address(text: str) -> None:
-    """What is not host:port with a port of 16 bits is refused."""
+def test_other_text_is_not_an_address(text: str) -> None:
+    """Text that is not host:port with a port of 16 bits is refused."""
     with pytest.raises(ConfigError, match="host:port"):
         parse_address(text)
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0")))
-def test_shown_configuration_reads_back(name: str) -> None:
-    """What is shown is TOML that gives the same values, whatever a file is called."""
+def test_printed_configuration_can_be_read(name: str) -> None:
+    """The printed configuration is TOML with the same values, for any file name."""
     shown = config.Config(models=config.Models(default=name))
     read = msgspec.convert(tomllib.loads(config.to_toml(shown)), config.Config)
     assert read == shown
 
 
 def test_configuration_cannot_be_changed() -> None:
-    """A section handed to a constructor stays as it was checked."""
+    """A section keeps the values that were checked."""
     with pytest.raises(AttributeError):
         config.Config().server.max_streams = 9  # type: ignore[misc]
 
 
-def test_secret_files_are_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those beside the file, or the copies that systemd hands over: never both."""
+def test_credentials_are_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials are read from beside the file or from systemd, never from both."""
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     file = tmp_path / "llmd.toml"
     file.write_text('[models]\ndefault = "a.gguf"\n')
-    handed_over = tmp_path / "handed over"
-    for folder, name in ((tmp_path / "credentials", "x"), (handed_over, "llmd_x")):
+    credentials = tmp_path / "from systemd"
+    for folder, name in ((tmp_path / "credentials", "x"), (credentials, "llmd_x")):
         folder.mkdir()
         (folder / f"{name}.toml").write_text(f'[models]\ndefault = "{name}.gguf"\n')
-    (handed_over / "other.toml").write_text("not for us")
+    (credentials / "other.toml").write_text("not for us")
     assert config.load(file).models.default == "x.gguf"
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed_over))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     assert config.load(file).models.default == "llmd_x.gguf"

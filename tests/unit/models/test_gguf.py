@@ -23,8 +23,8 @@ from tests.support.gguf_file import (
 )
 
 
-def test_right_file_is_read(tmp_path: Path) -> None:
-    """The header tells what the model is, whatever order and kinds of entries it has."""
+def test_valid_file_is_read(tmp_path: Path) -> None:
+    """The header of a valid file is read, whatever the order and types of its entries."""
     header = read(tmp_path, GOOD)
     assert header == GgufHeader(
         version=3,
@@ -44,7 +44,7 @@ def test_right_file_is_read(tmp_path: Path) -> None:
 
 
 def test_optional_entries_may_be_missing(tmp_path: Path) -> None:
-    """Without template, name and recipe the file is right: the commonest tensor type names it."""
+    """Template, name and file type are optional; the commonest tensor type stands for the last."""
     entries = [u32("llama.block_count", 1), u32("llama.context_length", 8)]
     header = read(tmp_path, build([*entries, string("general.architecture", "llama")], version=2))
     assert (header.version, header.name, header.chat_template) == (2, "", None)
@@ -58,8 +58,8 @@ def test_other_alignment_is_followed(tmp_path: Path) -> None:
     assert read(tmp_path, content).num_parameters == 67
 
 
-def test_fingerprint_names_the_weights(tmp_path: Path) -> None:
-    """The same bytes have one fingerprint; other metadata or other weights have another."""
+def test_fingerprint_identifies_the_weights(tmp_path: Path) -> None:
+    """Equal files have the same fingerprint; other metadata or weights have another one."""
     changed_data = build(data=DATA[:-1] + b"!")
     changed_head = build(having(string("general.name", "Mini")))
     first, second, third, again = (
@@ -69,8 +69,8 @@ def test_fingerprint_names_the_weights(tmp_path: Path) -> None:
     assert first == again
 
 
-def test_large_vocabulary_is_passed_over(tmp_path: Path) -> None:
-    """A vocabulary of many chunks, with strings over their borders, is counted and not kept."""
+def test_large_vocabulary_is_skipped(tmp_path: Path) -> None:
+    """A vocabulary of many chunks is counted but not kept, even if strings span chunks."""
     words = ["x" * (number % 40) for number in range(200_000)]
     long = ["y" * 3_000_000, "", "z"]
     entries = [
@@ -84,7 +84,7 @@ def test_large_vocabulary_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_model_given_by_the_environment_is_read() -> None:
-    """The real model that the other tests use is a right file."""
+    """The header of the real model that other tests use is read."""
     path = os.environ.get("LLMD_TEST_MODEL")
     if not path:
         pytest.skip("LLMD_TEST_MODEL names no file")

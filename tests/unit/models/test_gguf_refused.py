@@ -1,4 +1,4 @@
-"""Files that are no models, or lie about themselves."""
+"""Files that are not models, or whose header is wrong."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from tests.support.gguf_file import (
 
 @pytest.mark.parametrize("cut", sorted({*range(0, len(GOOD), 17), len(GOOD) - 1}))
 def test_truncated_file_is_refused(cut: int, tmp_path: Path) -> None:
-    """Wherever a file is cut off, it is refused by name."""
+    """A file is refused by name wherever it is cut off."""
     with pytest.raises(ModelInvalid, match=r"^m\.gguf: ") as caught:
         read(tmp_path, GOOD[:cut])
     assert cut < 24 or "truncated" in caught.value.message
 
 
-def test_truncated_data_tells_how_much_is_there(tmp_path: Path) -> None:
-    """A download that broke off says how many bytes of how many have come."""
+def test_error_about_truncated_data_has_both_sizes(tmp_path: Path) -> None:
+    """The error for an unfinished download says how many of how many bytes exist."""
     with pytest.raises(ModelInvalid, match=f"truncated: {len(GOOD) - 1} of {len(GOOD)} bytes"):
         read(tmp_path, GOOD[:-1])
 
@@ -66,8 +66,10 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("content", "words"), FOREIGN, ids=[words for _, words in FOREIGN])
-def test_foreign_file_is_told_by_its_kind(content: bytes, words: str, tmp_path: Path) -> None:
-    """What is not GGUF is refused with a word on what it looks like."""
+def test_error_about_another_kind_of_file_names_the_kind(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    """The error for a file that is not GGUF says what it looks like."""
     with pytest.raises(ModelInvalid, match="not a GGUF file") as caught:
         read(tmp_path, content)
     assert words in caught.value.message
@@ -151,8 +153,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("content", "words"), WRONG.values(), ids=WRONG)
-def test_lie_in_the_header_is_refused(content: bytes, words: str, tmp_path: Path) -> None:
-    """Each known way in which a header can lie is refused with the file and what is wrong."""
+def test_wrong_header_is_refused(content: bytes, words: str, tmp_path: Path) -> None:
+    """Each known way in which a header can be wrong is refused with the file and the cause."""
     with pytest.raises(ModelInvalid) as caught:
         read(tmp_path, content)
     assert caught.value.message.startswith("m.gguf: ")
@@ -163,7 +165,7 @@ def test_lie_in_the_header_is_refused(content: bytes, words: str, tmp_path: Path
 @settings(max_examples=400)
 @given(data=st.data())
 def test_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
-    """Bytes overwritten, taken out or put in anywhere give a header or ModelInvalid, no more."""
+    """Overwriting, removing or inserting bytes leads to a header or to ModelInvalid."""
     content = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content)))
@@ -186,13 +188,13 @@ def test_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
 @settings(max_examples=100)
 @given(content=st.binary(max_size=300))
 def test_any_bytes_after_the_magic_are_refused(content: bytes) -> None:
-    """What begins like a GGUF file and goes on at random is refused."""
+    """Random bytes after the magic number are refused."""
     with tempfile.TemporaryDirectory() as folder, pytest.raises(ModelInvalid):
         read(Path(folder), b"GGUF" + content)
 
 
 def test_memory_does_not_grow_with_the_claims_of_a_file(tmp_path: Path) -> None:
-    """A sparse file of a terabyte, with lists to match its size, is refused in little memory."""
+    """A sparse file of one TiB that claims a list of that size is refused in little memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = tmp_path / "m.gguf"
     file.write_bytes(build([("x", LIST, struct.pack("<IQ", U8, 2**39))], data=b""))
@@ -203,8 +205,8 @@ def test_memory_does_not_grow_with_the_claims_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "nothing", "unreadable name", "nul"])
-def test_what_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
-    """A folder, a pipe without a writer, a missing file: refused at once and by name."""
+def test_path_that_is_not_a_file_is_refused(kind: str, tmp_path: Path) -> None:
+    """A folder, a pipe without a writer and a missing file are refused at once."""
     path = tmp_path / "m.gguf"
     if kind == "folder":
         path.mkdir()
@@ -221,7 +223,7 @@ def test_what_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
 def test_file_that_shrinks_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file cut while it is read costs an exception: it is not mapped into memory."""
+    """A file that shrinks during the read raises ModelInvalid: it is not mapped into memory."""
     file = tmp_path / "m.gguf"
     file.write_bytes(GOOD)
 

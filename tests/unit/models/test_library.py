@@ -25,7 +25,7 @@ GOOD = build()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with two models, and with what is none."""
+    """Return a folder with two models, and with entries that are not models."""
     folder = tmp_path / "models"
     folder.mkdir()
     for name in ("b.gguf", "a.gguf", ".hidden.gguf", "-rf.gguf", "note.txt", "A.GGUF", "x\ny.gguf"):
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_list_has_the_model_files_by_name(folder: Path) -> None:
-    """Regular files that end in .gguf are listed in order; all else is not there."""
+    """Regular files that end in .gguf are listed in order, and no other entries."""
     (folder / "link to c.gguf").symlink_to(folder.parent / "secret.gguf")
     files = Library(folder).list()
     assert [file.name for file in files] == ["a.gguf", "b.gguf", "link to c.gguf"]
@@ -49,8 +49,8 @@ def test_list_has_the_model_files_by_name(folder: Path) -> None:
     assert files[0].path == folder / "a.gguf"
 
 
-def test_folder_not_yet_made_has_no_models(tmp_path: Path) -> None:
-    """A missing folder is an empty library, a folder that is a file a wrong setting."""
+def test_missing_folder_has_no_models(tmp_path: Path) -> None:
+    """A missing folder is an empty library, but a file in its place is a wrong setting."""
     assert Library(tmp_path / "none").list() == []
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"models\.dir"):
@@ -93,7 +93,7 @@ def test_folder_not_yet_made_has_no_models(tmp_path: Path) -> None:
     ],
 )
 def test_name_that_is_not_listed_is_unknown(name: str, folder: Path) -> None:
-    """Traversal, NUL, look-alikes: whatever is no listed name is refused, in few words."""
+    """Path traversal, NUL, look-alikes and other names that are not listed are unknown."""
     library = Library(folder)
     for look in (library.find, library.check, library.remove):
         with pytest.raises(UnknownModel) as caught:
@@ -105,13 +105,13 @@ def test_name_that_is_not_listed_is_unknown(name: str, folder: Path) -> None:
 @settings(max_examples=100)
 @given(name=st.text())
 def test_any_text_is_unknown_in_an_empty_library(name: str) -> None:
-    """No text whatever is made into a path."""
+    """No name is made into a path."""
     with pytest.raises(UnknownModel):
         Library(Path("/nonexistent")).find(name)
 
 
 def test_header_is_read_anew_when_the_file_changes(folder: Path) -> None:
-    """A header comes from memory until another file stands in its place."""
+    """A header is cached until another file takes the name."""
     library = Library(folder)
     first = library.check("a.gguf")
     assert library.check("a.gguf") is first
@@ -122,14 +122,14 @@ def test_header_is_read_anew_when_the_file_changes(folder: Path) -> None:
 
 
 def test_broken_model_is_named(folder: Path) -> None:
-    """A check of a file cut short says which file and what is wrong."""
+    """The error for a truncated file names the file and the cause."""
     (folder / "a.gguf").write_bytes(GOOD[:-5])
     with pytest.raises(ModelInvalid, match=r"^a\.gguf: truncated"):
         Library(folder).check("a.gguf")
 
 
 def test_added_file_is_a_copy(tmp_path: Path) -> None:
-    """A file is copied whole, readable for all, and tells its progress; nothing else is left."""
+    """A file is copied completely, readable for all, with progress and without leftovers."""
     source = tmp_path / "m.gguf"
     source.write_bytes(GOOD)
     steps: list[tuple[int, int]] = []
@@ -144,7 +144,7 @@ def test_added_file_is_a_copy(tmp_path: Path) -> None:
 
 
 def test_linked_file_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link takes no space, holds from any folder, and goes without its file."""
+    """A link works from any working directory, and removing it keeps the file."""
     (tmp_path / "m.gguf").write_bytes(GOOD)
     monkeypatch.chdir(tmp_path)
     library = Library(tmp_path / "models")
@@ -158,7 +158,7 @@ def test_linked_file_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("link", [True, False])
 def test_broken_file_is_not_added(link: bool, tmp_path: Path) -> None:
-    """What cannot be loaded does not get into the library."""
+    """A file that cannot be loaded is not added to the library."""
     (tmp_path / "m.gguf").write_bytes(GOOD[:-1])
     library = Library(tmp_path / "models")
     with pytest.raises(ModelInvalid, match="truncated"):
@@ -168,7 +168,7 @@ def test_broken_file_is_not_added(link: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", [True, False])
 def test_model_is_not_overwritten(link: bool, folder: Path) -> None:
-    """A taken name is a conflict, a link to nowhere included, and what is there stays."""
+    """A taken name, even of a broken link, is a conflict and changes nothing."""
     source = folder.parent / "secret.gguf"
     source.write_bytes(build(having(string("general.name", "Mini"))))
     library = Library(folder)
@@ -182,15 +182,15 @@ def test_model_is_not_overwritten(link: bool, folder: Path) -> None:
     "name", ["", "m", "../m.gguf", "/m.gguf", ".m.gguf", "-m.gguf", "m\n.gguf", "x" * 251 + ".gguf"]
 )
 def test_name_that_could_not_be_listed_is_refused(name: str, tmp_path: Path) -> None:
-    """A file is added only under a name by which it will be found."""
+    """A file cannot be added under a name that would not be listed."""
     (tmp_path / "m.gguf").write_bytes(GOOD)
     with pytest.raises(InvalidField):
         Library(tmp_path / "models").add(tmp_path / "m.gguf", name=name)
     assert not (tmp_path / "models").exists()
 
 
-def test_copy_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
-    """Neither a part nor a model is left when the copying ends early."""
+def test_interrupted_copy_leaves_nothing(tmp_path: Path) -> None:
+    """An interrupted copy leaves neither a part nor a model."""
     (tmp_path / "m.gguf").write_bytes(GOOD)
 
     def interrupt(done: int, total: int) -> None:
@@ -202,8 +202,8 @@ def test_copy_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_part_of_a_crash_is_cleared_away_a_day_later(tmp_path: Path) -> None:
-    """An old part of a copy that never ended is removed by the next, a young one is left alone."""
+def test_unfinished_copy_is_removed_a_day_later(tmp_path: Path) -> None:
+    """The next copy removes the part that a crash left a day ago, but not a recent one."""
     (tmp_path / "m.gguf").write_bytes(GOOD)
     (tmp_path / "models").mkdir()
     old, young = tmp_path / "models/.old.part", tmp_path / "models/.young.part"
@@ -216,7 +216,7 @@ def test_part_of_a_crash_is_cleared_away_a_day_later(tmp_path: Path) -> None:
 
 
 def test_file_that_changes_while_it_is_copied_is_refused(tmp_path: Path) -> None:
-    """A model still being written is not taken for whole."""
+    """A model that is still being written is not added."""
     source = tmp_path / "m.gguf"
     source.write_bytes(GOOD)
 
@@ -237,10 +237,10 @@ def test_file_that_changes_while_it_is_copied_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("number", "expected"), [(errno.ENOSPC, StoreFull), (errno.EROFS, StoreUnavailable)]
 )
-def test_disk_that_cannot_take_a_model_is_named(
+def test_error_of_the_disk_names_the_folder(
     number: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full or read-only disk is an error of ours that names the folder; no part is left."""
+    """A full or read-only disk raises an error that names the folder, and leaves no part."""
     (tmp_path / "m.gguf").write_bytes(GOOD)
 
     def fail(fd: int) -> None:
@@ -252,8 +252,8 @@ def test_disk_that_cannot_take_a_model_is_named(
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_removed_model_is_gone_for_new_readers_only(folder: Path) -> None:
-    """A file that is removed leaves the list, and stays whole for who has it open."""
+def test_removed_model_stays_readable_while_open(folder: Path) -> None:
+    """A removed file leaves the list, but a reader that has it open can still read it."""
     library = Library(folder)
     with (folder / "a.gguf").open("rb") as opened:
         library.remove("a.gguf")
@@ -262,7 +262,7 @@ def test_removed_model_is_gone_for_new_readers_only(folder: Path) -> None:
 
 
 def test_files_of_packages_are_listed_and_never_removed(folder: Path, tmp_path: Path) -> None:
-    """One of the same name in the admin's own folder goes before."""
+    """Files of packages are never removed. A file of the same name in the folder has precedence."""
     packaged = tmp_path / "packaged"
     packaged.mkdir()
     for name in ("a.gguf", "shipped.gguf"):

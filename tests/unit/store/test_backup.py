@@ -1,4 +1,4 @@
-"""Copies of a live database, and the way back."""
+"""Backups of a live database, and restoring them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmd.store.sessions import NewTurn, Sessions
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """Give the URL of a database with one key and one turn."""
+    """Return the URL of a database with one key and one turn."""
     folder = tmp_path / "var"
     folder.mkdir()
     url = f"sqlite:///{folder}/llmd.db"
@@ -35,7 +35,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def db(url: str) -> Iterator[Database]:
-    """Give that database, open as in a running daemon."""
+    """Provide that database, open as in a running daemon."""
     database = Database(url)
     database.check()
     yield database
@@ -50,7 +50,7 @@ def append(url: str, text: str) -> None:
 
 
 def prompts(url: str) -> list[str]:
-    """Return what is stored."""
+    """Return the prompts of the stored turns."""
     db = Database(url)
     found = [turn.user for turn in Sessions(db).history("A", 1, 1000)[1]]
     db.close()
@@ -60,7 +60,7 @@ def prompts(url: str) -> list[str]:
 def test_a_backup_is_one_private_file_with_everything(
     url: str, db: Database, tmp_path: Path
 ) -> None:
-    """What was committed a moment ago, and is still in the log alone, is in it."""
+    """A backup is a private file that includes commits that are still only in the log."""
     Sessions(db).append("A", 1, NewTurn(user="second", assistant="", created_at=0))
     backup(url, tmp_path / "copy.db")
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
@@ -71,7 +71,7 @@ def test_a_backup_is_one_private_file_with_everything(
 def test_a_backup_under_load_holds_every_turn_acknowledged_before_it(
     url: str, db: Database, tmp_path: Path
 ) -> None:
-    """Copies made while others write are sound, and miss nothing that came before."""
+    """A backup made during writes is intact and has every turn acknowledged before it."""
     sessions, stop = Sessions(db), threading.Event()
     acknowledged = [1]
 
@@ -96,7 +96,7 @@ def test_a_backup_under_load_holds_every_turn_acknowledged_before_it(
 
 
 def test_a_backup_overwrites_nothing(url: str, tmp_path: Path) -> None:
-    """A file that is there stays as it is, and so does a dangling link."""
+    """An existing file or broken link at the target is left unchanged."""
     (tmp_path / "there").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("there", "link"):
@@ -106,8 +106,8 @@ def test_a_backup_overwrites_nothing(url: str, tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_backup_that_cannot_be_made_leaves_nothing(url: str, tmp_path: Path) -> None:
-    """A missing folder, a missing or a damaged database: an error and no file."""
+def test_a_failed_backup_leaves_no_file(url: str, tmp_path: Path) -> None:
+    """A missing folder, or a missing or damaged database, is an error and leaves no file."""
     with pytest.raises(StoreUnavailable):
         backup(url, tmp_path / "no-folder" / "copy.db")
     with pytest.raises(StoreUnavailable):
@@ -119,7 +119,7 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(url: str, tmp_path: Path) -
 
 
 def test_a_damaged_copy_is_not_kept(url: str, tmp_path: Path) -> None:
-    """Damage that copies well is found by the check, so that a backup is one."""
+    """A copy is checked, so damage that can be copied is found."""
     path = tmp_path / "var" / "llmd.db"
     data = bytearray(path.read_bytes())
     data[4096 * 3 : 4096 * 3 + 64] = bytes(64)
@@ -130,17 +130,15 @@ def test_a_damaged_copy_is_not_kept(url: str, tmp_path: Path) -> None:
 
 
 def test_only_sqlite_is_copied(tmp_path: Path) -> None:
-    """Another database has tools of its own."""
+    """Backup and restore refuse a database that is not SQLite."""
     with pytest.raises(ConfigError, match="SQLite only"):
         backup("postgresql://host/llmd", tmp_path / "copy.db")
     with pytest.raises(ConfigError, match="SQLite only"):
         restore("postgresql://host/llmd", tmp_path / "copy.db", now=0)
 
 
-def test_restoring_brings_the_old_state_back_and_keeps_the_new_aside(
-    url: str, tmp_path: Path
-) -> None:
-    """Both can be opened afterwards; the restored one is private."""
+def test_restoring_keeps_the_replaced_database(url: str, tmp_path: Path) -> None:
+    """The replaced database can still be opened, and the restored one is private."""
     backup(url, tmp_path / "copy.db")
     append(url, "second")
     aside = restore(url, tmp_path / "copy.db", now=0)
@@ -154,10 +152,8 @@ def test_restoring_brings_the_old_state_back_and_keeps_the_new_aside(
     ]
 
 
-def test_restoring_a_damaged_database_is_what_it_is_for(
-    url: str, db: Database, tmp_path: Path
-) -> None:
-    """The log of a crash goes aside with its file, and never meets the restored one."""
+def test_a_damaged_database_can_be_replaced(url: str, db: Database, tmp_path: Path) -> None:
+    """The log of a crash is moved with its database and is not applied to the restored one."""
     backup(url, tmp_path / "copy.db")
     Sessions(db).append("A", 1, NewTurn(user="second", assistant="", created_at=0))
     folder = tmp_path / "var"
@@ -174,8 +170,8 @@ def test_restoring_a_damaged_database_is_what_it_is_for(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_what_root_makes_belongs_to_the_daemon(tmp_path: Path) -> None:
-    """A database made or restored by root has the owner of its folder, or of the one before."""
+def test_files_created_by_root_belong_to_the_daemon(tmp_path: Path) -> None:
+    """A database created by root has the owner of its folder or of the database it replaces."""
     folder = tmp_path / "owned"
     folder.mkdir()
     os.chown(folder, 4321, 4321)
@@ -187,18 +183,16 @@ def test_what_root_makes_belongs_to_the_daemon(tmp_path: Path) -> None:
     assert (folder / "llmd.db").stat().st_uid == 4321
 
 
-def test_restoring_where_there_is_none_just_puts_it_there(url: str, tmp_path: Path) -> None:
-    """Nothing is put aside then."""
+def test_a_missing_database_can_be_restored(url: str, tmp_path: Path) -> None:
+    """If there is no database, restoring moves nothing."""
     backup(url, tmp_path / "copy.db")
     other = f"sqlite:///{tmp_path}/other.db"
     assert restore(other, tmp_path / "copy.db", now=0) is None
     assert prompts(other) == ["first"]
 
 
-def test_a_log_without_its_database_never_meets_the_restored_one(
-    url: str, db: Database, tmp_path: Path
-) -> None:
-    """Somebody deleted the database alone: its log is put aside all the same."""
+def test_a_log_without_a_database_is_moved_too(url: str, db: Database, tmp_path: Path) -> None:
+    """A log whose database was deleted is not applied to the restored one."""
     backup(url, tmp_path / "copy.db")
     Sessions(db).append("A", 1, NewTurn(user="second", assistant="", created_at=0))
     log = (tmp_path / "var" / "llmd.db-wal").read_bytes()
@@ -210,7 +204,7 @@ def test_a_log_without_its_database_never_meets_the_restored_one(
 
 
 def test_a_database_in_use_is_not_replaced(url: str, db: Database, tmp_path: Path) -> None:
-    """While a daemon has it open, also idle, nothing is changed."""
+    """While a daemon has the database open, even idle, nothing is changed."""
     backup(url, tmp_path / "copy.db")
     Sessions(db).append("A", 1, NewTurn(user="second", assistant="", created_at=0))
     with pytest.raises(Conflict, match="stop llmd"):
@@ -221,8 +215,8 @@ def test_a_database_in_use_is_not_replaced(url: str, db: Database, tmp_path: Pat
     assert prompts(url) == ["first"]
 
 
-def test_only_a_sound_database_of_llmd_is_taken(url: str, tmp_path: Path) -> None:
-    """A missing, foreign, empty or damaged file is refused, and all stays as it is."""
+def test_only_an_intact_database_of_llmd_is_restored(url: str, tmp_path: Path) -> None:
+    """A missing, foreign, empty or damaged file is refused, and nothing is changed."""
     backup(url, tmp_path / "damaged")
     data = bytearray((tmp_path / "damaged").read_bytes())
     data[4096 * 3 : 4096 * 3 + 64] = bytes(64)
@@ -239,7 +233,7 @@ def test_only_a_sound_database_of_llmd_is_taken(url: str, tmp_path: Path) -> Non
 
 
 def test_a_backup_of_a_newer_llmd_is_refused(url: str, tmp_path: Path) -> None:
-    """This version could not read it."""
+    """A backup whose revision this version does not know is refused."""
     backup(url, tmp_path / "copy.db")
     with closing(sqlite3.connect(tmp_path / "copy.db")) as file, file:
         file.execute("UPDATE alembic_version SET version_num = '9999'")

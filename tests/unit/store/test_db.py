@@ -1,4 +1,4 @@
-"""The connections: who may write, what waits, and what the driver's errors become."""
+"""Connections, transactions, and the translation of driver errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from llmd.store.settings import Settings
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Give the file of a database at the newest schema."""
+    """Return the file of a database with the newest schema."""
     file = tmp_path / "llmd.db"
     migrate.upgrade(f"sqlite:///{file}", now=0)
     return file
@@ -37,20 +37,20 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def db(path: Path) -> Iterator[Database]:
-    """Give that database, open."""
+    """Provide that database, open."""
     database = Database(f"sqlite:///{path}")
     yield database
     database.close()
 
 
 def put(db: Database, name: str, value: str = "") -> None:
-    """Write a row that no repository knows."""
+    """Insert a row directly into the settings table."""
     with db.write() as tx:
         tx.execute(insert(tables.settings).values(name=name, value=value, updated_at=0))
 
 
 def names(db: Database) -> list[str]:
-    """Return the names of the rows that `put` wrote."""
+    """Return the names of the rows that `put` inserted."""
     with db.read() as tx:
         return list(tx.execute(select(tables.settings.c.name)).scalars())
 
@@ -71,20 +71,20 @@ def names(db: Database) -> list[str]:
     ],
 )
 def test_a_url_that_cannot_work_is_an_error_of_the_configuration(url: str) -> None:
-    """It says which setting is wrong, at once and not at the first request."""
+    """A bad URL is refused at once, and the message names the setting."""
     with pytest.raises(ConfigError, match=r"store\.url"):
         Database(url)
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
-    """An error about the URL shows nothing of it."""
+    """An error about a URL does not contain its password."""
     with pytest.raises(ConfigError) as caught:
         Database("nosuch://llmd:hunter2@host/db")
     assert "hunter2" not in str(caught.value)
 
 
 def test_the_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
-    """The database and its log and index are readable by their owner alone."""
+    """Only the owner can read the database, its log and its index."""
     before = os.umask(0)
     try:
         url = f"sqlite:///{tmp_path}/llmd.db"
@@ -99,7 +99,7 @@ def test_the_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
 
 
 def test_every_connection_is_set_up_for_durability(db: Database) -> None:
-    """The writer syncs every commit in WAL mode; both hold to foreign keys and map no pages."""
+    """Every connection syncs commits, checks foreign keys and maps no pages."""
     wanted = {"foreign_keys": 1, "busy_timeout": 5000, "synchronous": 2, "trusted_schema": 0}
     with db.write() as tx:
         found = {name: tx.exec_driver_sql(f"PRAGMA {name}").scalar() for name in wanted}
@@ -113,22 +113,22 @@ def test_every_connection_is_set_up_for_durability(db: Database) -> None:
 
 
 def test_a_reader_cannot_write(db: Database) -> None:
-    """What reads holds a connection that refuses every change."""
+    """The connection of a reader refuses every change."""
     with pytest.raises(StoreUnavailable), db.read() as tx:
         tx.execute(insert(tables.settings).values(name="a", value="", updated_at=0))
     assert names(db) == []
 
 
 def test_an_error_inside_a_write_undoes_all_of_it(db: Database) -> None:
-    """The exception passes through as it is, and no row stays."""
+    """An exception inside a write passes unchanged and rolls the transaction back."""
     with pytest.raises(KeyError), db.write() as tx:
         tx.execute(insert(tables.settings).values(name="a", value="", updated_at=0))
         raise KeyError
     assert names(db) == []
 
 
-def test_a_table_made_inside_a_failing_write_is_gone(db: Database) -> None:
-    """The transaction begins before the first statement, so DDL is undone too."""
+def test_a_table_created_inside_a_failing_write_is_gone(db: Database) -> None:
+    """A transaction begins before its first statement, so DDL is rolled back too."""
     with pytest.raises(KeyError), db.write() as tx:
         tx.exec_driver_sql("CREATE TABLE extra (id INTEGER)")
         raise KeyError
@@ -136,8 +136,8 @@ def test_a_table_made_inside_a_failing_write_is_gone(db: Database) -> None:
         assert "extra" not in sqlalchemy.inspect(tx).get_table_names()
 
 
-def test_a_reader_sees_one_moment(db: Database) -> None:
-    """What is committed meanwhile does not show within the same read."""
+def test_a_reader_sees_one_snapshot(db: Database) -> None:
+    """Rows that are committed during a read do not appear in it."""
     with db.read() as tx:
         query = select(tables.settings.c.name)
         assert tx.execute(query).all() == []
@@ -147,7 +147,7 @@ def test_a_reader_sees_one_moment(db: Database) -> None:
 
 
 def test_a_write_of_another_process_shows_at_the_next_read(db: Database, path: Path) -> None:
-    """Nothing is cached: the command line may write at any time."""
+    """Nothing is cached, because the command line may write at any time."""
     assert names(db) == []
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("INSERT INTO settings VALUES ('a', '', 0)")
@@ -155,7 +155,7 @@ def test_a_write_of_another_process_shows_at_the_next_read(db: Database, path: P
 
 
 def test_writes_of_many_threads_all_arrive(db: Database) -> None:
-    """The writers of a process wait for one another."""
+    """Concurrent writers of one process wait for each other and lose nothing."""
 
     def work(thread: int) -> None:
         for number in range(20):
@@ -172,7 +172,7 @@ def test_writes_of_many_threads_all_arrive(db: Database) -> None:
 def test_a_locked_database_is_unavailable_and_then_works_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process in a long write makes us wait, then refuse; reads go on all the time."""
+    """During a long write of another process, writes wait and then fail; reads continue."""
     short_timeout = ("busy_timeout=20", "journal_mode=WAL")
     monkeypatch.setitem(db_module.PRAGMAS, "writer", short_timeout)
     db = Database(f"sqlite:///{path}")
@@ -188,7 +188,7 @@ def test_a_locked_database_is_unavailable_and_then_works_again(
 
 
 def test_a_write_holds_the_lock_from_its_beginning(db: Database, path: Path) -> None:
-    """What it reads before it writes cannot change meanwhile, so it never fails half-way."""
+    """A write locks the database before its first read, so it cannot fail half-way."""
     with (
         closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other,
         db.write() as tx,
@@ -199,7 +199,7 @@ def test_a_write_holds_the_lock_from_its_beginning(db: Database, path: Path) -> 
 
 
 def test_a_full_database_refuses_writes_and_recovers(db: Database) -> None:
-    """No space is StoreFull; reads go on, nothing half is kept, and more space is enough."""
+    """Without space, writes raise StoreFull and reads continue; with space, writes work again."""
     with db.write() as tx:
         num_pages = tx.exec_driver_sql("PRAGMA page_count").scalar()
         tx.exec_driver_sql(f"PRAGMA max_page_count={num_pages}")
@@ -216,8 +216,8 @@ def test_a_full_database_refuses_writes_and_recovers(db: Database) -> None:
 @pytest.mark.parametrize(
     "damage", [b"not a database at all" * 300, b"SQLite format 3\x00" + b"\xff" * 5000]
 )
-def test_a_damaged_file_names_the_way_back(path: Path, damage: bytes) -> None:
-    """SchemaError tells of `llmd db restore`, and the file is left as it is."""
+def test_an_error_about_a_damaged_file_names_restore(path: Path, damage: bytes) -> None:
+    """SchemaError names `llmd db restore`, and the damaged file is left unchanged."""
     path.write_bytes(damage)
     db = Database(f"sqlite:///{path}")
     with pytest.raises(SchemaError, match="llmd db restore"):
@@ -229,7 +229,7 @@ def test_a_damaged_file_names_the_way_back(path: Path, damage: bytes) -> None:
 
 @pytest.mark.parametrize("page", range(1, 12))
 def test_a_damaged_page_is_found_or_refused(db: Database, path: Path, page: int) -> None:
-    """Whatever page is overwritten: no exception but ours, and `check` tells of it."""
+    """Whichever page is damaged, `check` reports it, and reading raises only SchemaError."""
     for number in range(50):
         put(db, f"n{number}", "x" * 500)
     db.close()
@@ -244,8 +244,8 @@ def test_a_damaged_page_is_found_or_refused(db: Database, path: Path, page: int)
     damaged.close()
 
 
-def test_a_lost_reference_is_a_problem(db: Database, path: Path) -> None:
-    """`check` finds a turn whose session is gone, which the integrity check alone does not."""
+def test_a_broken_reference_is_a_problem(db: Database, path: Path) -> None:
+    """`check` finds a turn without a session, which the integrity check alone does not."""
     with closing(sqlite3.connect(path)) as other, other:
         turn = "(99,1,'u','a','p',1,'m',0,0,0,'stop',NULL,0,NULL)"
         other.execute(f"INSERT INTO turns VALUES {turn}")
@@ -253,16 +253,16 @@ def test_a_lost_reference_is_a_problem(db: Database, path: Path) -> None:
     assert db.check() == db.check(full=False) == [problem]
 
 
-def test_an_empty_database_tells_to_upgrade(tmp_path: Path) -> None:
-    """A missing table is SchemaError with the command, not an error of SQL."""
+def test_an_error_about_a_missing_table_names_upgrade(tmp_path: Path) -> None:
+    """A missing table raises SchemaError, which names `llmd db upgrade`."""
     db = Database(f"sqlite:///{tmp_path}/llmd.db")
     with pytest.raises(SchemaError, match="llmd db upgrade"):
         Settings(db).selection()
     db.close()
 
 
-def test_an_error_of_sql_does_not_show_what_was_stored(db: Database) -> None:
-    """Parameters are prompts and hashes: the text of an exception leaves them out."""
+def test_an_sql_error_does_not_show_parameters(db: Database) -> None:
+    """The text of an SQL error leaves out the parameters, which are prompts and hashes."""
     put(db, "a")
     with pytest.raises(sqlalchemy.exc.IntegrityError) as caught:
         put(db, "a", "a secret")
@@ -271,6 +271,6 @@ def test_an_error_of_sql_does_not_show_what_was_stored(db: Database) -> None:
 
 @pytest.mark.parametrize("limit", [-1, 0, 1001])
 def test_a_page_is_bounded(limit: int) -> None:
-    """SQLite takes a negative limit for none."""
+    """A limit below 1 or above 1000 is refused. SQLite would take -1 for no limit."""
     with pytest.raises(InvalidField, match="1 to 1000"):
         page_size(limit)

@@ -18,14 +18,14 @@ NOW = 1000
 
 @pytest.fixture
 def keys(db: Database) -> Keys:
-    """Give the keys of that database."""
+    """Return the keys of that database."""
     return Keys(db)
 
 
 def key(
     key_id: str, role: Role = "user", *, expires_at: int | None = None, digest: str | None = None
 ) -> Key:
-    """Make a key's row."""
+    """Return a row for a key."""
     return Key(
         id=key_id,
         name=f"name of {key_id}",
@@ -37,8 +37,8 @@ def key(
     )
 
 
-def test_a_key_comes_back_as_it_was_added(keys: Keys) -> None:
-    """Every field is kept; an id or a digest finds the row, others find none."""
+def test_a_key_is_read_as_it_was_added(keys: Keys) -> None:
+    """A key is found by its id and by its digest, with every field."""
     added = keys.add(key("a", "admin", expires_at=5000, digest="d" * 64), actor="cli")
     assert keys.by_id("a") == keys.get("a") == keys.by_digest("d" * 64) == added
     assert keys.by_id("b") is None
@@ -49,7 +49,7 @@ def test_a_key_comes_back_as_it_was_added(keys: Keys) -> None:
 
 @pytest.mark.parametrize("second", [key("a"), key("b", digest="d" * 64)])
 def test_a_second_key_of_the_same_id_or_digest_is_refused(keys: Keys, second: Key) -> None:
-    """The first one stays as it is."""
+    """A key with the id or the digest of another one is refused, and the first is unchanged."""
     first = keys.add(key("a", digest="d" * 64), actor="cli")
     with pytest.raises(Conflict):
         keys.add(second, actor="cli")
@@ -58,15 +58,15 @@ def test_a_second_key_of_the_same_id_or_digest_is_refused(keys: Keys, second: Ke
 
 @pytest.mark.parametrize("name", ["", "x" * 101, "two\nlines", "nul\x00", "half \ud800"])
 def test_a_name_is_short_and_printable(keys: Keys, name: str) -> None:
-    """A name goes into lists and logs."""
+    """A name that is empty, too long or not printable is refused."""
     keys.add(key("a"), actor="cli")
     with pytest.raises(InvalidField):
         keys.update("a", name=name, actor="cli", now=NOW)
     assert keys.get("a").name == "name of a"
 
 
-def test_keys_are_listed_in_pages_in_the_order_of_their_making(keys: Keys) -> None:
-    """Pages of two join to all keys, those of one second in the order of their ids."""
+def test_keys_are_listed_in_pages_in_order_of_creation(keys: Keys) -> None:
+    """The pages together list every key by time of creation, then by id."""
     for name, at in (("c", 1), ("a", 2), ("b", 2), ("d", 3), ("e", 0)):
         keys.add(Key(id=name, name=name, role="user", hash="h", created_at=at), actor="cli")
     found: list[str] = []
@@ -78,7 +78,7 @@ def test_keys_are_listed_in_pages_in_the_order_of_their_making(keys: Keys) -> No
 
 
 def test_revoked_keys_can_be_left_out_of_the_list(keys: Keys) -> None:
-    """They are there unless one asks for the others alone."""
+    """Revoked keys are listed unless the caller asks for the others only."""
     for name in ("a", "b"):
         keys.add(key(name), actor="cli")
     keys.revoke("a", now=NOW, actor="cli")
@@ -86,8 +86,8 @@ def test_revoked_keys_can_be_left_out_of_the_list(keys: Keys) -> None:
     assert [row.id for row in keys.list(include_revoked=False)] == ["b"]
 
 
-def test_an_update_changes_what_is_given_and_nothing_else(keys: Keys) -> None:
-    """None for `expires_at` is a value: never."""
+def test_an_update_changes_only_the_given_fields(keys: Keys) -> None:
+    """An update changes the given fields only; None for `expires_at` means never."""
     keys.add(key("a", expires_at=5000), actor="cli")
     assert keys.update("a", name="new", actor="cli", now=NOW).expires_at == 5000
     changed = keys.update("a", expires_at=None, role="admin", actor="cli", now=NOW)
@@ -100,7 +100,7 @@ def test_an_update_changes_what_is_given_and_nothing_else(keys: Keys) -> None:
 
 
 def test_revoking_twice_keeps_the_first_time(keys: Keys) -> None:
-    """A key is revoked for good, and asking again is no error."""
+    """Revoking a key again is no error and keeps the time of the first revocation."""
     keys.add(key("a"), actor="cli")
     assert keys.revoke("a", now=NOW, actor="cli").revoked_at == NOW
     assert keys.revoke("a", now=NOW + 9, actor="cli").revoked_at == NOW
@@ -111,7 +111,7 @@ def test_revoking_twice_keeps_the_first_time(keys: Keys) -> None:
 def test_a_key_revoked_by_another_process_is_revoked_at_the_next_read(
     keys: Keys, tmp_path: Path
 ) -> None:
-    """Rows are never cached: revocation holds from the next request on."""
+    """Rows are not cached, so a revocation takes effect at the next read."""
     keys.add(key("a"), actor="cli")
     assert keys.get("a").is_valid(NOW)
     with closing(sqlite3.connect(tmp_path / "llmd.db")) as other, other:
@@ -120,13 +120,13 @@ def test_a_key_revoked_by_another_process_is_revoked_at_the_next_read(
 
 
 def test_a_key_is_valid_until_the_second_it_expires() -> None:
-    """At `expires_at` itself it is not."""
+    """A key is not valid from the second of `expires_at` on."""
     assert key("a", expires_at=NOW + 1).is_valid(NOW)
     assert not key("a", expires_at=NOW).is_valid(NOW)
 
 
 def test_the_last_valid_admin_key_can_be_neither_revoked_demoted_nor_expired(keys: Keys) -> None:
-    """Revoked, expired and user keys do not count as others; the row stays as it was."""
+    """Only valid admin keys count as others. The row of the last one stays unchanged."""
     last = keys.add(key("last", "admin"), actor="cli")
     keys.add(key("revoked", "admin"), actor="cli")
     keys.revoke("revoked", now=NOW, actor="cli")
@@ -144,8 +144,8 @@ def test_the_last_valid_admin_key_can_be_neither_revoked_demoted_nor_expired(key
     keys.update("revoked", name="still revoked", actor="cli", now=NOW)
 
 
-def test_of_two_admin_keys_one_can_go(keys: Keys) -> None:
-    """With another valid admin key there, revoking is no conflict."""
+def test_one_of_two_admin_keys_can_be_revoked(keys: Keys) -> None:
+    """An admin key can be revoked while another one is valid."""
     keys.add(key("a", "admin"), actor="cli")
     keys.add(key("b", "admin"), actor="cli")
     keys.revoke("a", now=NOW, actor="b")
@@ -153,7 +153,7 @@ def test_of_two_admin_keys_one_can_go(keys: Keys) -> None:
 
 
 def test_last_use_only_moves_forward(keys: Keys) -> None:
-    """A late note of an earlier use changes nothing; one for no key is no error."""
+    """An earlier use does not replace a later one, and an unknown key is no error."""
     keys.add(key("a"), actor="cli")
     for at in (50, 70, 60):
         keys.touch("a", at)
@@ -162,7 +162,7 @@ def test_last_use_only_moves_forward(keys: Keys) -> None:
 
 
 def test_a_new_hash_replaces_the_old(keys: Keys) -> None:
-    """Nothing else of the row changes."""
+    """Replacing the hash of a key changes no other field."""
     before = keys.add(key("a"), actor="cli")
     keys.rehash("a", "new hash")
     after = keys.get("a")
@@ -170,14 +170,14 @@ def test_a_new_hash_replaces_the_old(keys: Keys) -> None:
 
 
 def test_a_printed_key_shows_no_hash() -> None:
-    """Neither `repr` nor `str` helps to guess a key."""
+    """Neither `repr` nor `str` of a key contains its hash or digest."""
     text = repr(key("a", digest="d" * 64)) + str(key("a", digest="d" * 64))
     assert "argon2" not in text
     assert "dddd" not in text
 
 
-def test_each_change_is_on_the_trail_and_each_refusal_is_not(keys: Keys, db: Database) -> None:
-    """The trail says who did what to which key, without a hash."""
+def test_only_changes_are_in_the_audit_trail(keys: Keys, db: Database) -> None:
+    """The audit trail says who changed which key and how, without hashes or refusals."""
     keys.add(key("a", "admin"), actor="cli")
     keys.add(key("b"), actor="a")
     keys.update("b", role="admin", actor="a", now=NOW + 1)

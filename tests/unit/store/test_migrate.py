@@ -1,4 +1,4 @@
-"""The one way a schema is made."""
+"""Creating and upgrading the schema."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def downgrade() -> None:
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """Give the URL of a database that is not there yet."""
+    """Return the URL of a database that does not exist yet."""
     return f"sqlite:///{tmp_path}/llmd.db"
 
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """Give llmd's revisions with one more on top."""
+    """Return a folder with the revisions of llmd and one more."""
     folder = tmp_path / "scripts"
     shutil.copytree(str(resources.files("llmd.migrations")), folder)
     (folder / "versions" / "0003_color.py").write_text(NEXT)
@@ -59,13 +59,13 @@ def scripts(tmp_path: Path) -> Path:
 
 
 def rows(path: Path, query: str) -> list[tuple[object, ...]]:
-    """Ask SQLite without llmd between."""
+    """Return the result of a query, without using llmd."""
     with closing(sqlite3.connect(path)) as file:
         return file.execute(query).fetchall()
 
 
 def fill(path: Path) -> None:
-    """Put a key, a session and a turn into the first tables."""
+    """Insert a key, a session and a turn."""
     with closing(sqlite3.connect(path)) as file, file:
         file.execute("INSERT INTO keys VALUES ('k','n','admin','h',NULL,1,NULL,NULL,NULL)")
         file.execute("INSERT INTO sessions VALUES (7,'k','1','hello',1,1,1)")
@@ -76,14 +76,14 @@ def fill(path: Path) -> None:
 
 
 def schema(path: Path) -> list[tuple[object, ...]]:
-    """Return what a file is made of, apart from the tables of Alembic and SQLite."""
+    """Return the schema of a file, without the tables of Alembic and SQLite."""
     names = "tbl_name NOT IN ('alembic_version', 'sqlite_sequence')"
     found = rows(path, f"SELECT type, name, sql FROM sqlite_master WHERE {names} ORDER BY 1, 2")
     return [(kind, name, " ".join(str(sql).split())) for kind, name, sql in found]
 
 
 def test_the_newest_revision_makes_exactly_the_tables(url: str, tmp_path: Path) -> None:
-    """The schema by revisions is the schema by `tables`, to the names of the constraints."""
+    """The revisions create the schema of `tables`, including the names of constraints."""
     migrate.upgrade(url, now=0)
     other = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/other.db")
     metadata.create_all(other)
@@ -97,7 +97,7 @@ def test_the_newest_revision_makes_exactly_the_tables(url: str, tmp_path: Path) 
 
 
 def test_every_revision_goes_down_and_up(url: str, tmp_path: Path) -> None:
-    """Down to nothing and up again gives the same schema."""
+    """Downgrading to nothing and upgrading again results in the same schema."""
     migrate.upgrade(url, now=0)
     before = schema(tmp_path / "llmd.db")
     engine = make_engine(url, "migration")
@@ -110,8 +110,8 @@ def test_every_revision_goes_down_and_up(url: str, tmp_path: Path) -> None:
     assert schema(tmp_path / "llmd.db") == before
 
 
-def test_upgrading_twice_does_nothing(url: str, tmp_path: Path) -> None:
-    """At the newest revision there is neither a change nor a copy."""
+def test_a_second_upgrade_does_nothing(url: str, tmp_path: Path) -> None:
+    """At the newest revision, an upgrade changes nothing and makes no copy."""
     first = migrate.upgrade(url, now=0)
     assert (first.before, first.after, first.backup) == (None, migrate.head(), None)
     before = (tmp_path / "llmd.db").read_bytes()
@@ -121,8 +121,8 @@ def test_upgrading_twice_does_nothing(url: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["llmd.db"]
 
 
-def test_a_database_that_is_behind_is_copied_first(url: str, tmp_path: Path, scripts: Path) -> None:
-    """The copy has the old schema and every row, is private, and is named for its revision."""
+def test_an_older_database_is_copied_first(url: str, tmp_path: Path, scripts: Path) -> None:
+    """The copy has the old schema and every row, is private and is named for its revision."""
     migrate.upgrade(url, now=0)
     fill(tmp_path / "llmd.db")
     done = migrate.upgrade(url, now=0, scripts=scripts)
@@ -136,7 +136,7 @@ def test_a_database_that_is_behind_is_copied_first(url: str, tmp_path: Path, scr
 def test_rebuilding_a_table_loses_none_of_the_rows_that_refer_to_it(
     url: str, tmp_path: Path, scripts: Path
 ) -> None:
-    """A batch revision drops and renames `sessions`; its turns stay."""
+    """A batch revision drops and renames `sessions`, but keeps their turns."""
     migrate.upgrade(url, now=0)
     fill(tmp_path / "llmd.db")
     migrate.upgrade(url, now=0, scripts=scripts)
@@ -145,7 +145,7 @@ def test_rebuilding_a_table_loses_none_of_the_rows_that_refer_to_it(
 
 
 def test_a_failing_revision_changes_nothing(url: str, tmp_path: Path, scripts: Path) -> None:
-    """An error in the last statement undoes the first, and leaves no copy to fill the disk."""
+    """An error in the last statement undoes the first one and leaves no copy."""
     migrate.upgrade(url, now=0)
     fill(tmp_path / "llmd.db")
     before = schema(tmp_path / "llmd.db")
@@ -158,10 +158,10 @@ def test_a_failing_revision_changes_nothing(url: str, tmp_path: Path, scripts: P
     assert list(tmp_path.glob("*.bak")) == []
 
 
-def test_a_revision_that_loses_a_reference_is_not_committed(
+def test_a_revision_that_breaks_a_reference_is_not_committed(
     url: str, tmp_path: Path, scripts: Path
 ) -> None:
-    """Foreign keys are off while tables are rebuilt, and looked at before the commit."""
+    """Foreign keys are off while tables are rebuilt, and are checked before the commit."""
     migrate.upgrade(url, now=0)
     fill(tmp_path / "llmd.db")
     careless = NEXT.replace("UPDATE sessions SET color = 'red'", "DELETE FROM sessions")
@@ -173,7 +173,7 @@ def test_a_revision_that_loses_a_reference_is_not_committed(
 
 @pytest.fixture
 def killer() -> Iterator[list[int]]:
-    """Give a counter of statements; at its end the process kills itself."""
+    """Provide a counter of statements. The process kills itself when it reaches 0."""
     left = [-1]
 
     def count(*_: object) -> None:
@@ -191,7 +191,7 @@ def killer() -> Iterator[list[int]]:
 def test_a_kill_at_any_statement_leaves_the_old_schema_or_the_new(
     url: str, tmp_path: Path, scripts: Path, killer: list[int]
 ) -> None:
-    """SIGKILL at the nth statement, for every n: never a mixture, and a rerun gets through."""
+    """After SIGKILL at any statement the old schema is whole, and the next upgrade succeeds."""
     path = tmp_path / "llmd.db"
     migrate.upgrade(url, now=0)
     fill(path)
@@ -217,7 +217,7 @@ def test_a_kill_at_any_statement_leaves_the_old_schema_or_the_new(
 
 
 def test_a_newer_database_is_refused(url: str, scripts: Path) -> None:
-    """A revision that this version does not know stops every way in."""
+    """A revision that this version does not know can be neither upgraded nor used."""
     migrate.upgrade(url, now=0, scripts=scripts)
     with pytest.raises(SchemaError, match="newer"):
         migrate.upgrade(url, now=0)
@@ -225,8 +225,8 @@ def test_a_newer_database_is_refused(url: str, scripts: Path) -> None:
         migrate.require_head(url)
 
 
-def test_require_head_tells_what_to_run(url: str, scripts: Path) -> None:
-    """An empty and an old database name the command; one at the head passes."""
+def test_require_head_names_the_command(url: str, scripts: Path) -> None:
+    """The error for an empty or old database names the command to run."""
     with pytest.raises(SchemaError, match="llmd init"):
         migrate.require_head(url)
     migrate.upgrade(url, now=0)
@@ -235,14 +235,14 @@ def test_require_head_tells_what_to_run(url: str, scripts: Path) -> None:
         migrate.require_head(url, scripts=scripts)
 
 
-def test_asking_for_the_revision_makes_no_file(url: str, tmp_path: Path) -> None:
-    """`current` of a database that is not there is None, and it is still not there."""
+def test_reading_the_revision_creates_no_file(url: str, tmp_path: Path) -> None:
+    """`current` of a missing database is None and does not create it."""
     assert migrate.current(url) is None
     assert not (tmp_path / "llmd.db").exists()
 
 
 def test_a_database_of_another_program_is_left_alone(url: str, tmp_path: Path) -> None:
-    """Tables without a revision are not ours to upgrade."""
+    """A database that has tables but no revision is refused."""
     with closing(sqlite3.connect(tmp_path / "llmd.db")) as file:
         file.execute("CREATE TABLE recipes (id)")
     with pytest.raises(SchemaError, match="another program"):
@@ -251,6 +251,6 @@ def test_a_database_of_another_program_is_left_alone(url: str, tmp_path: Path) -
 
 
 def test_a_missing_folder_is_an_error_of_the_configuration(tmp_path: Path) -> None:
-    """The folder is named, and not made: its owner and mode are the admin's to choose."""
+    """A missing folder is named but not created: its owner and mode are the admin's choice."""
     with pytest.raises(ConfigError, match="nowhere"):
         migrate.upgrade(f"sqlite:///{tmp_path}/nowhere/llmd.db", now=0)

@@ -1,4 +1,4 @@
-"""Profiles, their revisions, and the selection."""
+"""Profiles, their revisions and the selection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmd.store.settings import Selection, Settings
 
 @pytest.fixture
 def profiles(db: Database) -> Profiles:
-    """Give the profiles of that database."""
+    """Return the profiles of that database."""
     return Profiles(db)
 
 
@@ -43,8 +43,8 @@ FULL = {
 }
 
 
-def test_a_profile_comes_back_as_it_was_put(profiles: Profiles) -> None:
-    """Every field at the edge of its bounds is read, stored and read again."""
+def test_a_profile_is_read_as_it_was_stored(profiles: Profiles) -> None:
+    """A profile with every field at a bound is read as it was stored."""
     profile = read_profile(FULL)
     stored = profiles.put("full", profile, actor="cli", now=5)
     assert profiles.get("full") == stored
@@ -52,8 +52,8 @@ def test_a_profile_comes_back_as_it_was_put(profiles: Profiles) -> None:
     assert (stored.revision, stored.updated_at) == (1, 5)
 
 
-def test_an_empty_object_is_a_usable_profile() -> None:
-    """Every field has a default."""
+def test_an_empty_object_is_a_profile() -> None:
+    """Every field of a profile has a default."""
     assert read_profile({}) == Profile()
     assert (Profile().history_turns, Profile().human_label, Profile().ai_label) == (
         5,
@@ -115,15 +115,15 @@ def test_an_empty_object_is_a_usable_profile() -> None:
     ],
 )
 def test_a_field_out_of_its_bounds_is_refused_by_name(field: str, value: Any) -> None:
-    """The error says which field it is."""
+    """The error for a field out of bounds names the field."""
     with pytest.raises(InvalidField) as caught:
         read_profile({field: value})
     assert (caught.value.param or "").partition("[")[0] == field
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 1])
-def test_what_is_no_object_is_no_profile(value: object) -> None:
-    """The kind of error is the same as for a field."""
+def test_a_value_that_is_not_an_object_is_refused(value: object) -> None:
+    """A value that is not an object raises InvalidField, as a wrong field does."""
     with pytest.raises(InvalidField):
         read_profile(value)
 
@@ -138,7 +138,7 @@ _VALUES = st.recursive(
 @given(st.dictionaries(st.sampled_from([*FULL, "other"]), _VALUES, max_size=4))
 @settings(max_examples=100, deadline=None)
 def test_any_object_is_a_profile_or_an_invalid_field(value: dict[str, Any]) -> None:
-    """Nothing else is raised, and what is read can be written and read again."""
+    """Any object is read or raises InvalidField, and a profile that was read can be stored."""
     try:
         profile = read_profile(value)
     except InvalidField:
@@ -147,8 +147,8 @@ def test_any_object_is_a_profile_or_an_invalid_field(value: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("name", ["", ".a", "-a", "a b", "a/b", "x" * 65, "a\n", "é", "a\x00"])
-def test_a_name_is_plain(profiles: Profiles, name: str) -> None:
-    """A bad name is refused when made, and unknown when asked for."""
+def test_a_bad_name_is_refused(profiles: Profiles, name: str) -> None:
+    """A bad name cannot be stored, and a profile with such a name is unknown."""
     with pytest.raises(InvalidField):
         profiles.put(name, Profile(), actor="cli", now=0)
     with pytest.raises(UnknownProfile):
@@ -156,7 +156,7 @@ def test_a_name_is_plain(profiles: Profiles, name: str) -> None:
 
 
 def test_only_a_change_makes_a_revision_and_old_ones_stay(profiles: Profiles) -> None:
-    """Turns name a revision: it can be read for good."""
+    """Storing an equal profile adds no revision, and old revisions stay readable."""
     profiles.put("p", Profile(top_k=1), actor="cli", now=1)
     assert profiles.put("p", Profile(top_k=1), actor="cli", now=2).updated_at == 1
     assert profiles.put("p", Profile(top_k=2), actor="cli", now=3).revision == 2
@@ -166,8 +166,8 @@ def test_only_a_change_makes_a_revision_and_old_ones_stay(profiles: Profiles) ->
         profiles.revision("p", 3)
 
 
-def test_a_profile_made_past_the_bounds_is_not_stored(profiles: Profiles) -> None:
-    """The constructor does not check bounds, so storing does."""
+def test_a_profile_out_of_bounds_is_not_stored(profiles: Profiles) -> None:
+    """Storing checks the bounds, because the constructor does not."""
     with pytest.raises(InvalidField):
         profiles.put("p", Profile(top_k=-5), actor="cli", now=0)
     with pytest.raises(UnknownProfile):
@@ -175,7 +175,7 @@ def test_a_profile_made_past_the_bounds_is_not_stored(profiles: Profiles) -> Non
 
 
 def test_profiles_are_listed_in_pages_by_name(profiles: Profiles) -> None:
-    """Each is there once, in its present revision, without the deleted."""
+    """Each profile is listed once, in its present revision, and deleted ones are not."""
     for name in ("b", "a", "d", "c", "gone"):
         profiles.put(name, Profile(top_k=1), actor="cli", now=0)
     profiles.put("b", Profile(top_k=2), actor="cli", now=1)
@@ -185,8 +185,8 @@ def test_profiles_are_listed_in_pages_by_name(profiles: Profiles) -> None:
     assert [(row.name, row.revision) for row in found] == [("a", 1), ("b", 2), ("c", 1), ("d", 1)]
 
 
-def test_a_deleted_profile_is_gone_but_its_revisions_are_not(profiles: Profiles) -> None:
-    """Made again, it goes on counting, so that no revision means two things."""
+def test_the_revisions_of_a_deleted_profile_stay(profiles: Profiles) -> None:
+    """A profile created again continues the numbering, so no revision has two meanings."""
     profiles.put("p", Profile(top_k=1), actor="cli", now=0)
     profiles.delete("p", actor="cli", now=1)
     with pytest.raises(UnknownProfile):
@@ -198,8 +198,8 @@ def test_a_deleted_profile_is_gone_but_its_revisions_are_not(profiles: Profiles)
     assert profiles.get("p").revision == 2
 
 
-def test_the_selection_holds_after_closing_the_database(db: Database, tmp_path: Path) -> None:
-    """It is the profile `default` and no model until something is selected."""
+def test_the_selection_outlives_the_connection(db: Database, tmp_path: Path) -> None:
+    """The selection is stored. At first it is the profile `default` and no model."""
     assert Settings(db).selection() == Selection(model=None, profile="default")
     Profiles(db).put("p", Profile(), actor="cli", now=0)
     for model in ("a.gguf", "b.gguf"):
@@ -211,7 +211,7 @@ def test_the_selection_holds_after_closing_the_database(db: Database, tmp_path: 
 
 
 def test_an_unknown_profile_cannot_be_selected(db: Database) -> None:
-    """A deleted one is unknown, and the selection stays."""
+    """Selecting an unknown or deleted profile fails and leaves the selection unchanged."""
     Profiles(db).put("p", Profile(), actor="cli", now=0)
     Profiles(db).delete("p", actor="cli", now=0)
     for name in ("p", "nobody"):
@@ -221,7 +221,7 @@ def test_an_unknown_profile_cannot_be_selected(db: Database) -> None:
 
 
 def test_the_selected_profile_cannot_be_deleted(db: Database, profiles: Profiles) -> None:
-    """Neither the default nor one that was chosen; after choosing another it can."""
+    """A selected profile can be deleted only after another one is selected."""
     for name in ("default", "p"):
         profiles.put(name, Profile(), actor="cli", now=0)
     with pytest.raises(Conflict):
@@ -233,8 +233,8 @@ def test_the_selected_profile_cannot_be_deleted(db: Database, profiles: Profiles
     assert [row.name for row in profiles.list()] == ["p"]
 
 
-def test_each_change_of_a_profile_is_on_the_trail(db: Database, profiles: Profiles) -> None:
-    """One that changes nothing is not; the trail has no template."""
+def test_each_change_of_a_profile_is_in_the_audit_trail(db: Database, profiles: Profiles) -> None:
+    """The audit trail has every change, but no template and no write that changed nothing."""
     for _ in range(2):
         profiles.put("p", Profile(template="canary {input}"), actor="a", now=1)
     Settings(db).select(model="m.gguf", profile="p", actor="b", now=2)
@@ -254,7 +254,7 @@ def test_each_change_of_a_profile_is_on_the_trail(db: Database, profiles: Profil
 def test_a_stored_profile_that_cannot_be_read_is_named(
     db: Database, profiles: Profiles, body: str
 ) -> None:
-    """The error is one of the database, and says which profile."""
+    """A stored profile that cannot be read raises SchemaError, which names the profile."""
     profiles.put("p", Profile(), actor="cli", now=0)
     with db.write() as tx:
         tx.exec_driver_sql("UPDATE profile_revisions SET body = ?", (body,))

@@ -1,4 +1,4 @@
-"""Responses and the turns that they are."""
+"""Responses and their turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmd.store.sessions import NewTurn, Sessions, Turn
 
 
 class ResponseHarness:
-    """A database with the keys A and B, and the stores over it."""
+    """A database with the keys A and B, and its sessions and responses."""
 
     def __init__(self, folder: Path) -> None:
         url = f"sqlite:///{folder}/llmd.db"
@@ -37,7 +37,7 @@ class ResponseHarness:
         branch_of: StoredResponse | None = None,
         at: int = 0,
     ) -> None:
-        """Store a response whose turn has its id as the question."""
+        """Store a response. The prompt of its turn is the id of the response."""
         self.responses.append(
             key,
             session,
@@ -53,7 +53,7 @@ class ResponseHarness:
             self.append(session, response)
 
     def prompts(self, session: str, last_seq: int | None = None) -> list[str]:
-        """Return what was asked in a session."""
+        """Return the prompts of a session."""
         return [turn.user for turn in self.responses.history("A", session, last_seq)]
 
     def exists(self, response: str, key: str = "A") -> bool:
@@ -69,14 +69,14 @@ class ResponseHarness:
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[ResponseHarness]:
-    """Give a harness."""
+    """Provide a harness, and close its database at the end."""
     made = ResponseHarness(tmp_path)
     yield made
     made.db.close()
 
 
-def test_a_response_comes_back_with_its_turn(harness: ResponseHarness) -> None:
-    """Its body as it was given, and where it stands in its session."""
+def test_a_response_is_read_as_it_was_stored(harness: ResponseHarness) -> None:
+    """A response is read with its body, its session and the number of its turn."""
     harness.append_all("s", "r1", "r2")
     assert harness.responses.get("A", "r1") == StoredResponse(
         id="r1", session_id="s", seq=1, body='{"id": "r1"}', is_last=False
@@ -86,8 +86,8 @@ def test_a_response_comes_back_with_its_turn(harness: ResponseHarness) -> None:
     )
 
 
-def test_a_turn_is_one_of_its_session(harness: ResponseHarness) -> None:
-    """With all that it was given, and after those that are no responses."""
+def test_the_turn_of_a_response_is_appended_to_its_session(harness: ResponseHarness) -> None:
+    """The turn of a response is stored with every field, after the turns before it."""
     harness.sessions.append("A", "s", NewTurn(user="first", assistant="a", created_at=0))
     turn = NewTurn(
         user="q",
@@ -112,15 +112,15 @@ def test_a_turn_is_one_of_its_session(harness: ResponseHarness) -> None:
     assert (session.num_turns, session.updated_at) == (2, 8)
 
 
-def test_a_turn_that_is_no_response_follows_one(harness: ResponseHarness) -> None:
-    """Then the response is not the last word."""
+def test_a_turn_without_a_response_can_follow(harness: ResponseHarness) -> None:
+    """A response is not the last once a turn without a response follows it."""
     harness.append("s", "r1")
     harness.sessions.append("A", "s", NewTurn(user="q", assistant="a", created_at=0))
     assert not harness.responses.get("A", "r1").is_last
 
 
-def test_the_history_ends_where_it_is_told_to(harness: ResponseHarness) -> None:
-    """The oldest turn first; all turns unless told otherwise, none of an unknown session."""
+def test_the_history_ends_at_last_seq(harness: ResponseHarness) -> None:
+    """The history has all turns, or those up to `last_seq`; an unknown session has none."""
     harness.append_all("s", "r1", "r2", "r3")
     assert harness.prompts("s") == ["r1", "r2", "r3"]
     assert harness.prompts("s", 2) == ["r1", "r2"]
@@ -129,7 +129,7 @@ def test_the_history_ends_where_it_is_told_to(harness: ResponseHarness) -> None:
 
 
 def test_a_key_sees_nothing_of_another_key(harness: ResponseHarness) -> None:
-    """A response of another is as one that is not there; so is its session."""
+    """A response of another key is treated as missing, and so is its session."""
     harness.append("s", "r1")
     harness.append("s", "r2", key="B")
     messages = set()
@@ -146,15 +146,15 @@ def test_a_key_sees_nothing_of_another_key(harness: ResponseHarness) -> None:
     assert harness.count("turns") == 2
 
 
-def test_a_session_that_must_exist_is_not_made(harness: ResponseHarness) -> None:
-    """Nothing is stored then, neither turn nor response."""
+def test_a_session_that_must_exist_is_not_created(harness: ResponseHarness) -> None:
+    """If the session must exist and does not, neither turn nor response is stored."""
     with pytest.raises(UnknownSession):
         harness.append("s", "r1", must_exist=True)
     assert [harness.count(table) for table in ("sessions", "turns", "responses")] == [0, 0, 0]
 
 
 def test_a_turn_that_cannot_be_stored_leaves_no_branch(harness: ResponseHarness) -> None:
-    """All of it is stored, or nothing."""
+    """A branch is not created if its new turn cannot be stored."""
     harness.append("s", "r1")
     half = NewTurn(user="half \ud800", assistant="", created_at=0)
     origin = harness.responses.get("A", "r1")
@@ -169,7 +169,7 @@ def test_a_turn_that_cannot_be_stored_leaves_no_branch(harness: ResponseHarness)
 
 
 def test_a_branch_has_copies_of_the_turns_up_to_its_origin(harness: ResponseHarness) -> None:
-    """In a session of its own, with every field; the origin's session stays as it was."""
+    """A branch copies every field of the turns, and leaves the session of its origin unchanged."""
     harness.append_all("s", "r1", "r2", "r3")
     harness.sessions.rename("A", "s", "Rome", now=0)
     harness.append("b", "r4", must_exist=True, branch_of=harness.responses.get("A", "r2"), at=7)
@@ -182,8 +182,8 @@ def test_a_branch_has_copies_of_the_turns_up_to_its_origin(harness: ResponseHarn
     assert (stored.session_id, stored.seq, stored.is_last) == ("b", 3, True)
 
 
-def test_a_copied_turn_is_no_response_of_its_own(harness: ResponseHarness) -> None:
-    """The response stays where it was: an id names one turn."""
+def test_a_copied_turn_has_no_response(harness: ResponseHarness) -> None:
+    """Copying a turn does not copy its response, because an id names one turn."""
     harness.append_all("s", "r1", "r2")
     harness.append("b", "r3", branch_of=harness.responses.get("A", "r1"))
     assert harness.responses.get("A", "r1").session_id == "s"
@@ -193,8 +193,8 @@ def test_a_copied_turn_is_no_response_of_its_own(harness: ResponseHarness) -> No
     assert harness.prompts("b") == ["r1", "r3"]
 
 
-def test_a_branch_of_what_is_gone_meanwhile_is_not_made(harness: ResponseHarness) -> None:
-    """Its turns would be another's, or nobody's."""
+def test_a_branch_of_a_deleted_response_is_not_created(harness: ResponseHarness) -> None:
+    """A branch is not created if its origin was deleted meanwhile."""
     harness.append_all("s", "r1", "r2")
     origin = harness.responses.get("A", "r1")
     harness.responses.delete("A", "r1")
@@ -207,8 +207,8 @@ def test_a_branch_of_what_is_gone_meanwhile_is_not_made(harness: ResponseHarness
 # Deleting
 
 
-def test_the_last_turn_goes_with_its_response(harness: ResponseHarness) -> None:
-    """The one before it is the last then, and the next takes its number."""
+def test_the_last_turn_is_deleted_with_its_response(harness: ResponseHarness) -> None:
+    """After the last turn is deleted, the one before is the last, and its number is free again."""
     harness.append_all("s", "r1", "r2")
     assert harness.responses.delete("A", "r2") == "s"
     assert not harness.exists("r2")
@@ -219,8 +219,8 @@ def test_the_last_turn_goes_with_its_response(harness: ResponseHarness) -> None:
     assert harness.responses.get("A", "r3").seq == 2
 
 
-def test_a_turn_on_which_others_build_stays_without_its_response(harness: ResponseHarness) -> None:
-    """Those after it are whole, and their numbers are as before."""
+def test_an_earlier_turn_stays_without_its_response(harness: ResponseHarness) -> None:
+    """Deleting an earlier response leaves its turn and the numbers of later turns unchanged."""
     harness.append_all("s", "r1", "r2", "r3")
     assert harness.responses.delete("A", "r2") == "s"
     assert [harness.exists(response) for response in ("r1", "r2", "r3")] == [True, False, True]
@@ -228,8 +228,8 @@ def test_a_turn_on_which_others_build_stays_without_its_response(harness: Respon
     assert harness.responses.get("A", "r3").seq == 3
 
 
-def test_the_only_turn_takes_its_session_along(harness: ResponseHarness) -> None:
-    """A session without turns is none; others are not touched."""
+def test_a_session_is_deleted_with_its_only_turn(harness: ResponseHarness) -> None:
+    """A session without turns is deleted, and other sessions are unchanged."""
     harness.append_all("s", "r1")
     harness.append_all("t", "r2")
     assert harness.responses.delete("A", "r1") == "s"
@@ -237,16 +237,16 @@ def test_the_only_turn_takes_its_session_along(harness: ResponseHarness) -> None
     assert [harness.count(table) for table in ("turns", "responses")] == [1, 1]
 
 
-def test_deleting_from_the_end_takes_all_along(harness: ResponseHarness) -> None:
-    """Turn by turn, until the session is gone."""
+def test_deleting_all_responses_from_the_end_deletes_the_session(harness: ResponseHarness) -> None:
+    """Deleting the responses from the last to the first leaves no rows."""
     harness.append_all("s", "r1", "r2", "r3")
     for response in ("r3", "r2", "r1"):
         harness.responses.delete("A", response)
     assert [harness.count(table) for table in ("sessions", "turns", "responses")] == [0, 0, 0]
 
 
-def test_what_is_deleted_cannot_be_deleted_again(harness: ResponseHarness) -> None:
-    """It is as unknown as any other."""
+def test_a_deleted_response_cannot_be_deleted_again(harness: ResponseHarness) -> None:
+    """A deleted response is as unknown as any other."""
     harness.append_all("s", "r1", "r2")
     harness.responses.delete("A", "r1")
     with pytest.raises(UnknownResponse) as caught:
@@ -255,8 +255,8 @@ def test_what_is_deleted_cannot_be_deleted_again(harness: ResponseHarness) -> No
     assert harness.prompts("s") == ["r1", "r2"]
 
 
-def test_a_session_takes_its_responses_along(harness: ResponseHarness) -> None:
-    """No row is left of any."""
+def test_responses_are_deleted_with_their_session(harness: ResponseHarness) -> None:
+    """Deleting a session leaves none of its responses."""
     harness.append_all("s", "r1", "r2")
     harness.append_all("t", "r3")
     harness.sessions.delete("A", "s")
@@ -265,7 +265,7 @@ def test_a_session_takes_its_responses_along(harness: ResponseHarness) -> None:
 
 
 def test_the_body_of_a_deleted_response_is_not_in_the_file(tmp_path: Path) -> None:
-    """As with every text that is deleted."""
+    """Deleting a response overwrites its body in the file."""
     harness = ResponseHarness(tmp_path)
     for response in ("r1", "r2"):
         turn = NewTurn(user="q", assistant="a", created_at=0)
@@ -279,7 +279,7 @@ def test_the_body_of_a_deleted_response_is_not_in_the_file(tmp_path: Path) -> No
 
 
 def test_a_turn_is_read_as_it_was_written(harness: ResponseHarness) -> None:
-    """NUL, which a model may say, is kept."""
+    """A NUL in an answer, which a model may produce, is kept."""
     turn = NewTurn(user="q", assistant="a\x00b", created_at=0)
     harness.responses.append("A", "s", turn, response_id="r", body="{}", must_exist=False)
     [found] = harness.responses.history("A", "s")

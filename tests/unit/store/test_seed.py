@@ -1,4 +1,4 @@
-"""What the seed kept in files comes over whole, or not at all."""
+"""Importing the files of the seed, completely or not at all."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SESSIONS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with the three files."""
+    """Return a folder with the three files."""
     folder = tmp_path / "seed"
     folder.mkdir()
     write(folder, "config.json", CONFIG)
@@ -56,13 +56,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, name: str, value: Any) -> None:
-    """Write a value as JSON, text and bytes as they are."""
+    """Write text and bytes as they are, and any other value as JSON."""
     data = value if isinstance(value, str | bytes) else json.dumps(value)
     (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def digest(text: str) -> str:
-    """Return SHA-256 as the daemon does."""
+    """Return the SHA-256 of a key, as the daemon computes it."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -70,7 +70,7 @@ _numbers = count()
 
 
 def read(folder: Path) -> Seed:
-    """Read the folder with a cheap hash."""
+    """Read the files in the folder, with a cheap hash."""
     return read_seed(
         folder,
         hash_key=lambda text: f"hash of {len(text)}",
@@ -80,8 +80,8 @@ def read(folder: Path) -> Seed:
     )
 
 
-def test_everything_comes_over(db: Database, folder: Path) -> None:
-    """Profiles, selection, keys with their roles, and sessions with every turn."""
+def test_everything_is_imported(db: Database, folder: Path) -> None:
+    """Profiles, selection, keys with roles, and sessions with every turn are imported."""
     counts = import_seed(db, read(folder))
     assert (counts.profiles, counts.keys, counts.sessions, counts.turns) == (2, 2, 2, 2)
     kept = {name: value for name, value in VICUNA.items() if name not in ("verbose", "f16_kv")}
@@ -106,8 +106,8 @@ def test_everything_comes_over(db: Database, folder: Path) -> None:
     assert Sessions(db).list(user.id) == []
 
 
-def test_no_key_is_stored_as_it_is(db: Database, folder: Path, tmp_path: Path) -> None:
-    """The file of the database holds the hash and the digest alone."""
+def test_no_key_is_stored_in_plain_text(db: Database, folder: Path, tmp_path: Path) -> None:
+    """The database contains the hash and the digest of a key, but not the key."""
     import_seed(db, read(folder))
     db.close()
     data = (tmp_path / "llmd.db").read_bytes()
@@ -127,7 +127,7 @@ def test_no_key_is_stored_as_it_is(db: Database, folder: Path, tmp_path: Path) -
 def test_a_file_may_be_absent(
     db: Database, folder: Path, names: list[str], expected: tuple[int, ...]
 ) -> None:
-    """What is there comes over."""
+    """Those of the three files that exist are imported."""
     for name in {"config.json", "api_keys.json", "sessions.json"} - set(names):
         (folder / name).unlink()
     counts = import_seed(db, read(folder))
@@ -135,13 +135,13 @@ def test_a_file_may_be_absent(
 
 
 def test_not_all_files_may_be_absent(tmp_path: Path) -> None:
-    """An empty folder is a mistake in the path."""
+    """A folder without any of the files is refused, because its path must be wrong."""
     with pytest.raises(ImportRefused, match=r"config\.json"):
         read(tmp_path)
 
 
-def test_a_key_that_is_there_is_left_as_it_is(db: Database, folder: Path) -> None:
-    """A second import adds no key, and new sessions go to the owner found by the digest."""
+def test_an_existing_key_is_unchanged(db: Database, folder: Path) -> None:
+    """A second import adds no key, and new sessions belong to the existing master key."""
     import_seed(db, read(folder))
     before = Keys(db).list()
     write(folder, "sessions.json", {"9": {"name": "later", "history": HISTORY}})
@@ -153,8 +153,8 @@ def test_a_key_that_is_there_is_left_as_it_is(db: Database, folder: Path) -> Non
     assert [found.id for found in Sessions(db).list(master.id)] == ["1", "5", "9"]
 
 
-def test_a_session_that_is_there_stops_the_whole_import(db: Database, folder: Path) -> None:
-    """Nothing is overwritten, and what came before in the same import is undone."""
+def test_an_existing_session_stops_the_whole_import(db: Database, folder: Path) -> None:
+    """If a session exists, nothing is overwritten and the whole import is undone."""
     import_seed(db, read(folder))
     write(folder, "config.json", {"other": {}})
     write(folder, "api_keys.json", {"0": MASTER, "7": "c" * 20})
@@ -167,7 +167,7 @@ def test_a_session_that_is_there_stops_the_whole_import(db: Database, folder: Pa
 
 
 def test_the_older_name_of_the_history_is_read(folder: Path) -> None:
-    """`{history}` stands for `{chat_history}` where that is absent, and is literal else."""
+    """`{history}` means `{chat_history}` in a template without that, and is literal otherwise."""
     templates = {"old": "{history} {input}", "new": "{history} {chat_history} {input}"}
     value = {name: {"template": template} for name, template in templates.items()}
     write(folder, "config.json", value)
@@ -178,12 +178,12 @@ def test_the_older_name_of_the_history_is_read(folder: Path) -> None:
 
 
 def config_file(**fields: Any) -> dict[str, Any]:
-    """Make a `config.json` with one profile."""
+    """Return the content of a `config.json` with one profile."""
     return {"p": {**VICUNA, **fields}}
 
 
 def sessions_file(*history: Any) -> dict[str, Any]:
-    """Make a `sessions.json` with one session."""
+    """Return the content of a `sessions.json` with one session."""
     return {"1": {"name": "n", "history": list(history)}}
 
 
@@ -241,7 +241,7 @@ def sessions_file(*history: Any) -> dict[str, Any]:
 def test_a_wrong_file_is_refused_by_file_and_field(
     folder: Path, file: str, value: Any, place: str
 ) -> None:
-    """The message leads to the place, can be printed, and repeats no key."""
+    """The message names file and field, can be printed and contains no key."""
     write(folder, file, value)
     with pytest.raises(ImportRefused, match=place) as caught:
         read(folder)
@@ -250,7 +250,7 @@ def test_a_wrong_file_is_refused_by_file_and_field(
 
 
 def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
-    """A folder in its place, for one."""
+    """A folder in place of a file is refused."""
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     with pytest.raises(ImportRefused, match=r"config\.json: cannot be read"):
@@ -271,7 +271,7 @@ _JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder for many examples."""
+    """Return a folder for many examples."""
     return tmp_path_factory.mktemp("seeds")
 
 
@@ -281,7 +281,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 @settings(max_examples=100, deadline=None)
 def test_any_file_is_read_or_refused(shared: Path, name: str, value: str | bytes) -> None:
-    """No other exception comes out, whatever is in a file."""
+    """Whatever a file contains, no exception but ImportRefused is raised."""
     write(shared, "config.json", CONFIG)
     write(shared, "api_keys.json", KEYS)
     write(shared, "sessions.json", SESSIONS)

@@ -18,7 +18,7 @@ from llmd.store.sessions import NewTurn, Sessions, Turn, session_id
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
-    """Give a database with the keys A and B."""
+    """Provide a database with the keys A and B."""
     url = f"sqlite:///{tmp_path}/llmd.db"
     migrate.upgrade(url, now=0)
     database = Database(url)
@@ -32,22 +32,22 @@ def db(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def sessions(db: Database) -> Sessions:
-    """Give the sessions of that database."""
+    """Return the sessions of that database."""
     return Sessions(db)
 
 
 def turn(user: str = "question", assistant: str = "answer", at: int = 0) -> NewTurn:
-    """Make a turn."""
+    """Return a new turn."""
     return NewTurn(user=user, assistant=assistant, created_at=at)
 
 
 def prompts(turns: list[Turn]) -> list[str]:
-    """Return what was asked."""
+    """Return the prompts of the turns."""
     return [found.user for found in turns]
 
 
-def test_a_turn_comes_back_as_it_was_appended(sessions: Sessions) -> None:
-    """Every field is kept, and `seq` counts from 1."""
+def test_a_turn_is_read_as_it_was_appended(sessions: Sessions) -> None:
+    """Every field of a turn is kept, and `seq` counts from 1."""
     new = NewTurn(
         user="what?",
         assistant="that\x00",
@@ -68,8 +68,8 @@ def test_a_turn_comes_back_as_it_was_appended(sessions: Sessions) -> None:
     assert all(getattr(stored, field) == getattr(new, field) for field in new.__struct_fields__)
 
 
-def test_a_new_session_is_named_by_the_head_of_its_first_prompt(sessions: Sessions) -> None:
-    """Thirty characters, of whatever bytes; later prompts do not rename it."""
+def test_a_new_session_is_named_by_the_beginning_of_its_first_prompt(sessions: Sessions) -> None:
+    """A session is named by 30 characters of its first prompt; later prompts do not rename it."""
     sessions.append("A", "x", turn("ß" * 31, at=5))
     sessions.append("A", "x", turn("other", at=8))
     found = sessions.get("A", "x")
@@ -78,7 +78,7 @@ def test_a_new_session_is_named_by_the_head_of_its_first_prompt(sessions: Sessio
 
 
 def test_one_and_the_string_one_are_the_same_session(sessions: Sessions) -> None:
-    """An id may come as a number or as text."""
+    """An id may be given as a number or as text."""
     sessions.append("A", 1, turn())
     sessions.append("A", "1", turn())
     assert sessions.get("A", 1) == sessions.get("A", "1")
@@ -89,7 +89,7 @@ def test_one_and_the_string_one_are_the_same_session(sessions: Sessions) -> None
     "value", [True, False, -1, 1.0, None, "", "a b", "x" * 65, "a/b", "a\n", "é", [1], 10**64]
 )
 def test_other_ids_are_refused(value: object) -> None:
-    """The error names the field."""
+    """The error for a bad id names the field."""
     with pytest.raises(InvalidField) as caught:
         session_id(value)
     assert caught.value.param == "session_id"
@@ -98,12 +98,12 @@ def test_other_ids_are_refused(value: object) -> None:
 @given(st.integers(min_value=0, max_value=10**30))
 @settings(max_examples=30, deadline=None)
 def test_a_number_and_its_text_are_one_id(number: int) -> None:
-    """Normalising is the same for both, and changes nothing a second time."""
+    """A number and its text are normalised to the same id, which normalising keeps."""
     assert session_id(number) == session_id(str(number)) == session_id(session_id(number))
 
 
 def test_a_key_sees_nothing_of_another_key(sessions: Sessions) -> None:
-    """The same id is a session of its own; what belongs to another is as if it were not there."""
+    """Two keys can use the same id, and a session of another key is treated as missing."""
     sessions.append("A", 1, turn("of A"))
     sessions.append("A", "only-a", turn("of A"))
     sessions.append("B", 1, turn("of B"))
@@ -129,8 +129,8 @@ def test_a_key_sees_nothing_of_another_key(sessions: Sessions) -> None:
     assert prompts(sessions.turns("A", 1, limit=10)) == ["of A"]
 
 
-def test_sessions_are_listed_in_pages_in_the_order_of_their_making(sessions: Sessions) -> None:
-    """Ids and clocks do not matter, nor does deleting the newest."""
+def test_sessions_are_listed_in_pages_in_order_of_creation(sessions: Sessions) -> None:
+    """The order does not depend on ids, on clocks or on deleting the newest session."""
     for name in ("z", "m", "gone"):
         sessions.append("A", name, turn(at=9))
     sessions.delete("A", "gone")
@@ -144,7 +144,7 @@ def test_sessions_are_listed_in_pages_in_the_order_of_their_making(sessions: Ses
 
 
 def test_turns_are_read_in_pages_from_the_oldest(sessions: Sessions) -> None:
-    """`after_seq` is where the next page begins."""
+    """`after_seq` is the number of the last turn of the previous page."""
     for number in range(5):
         sessions.append("A", 1, turn(str(number)))
     assert prompts(sessions.turns("A", 1, limit=2)) == ["0", "1"]
@@ -158,7 +158,7 @@ def test_turns_are_read_in_pages_from_the_oldest(sessions: Sessions) -> None:
 def test_the_history_is_the_last_turns_with_the_count_of_all(
     sessions: Sessions, num_turns: int, expected: list[str]
 ) -> None:
-    """The oldest of them comes first."""
+    """The history has the last turns, the oldest first, and the number of all turns."""
     for number in range(5):
         sessions.append("A", 1, turn(str(number)))
     total, turns = sessions.history("A", 1, num_turns)
@@ -166,7 +166,7 @@ def test_the_history_is_the_last_turns_with_the_count_of_all(
 
 
 def test_deleting_a_session_deletes_its_turns(sessions: Sessions, db: Database) -> None:
-    """The same id then is a new, empty session, and no row is left of the old one."""
+    """No row of a deleted session is left, and its id starts a new session."""
     for name in (1, 2):
         sessions.append("A", name, turn("old"))
     sessions.delete("A", 1)
@@ -177,8 +177,8 @@ def test_deleting_a_session_deletes_its_turns(sessions: Sessions, db: Database) 
     assert sessions.count() == 2
 
 
-def test_a_deleted_text_is_not_in_the_file_any_more(tmp_path: Path) -> None:
-    """Deleting overwrites: a chat that is gone cannot be read from the disk."""
+def test_a_deleted_text_is_not_in_the_file(tmp_path: Path) -> None:
+    """Deleting a session overwrites its texts, so they cannot be read from the disk."""
     url = f"sqlite:///{tmp_path}/deep.db"
     migrate.upgrade(url, now=0)
     db = Database(url)
@@ -194,7 +194,7 @@ def test_a_deleted_text_is_not_in_the_file_any_more(tmp_path: Path) -> None:
 
 
 def test_a_session_can_be_renamed(sessions: Sessions) -> None:
-    """The name is bounded and printable, and the change has a time."""
+    """A new name must be short and printable, and the change sets `updated_at`."""
     sessions.append("A", 1, turn(at=1))
     renamed = sessions.rename("A", 1, "Trip to Rome", now=7)
     assert (renamed.name, renamed.updated_at, renamed.num_turns) == ("Trip to Rome", 7, 1)
@@ -207,7 +207,7 @@ def test_a_session_can_be_renamed(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize("field", ["user", "assistant"])
 def test_a_text_that_cannot_be_stored_stores_nothing(sessions: Sessions, field: str) -> None:
-    """Half of a surrogate pair is refused before a session is made."""
+    """A lone surrogate is refused before a session is created."""
     texts = {"user": "fine", "assistant": "fine", field: "half \ud800"}
     with pytest.raises(InvalidField):
         sessions.append("A", 1, NewTurn(**texts, created_at=0))  # type: ignore[arg-type]
@@ -216,8 +216,8 @@ def test_a_text_that_cannot_be_stored_stores_nothing(sessions: Sessions, field: 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200))
 @settings(max_examples=30, deadline=None)
-def test_any_other_text_comes_back_unchanged(text: str) -> None:
-    """Also NUL, quotes and line ends of every kind."""
+def test_any_other_text_is_read_unchanged(text: str) -> None:
+    """Texts are kept unchanged, including NUL, quotes and all kinds of line ends."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
