@@ -162,7 +162,7 @@ def _formatter(form: str, stream: TextIO) -> logging.Formatter:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Return whether `stream` is connected to the journal, by the test of systemd.exec(5)."""
+    """Return whether `stream` is connected to the journal, as systemd.exec(5) describes."""
     try:
         stat = os.fstat(stream.fileno())
     except (OSError, ValueError):

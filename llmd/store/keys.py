@@ -86,13 +86,13 @@ def _change(tx: Tx, key_id: str, changes: dict[str, Any], now: int) -> Key:
 
 
 def find_digest(tx: Tx, digest: str) -> Key | None:
-    """Do `Keys.by_digest` within `tx`."""
+    """Run `Keys.by_digest` within `tx`."""
     row = tx.execute(select(_keys).where(_keys.c.digest == digest)).one_or_none()
     return None if row is None else _key(row)
 
 
 def add(tx: Tx, key: Key, *, actor: str) -> Key:
-    """Do `Keys.add` within `tx`."""
+    """Run `Keys.add` within `tx`."""
     check_name(key.name)
     _check_role(key.role)
     try:
@@ -204,6 +204,6 @@ class Keys:
             tx.execute(update(_keys).where(_keys.c.id == key_id).values(hash=hashed))
 
     def count_admins(self, now: int) -> int:
-        """Count the admin keys that are neither revoked nor expired."""
+        """Return the number of admin keys that are neither revoked nor expired."""
         with self._db.read() as tx:
             return _count_admins(tx, now)

@@ -138,7 +138,7 @@ def _find(tx: Tx, query: Select[Any], name: str) -> StoredProfile:
 
 
 def put(tx: Tx, name: str, profile: Profile, *, actor: str, now: int) -> StoredProfile:
-    """Do `Profiles.put` within `tx`."""
+    """Run `Profiles.put` within `tx`."""
     check_name(name)
     # The constructor does not check bounds, but a stored profile must be readable again.
     profile = read_profile(msgspec.to_builtins(profile))

@@ -115,7 +115,7 @@ def create(tx: Tx, key_id: str, value: object, *, name: str, now: int) -> int:
 
 
 def append(tx: Tx, key_id: str, value: object, turn: NewTurn, *, must_exist: bool = False) -> Turn:
-    """Do `Sessions.append` within `tx`."""
+    """Run `Sessions.append` within `tx`."""
     # NUL is allowed: a model may produce it, and an answer that was shown must be stored.
     for param, text in (("prompt", turn.user), ("answer", turn.assistant)):
         if not is_storable(text.replace("\x00", "")):

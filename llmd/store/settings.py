@@ -33,7 +33,7 @@ def selection(tx: Tx) -> Selection:
 
 
 def choose(tx: Tx, chosen: Selection, *, actor: str, now: int) -> Selection:
-    """Do `Settings.select` within `tx`."""
+    """Run `Settings.select` within `tx`."""
     heads, rows = tables.profiles, tables.settings
     known = (heads.c.name == chosen.profile) & heads.c.deleted_at.is_(None)
     if tx.execute(select(heads.c.name).where(known)).one_or_none() is None:
