@@ -244,7 +244,8 @@ def import_seed(db: Database, seed: Seed, *, actor: str = "import-seed") -> Seed
             try:
                 sessions.create(tx, owner, session.id, name=session.name, now=seed.read_at)
             except Conflict:
-                _refuse(SESSIONS, session.id, why="the master key already has this session")
+                why = "the master key already has a session with this id"
+                _refuse(SESSIONS, session.id, why=why)
             for turn in session.turns:
                 sessions.append(tx, owner, session.id, turn)
     return SeedCounts(

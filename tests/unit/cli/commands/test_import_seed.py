@@ -53,7 +53,7 @@ def test_a_dry_run_counts_and_stores_nothing(config: Path, seed: Path) -> None:
     assert llmd(config, "import-seed", str(seed)).exit_code == 0
     result = llmd(config, "import-seed", str(seed), "--dry-run")
     assert result.exit_code == 1
-    assert "sessions.json: 1: the master key has a session of this id" in result.stderr
+    assert "sessions.json: 1: the master key already has a session with this id" in result.stderr
 
 
 def test_a_wrong_seed_imports_nothing(config: Path, seed: Path) -> None:
