@@ -49,7 +49,10 @@ def test_check_prints_the_faults(config: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "llmd.db")) as file, file:
         file.execute("INSERT INTO sessions VALUES (1, 'nobody', '1', '', 0, 0, 0)")
     result = llmd(config, "db", "check")
-    assert (result.exit_code, result.stdout) == (1, "sessions: row 1 refers to a missing row of keys\n")
+    assert (result.exit_code, result.stdout) == (
+        1,
+        "sessions: row 1 refers to a missing row of keys\n",
+    )
     shown = llmd(config, "db", "check", "--json")
     assert (shown.exit_code, json.loads(shown.stdout)["ok"]) == (1, False)
 
