@@ -1,6 +1,6 @@
-"""Print the manual page llmd.toml(5), made from the commented file that has every option.
+"""Print the manual page llmd.toml(5), generated from the commented file with every option.
 
-options.py FILE VERSION
+    options.py FILE VERSION
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ llmd.toml \\- configuration of the LLM server
 .br
 .I /etc/llmd/credentials/*.toml
 .SH DESCRIPTION
-The files are TOML and are read in this order, those of a folder in the order of their names; a
-later value takes the place of an earlier one. Every option may be left out. The files in
+The files are TOML. They are read in this order, those of a folder in the order of their names; a
+later value replaces an earlier one. Every option may be left out. The files in
 .I credentials
-may be readable for root alone: systemd hands them to the daemon.
+may be readable only for root: systemd gives the daemon copies of them.
 .PP
 .B llmd config check
-tells what is wrong, with file and option,
+names the file and the option of each mistake, and
 .B llmd config show
-what holds. After a change run
+prints the values in use. After a change run
 .BR "systemctl reload llmd" ;
 the log says which options wait for a restart. Durations end in
 .B _s
-and are in seconds, sizes end in
+and are in seconds; sizes end in
 .BR _bytes .
 """
 
@@ -41,7 +41,7 @@ _FOOT = """.SH SEE ALSO
 
 
 def render(text: str, version: str) -> str:
-    """Return the page for a file whose options are commented out below their descriptions."""
+    """Return the page for a file in which each option is commented out below its description."""
     lines = [_HEAD.format(version=_plain(version)).rstrip("\n")]
     words: list[str] = []
     _, _, options = text.partition("\n\n")
@@ -57,7 +57,7 @@ def render(text: str, version: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return `text` so that roff takes none of it for its own."""
+    """Return `text` with everything escaped that has a meaning in roff."""
     escaped = text.replace("\\", r"\e").replace("-", r"\-").replace("'", r"\(aq")
     return rf"\&{escaped}" if escaped.startswith(".") else escaped
 
