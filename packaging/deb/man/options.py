@@ -1,6 +1,6 @@
 """Print the manual page llmd.toml(5), generated from the commented file with every option.
 
-    options.py FILE VERSION
+options.py FILE VERSION
 """
 
 from __future__ import annotations
