@@ -1,4 +1,4 @@
-"""A dispatcher over the fake backend, with all events that it emitted."""
+"""A harness that runs a dispatcher over a fake backend and collects its events."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ BEGIN = 1
 """The first token of every prompt."""
 
 WAIT_S = 20.0
+"""How long to wait for the thread that compiles grammars."""
 
 
 class AnyMatcher:
@@ -42,9 +43,9 @@ class AnyMatcher:
 
 
 class Backend(FakeBackend):
-    """A backend that compiles while its gate is open.
+    """A backend that compiles grammars only while its gate is open.
 
-    The grammar `bad` cannot be compiled, and `broken` raises an unforeseen error.
+    The grammar `bad` cannot be compiled, and `broken` raises an unexpected error.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class Backend(FakeBackend):
         if request.constraint == Grammar("bad"):
             raise InvalidField("the grammar is bad", param="grammar")
         if request.constraint == Grammar("broken"):
-            raise RuntimeError("unforeseen")
+            raise RuntimeError("unexpected")
         return AnyMatcher()
 
     def sampler(self, request: Submit, recent: list[int], matcher: Matcher | None) -> FakeSampler:
@@ -80,7 +81,7 @@ class Backend(FakeBackend):
 
 
 class Harness:
-    """A dispatcher, and the events that it emitted."""
+    """A dispatcher over a fake backend, and the events that it emitted."""
 
     def __init__(self) -> None:
         self.backend = Backend()
@@ -106,16 +107,18 @@ class Harness:
         while self.dispatcher.has_work:
             self.dispatcher.step()
 
-    def of(self, request_id: int) -> list[Event]:
+    def events_of(self, request_id: int) -> list[Event]:
         """Return the events of a request."""
         return [event for event in self.events if getattr(event, "id", None) == request_id]
 
     def text(self, request_id: int) -> str:
-        return "".join(event.text for event in self.of(request_id) if isinstance(event, Delta))
+        return "".join(
+            event.text for event in self.events_of(request_id) if isinstance(event, Delta)
+        )
 
 
 def submit(request_id: int, constraint: JsonSchema | Grammar | None = None) -> Submit:
-    """Return a request of ann's in session 1, whose answer is `yes`."""
+    """Return a request of ann's in session 1, which the model answers with `yes`."""
     return Submit(
         id=request_id,
         owner="ann",

@@ -15,25 +15,26 @@ from llmd.worker.kv.prefix import common_prefix
 from llmd.worker.syntax import detect_syntax
 
 END = 256
-"""The token that ends an answer, spelled ``<end>``; all other tokens are bytes."""
+"""The token that ends an answer. All other tokens are bytes."""
 
 SPELLING = "<end>"
+"""The spelling of `END`."""
 
 NextToken = Callable[[list[int]], int]
-"""The rule of a fake model: the next token after these."""
+"""The rule of a fake model: it returns the token that follows the given ones."""
 
 GROUPED_STEPS_S = {1: 2.0, 2: 3.0, 4: 4.0, 7: 7.0, 8: 5.0, 16: 7.0, 32: 11.0}
-"""Times of steps by rows that are lower for full groups of four."""
+"""Seconds of a step by its number of rows, less for full groups of four than for seven rows."""
 
 
 def babble(tokens: list[int]) -> int:
-    """Choose a token by all tokens before it, so that the answer to a prompt never changes."""
+    """Return a token that depends on all tokens before it, so an answer never changes."""
     digest = zlib.crc32(array.array("i", tokens).tobytes())
     return END if digest % 23 == 0 else ord("a") + digest % 26
 
 
 def parrot(tokens: list[int]) -> int:
-    """Choose a token by the last two alone, so that the answer repeats itself sooner or later."""
+    """Return a token that depends on the last two only, so every answer repeats itself at last."""
     digest = zlib.crc32(array.array("i", tokens[-2:]).tobytes())
     return END if digest % 41 == 0 else ord("a") + digest % 5
 
@@ -50,7 +51,7 @@ def says(answer: str) -> NextToken:
 
 
 class FakeSampler:
-    """A sampler that takes the token given by the backend's rule."""
+    """A sampler that returns the token that the backend's rule gives."""
 
     def __init__(self, backend: FakeBackend) -> None:
         self._backend = backend
@@ -59,7 +60,7 @@ class FakeSampler:
         self.is_complete = False
 
     def sample(self, output: int) -> int:
-        assert not self.is_closed, "a closed sampler was asked"
+        assert not self.is_closed, "a closed sampler was used"
         return self._backend.next_token(self._backend.outputs.pop(output))
 
     def close(self) -> None:
@@ -67,10 +68,10 @@ class FakeSampler:
 
 
 class FakeBackend:
-    """A model whose tokens are bytes, and whose KV memory checks every use of it.
+    """A model whose tokens are bytes, and whose KV memory asserts that it is used correctly.
 
-    `resident` holds, for each slot, the tokens whose keys and values are there. A recurrent model
-    cannot go back to an earlier position.
+    `resident` holds, for each slot, the tokens whose keys and values are there. With a recurrent
+    model, a slot that is to be shortened becomes empty.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class FakeBackend:
         self.samplers: list[FakeSampler] = []
         self.num_tokenized = 0
         self.owners: set[str] = set()
-        """The owners of cached texts."""
+        """The owners whose texts are cached."""
         self.num_vocabulary = END + 1
         self.build = "fake"
         self.syntax = detect_syntax(None, knows_tools=False)
@@ -159,14 +160,14 @@ class FakeBackend:
         assert 0 <= slot < self.max_sequences, "no such slot"
         assert 0 <= token <= END, "no such token"
         assert len(self._batch) < self.max_batch_tokens, "the batch is full"
-        assert position == len(self.resident[slot]), "a gap or a token twice in the KV memory"
+        assert position == len(self.resident[slot]), "the position leaves a gap or is taken"
         assert position < self.num_context_tokens, "a token beyond the context"
         self.resident[slot].append(token)
         self._check_cells()
         self._batch.append((slot, output, position))
 
     def decode(self) -> float:
-        assert self._batch, "a decode of nothing"
+        assert self._batch, "the batch is empty"
         assert sum(output for _, output, _ in self._batch) <= self.max_output_rows
         self.outputs = {
             row: self.resident[slot][: position + 1]
@@ -181,9 +182,9 @@ class FakeBackend:
         return 1.0
 
     def truncate(self, slot: int, num_tokens: int) -> int:
-        assert not self._batch, "a slot was cut while its tokens wait in the batch"
+        assert not self._batch, "a slot was truncated while tokens wait in the batch"
         resident = self.resident[slot]
-        assert num_tokens <= len(resident), "more tokens were claimed than the slot holds"
+        assert num_tokens <= len(resident), "more tokens are to be kept than the slot holds"
         if self.recurrent and num_tokens < len(resident):
             num_tokens = 0
         del resident[num_tokens:]
@@ -193,11 +194,11 @@ class FakeBackend:
         return array.array("i", self.resident[slot]).tobytes()
 
     def load(self, slot: int, state: StateBytes) -> bool:
-        assert not self.resident[slot], "a state was loaded over another"
+        assert not self.resident[slot], "a state was loaded into a slot that is not empty"
         tokens = list(array.array("i", state))
         self.resident[slot] = tokens
         self._check_cells()
-        # A load that fails may have written a part.
+        # A load that fails may have written a part of the state.
         self.resident[slot] = tokens if self.loads else tokens[:1]
         return self.loads
 
@@ -205,7 +206,7 @@ class FakeBackend:
         assert not self.num_cells or sum(map(len, self.resident)) <= self.num_cells, "no cell free"
 
     def make_embedder(self) -> EmbeddingBackend:
-        raise InvalidField("this fake makes no vectors")
+        raise InvalidField("this fake makes no embeddings")
 
     @property
     def num_open_samplers(self) -> int:
@@ -213,7 +214,7 @@ class FakeBackend:
 
 
 class Clock:
-    """A clock that advances by `pace_s`, at first a second, at each reading."""
+    """A clock that advances by `pace_s` seconds at each reading."""
 
     def __init__(self) -> None:
         self.time_s = 0.0

@@ -1,4 +1,4 @@
-"""A scheduler over the fake backend, with all events that it emitted."""
+"""A harness that runs a scheduler over the fake backend and collects its events."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ class Harness:
         stop: list[str] | None = None,
         max_context_tokens: int | None = None,
     ) -> int:
-        """Submit a prompt, whose colon asks for `LONG_ANSWER`, and return the request's id."""
+        """Submit a prompt and return the request's id.
+
+        By default, a prompt that ends in a colon is answered with `LONG_ANSWER`.
+        """
         request_id = next(self._ids)
         self.scheduler.submit(
             Submit(

@@ -1,4 +1,4 @@
-"""What becomes of queries, and of what is to be a vector."""
+"""The dispatch of queries and of requests for embeddings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.fake_backend import END, SPELLING, Clock
 
 @pytest.fixture
 def harness() -> Harness:
-    """Give a harness."""
+    """Return a harness."""
     return Harness()
 
 
@@ -45,51 +45,51 @@ def harness() -> Harness:
         (False, False, [ord("a"), *SPELLING.encode()]),
     ],
 )
-def test_a_text_is_cut_into_tokens(
+def test_a_text_is_tokenised(
     harness: Harness, special: bool, parse: bool, tokens: list[int]
 ) -> None:
-    """Each with its bytes, special ones as they are spelled."""
+    """A text becomes tokens with their bytes; special tokens are added or parsed as requested."""
     text = f"a{SPELLING}"
     harness.handle(Tokenize(id=1, text=text, with_special=special, parse_special=parse))
-    [told] = harness.events
-    assert isinstance(told, Tokens)
-    assert (told.id, told.tokens) == (1, tokens)
-    assert told.pieces[-1] == (SPELLING.encode() if parse else b">")
-    assert b"".join(told.pieces) == b"\x01" * special + text.encode()
+    [answer] = harness.events
+    assert isinstance(answer, Tokens)
+    assert (answer.id, answer.tokens) == (1, tokens)
+    assert answer.pieces[-1] == (SPELLING.encode() if parse else b">")
+    assert b"".join(answer.pieces) == b"\x01" * special + text.encode()
 
 
-def test_tokens_are_joined_to_a_text(harness: Harness) -> None:
-    """Bytes that are no text are shown as such, once."""
+def test_tokens_are_converted_to_a_text(harness: Harness) -> None:
+    """Tokens become a text, in which invalid UTF-8 is shown as one replacement character."""
     harness.handle(Detokenize(1, [*"é".encode(), END, 0xC3]), Detokenize(2, []))
     assert harness.events == [Text(1, f"é{SPELLING}\ufffd"), Text(2, "")]
 
 
-def test_a_prompt_is_rendered_as_the_model_would_get_it(harness: Harness) -> None:
-    """As one text."""
+def test_a_prompt_is_rendered_as_the_model_would_read_it(harness: Harness) -> None:
+    """A rendered prompt is one text, which includes the text of the template."""
     harness.handle(Render(1, ChatPrompt([Message(role="user", content="hi")])))
     assert harness.events == [Text(1, "user:hiassistant:")]
 
 
 def test_a_query_that_cannot_be_answered_is_refused(harness: Harness) -> None:
-    """With the field that is wrong; the next one is answered."""
+    """A refusal names the field that is wrong, and the next query is answered."""
     harness.handle(
         Detokenize(1, [5, END + 1]),
         Tokenize(id=2, text="x" * (MAX_QUERY_CHARS + 1)),
         Render(3, ChatPrompt([Message(role="user", content="refuse me")])),
         Tokenize(id=4, text="x"),
     )
-    *refused, told = harness.events
+    *refused, answer = harness.events
     assert [event.id for event in refused if isinstance(event, Refused)] == [1, 2, 3]
     assert [event.param for event in refused if isinstance(event, Refused)] == [
         "tokens",
         "content",
         "prompt",
     ]
-    assert isinstance(told, Tokens)
+    assert isinstance(answer, Tokens)
 
 
-def test_an_unknown_token_is_named_with_the_last_that_there_is(harness: Harness) -> None:
-    """So that the client knows which vocabulary it has to do with."""
+def test_an_unknown_token_is_named_with_the_last_valid_one(harness: Harness) -> None:
+    """The refusal of an unknown token names it and the last token of the vocabulary."""
     harness.handle(Detokenize(1, [END + 7]))
     [refused] = harness.events
     assert isinstance(refused, Refused)
@@ -97,54 +97,56 @@ def test_an_unknown_token_is_named_with_the_last_that_there_is(harness: Harness)
     assert f"its last is {END}" in refused.message
 
 
-def test_a_text_that_is_too_long_is_not_even_looked_at(harness: Harness) -> None:
-    """It would hold those up who generate; one of just that length is read."""
+def test_a_text_that_is_too_long_is_not_tokenised(harness: Harness) -> None:
+    """A text of more than `MAX_QUERY_CHARS`, which would delay answers, is not tokenised."""
     harness.handle(Tokenize(id=1, text="x" * (MAX_QUERY_CHARS + 1)))
     assert harness.backend.num_tokenized == 0
     harness.handle(Tokenize(id=2, text="x" * MAX_QUERY_CHARS))
-    assert isinstance(harness.of(2)[0], Tokens)
+    assert isinstance(harness.events_of(2)[0], Tokens)
 
 
-# Vectors
+# Embeddings
 
 
-def test_vectors_are_made_beside_answers(harness: Harness) -> None:
-    """Each step runs both; a beat tells of the tokens of each."""
+def test_embeddings_are_computed_beside_answers(harness: Harness) -> None:
+    """A step runs an answer and an embedding, and emits a beat with the tokens of each."""
     harness.handle(submit(1), Embed(2, ["abc", "d"]))
     assert harness.dispatcher.has_work
     harness.dispatcher.step()
     beats = [event.num_step_tokens for event in harness.events if isinstance(event, Beat)]
     assert beats == [8, 6]
-    [embedded] = harness.of(2)
+    [embedded] = harness.events_of(2)
     assert isinstance(embedded, Embedded)
     assert (len(embedded.vectors), embedded.num_tokens) == (2, 6)
     harness.run()
     assert harness.text(1) == "yes"
 
 
-def test_vectors_may_be_cancelled(harness: Harness) -> None:
-    """As answers may."""
+def test_an_embedding_can_be_cancelled(harness: Harness) -> None:
+    """A cancelled embedding ends with `Done` and leaves no work."""
     harness.handle(Embed(1, ["abc"]), Cancel(1))
     assert not harness.dispatcher.has_work
-    [done] = harness.of(1)
+    [done] = harness.events_of(1)
     assert isinstance(done, Done)
     assert done.finish_reason == "cancelled"
 
 
-def test_a_model_that_makes_no_vectors_refuses_them(harness: Harness) -> None:
-    """And answers as before."""
+def test_a_model_without_embeddings_refuses_them(harness: Harness) -> None:
+    """A model that makes no embeddings refuses a request for them, and answers the next prompt."""
     harness.backend.embedder = None
     harness.handle(Embed(1, ["abc"]), submit(2))
-    assert harness.of(1) == [Refused(id=1, message="this model makes no vectors", param="input")]
+    assert harness.events_of(1) == [
+        Refused(id=1, message="this model makes no vectors", param="input")
+    ]
     harness.run()
     assert harness.text(2) == "yes"
 
 
-# A model that makes vectors and nothing else
+# A model that only makes embeddings
 
 
-class Vectors:
-    """The desk of such a model, and all that it told."""
+class EmbeddingHarness:
+    """The dispatcher of a model that only makes embeddings, and the events that it emitted."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -154,17 +156,17 @@ class Vectors:
 
 
 @pytest.fixture
-def vectors() -> Vectors:
-    """Give a desk of vectors."""
-    return Vectors()
+def embedding() -> EmbeddingHarness:
+    """Return a harness of a model that only makes embeddings."""
+    return EmbeddingHarness()
 
 
-def test_vectors_are_made_with_a_beat_for_each_step(vectors: Vectors) -> None:
-    """The beat tells how far it is, and how long the step took."""
-    vectors.dispatcher.handle(Embed(1, ["abc", "defghij"]))
-    while vectors.dispatcher.has_work:
-        vectors.dispatcher.step()
-    *beats_before, embedded, beat = vectors.events
+def test_each_step_of_an_embedding_emits_a_beat(embedding: EmbeddingHarness) -> None:
+    """The beat of a step holds its tokens, its duration and all tokens computed so far."""
+    embedding.dispatcher.handle(Embed(1, ["abc", "defghij"]))
+    while embedding.dispatcher.has_work:
+        embedding.dispatcher.step()
+    *beats_before, embedded, beat = embedding.events
     assert isinstance(embedded, Embedded)
     assert (embedded.id, len(embedded.vectors), embedded.num_tokens) == (1, 2, 12)
     beats = [event for event in (*beats_before, beat) if isinstance(event, Beat)]
@@ -175,25 +177,25 @@ def test_vectors_are_made_with_a_beat_for_each_step(vectors: Vectors) -> None:
     assert all(one.step_s > 0 for one in beats)
 
 
-def test_an_input_that_cannot_be_is_refused(vectors: Vectors) -> None:
-    """In the course of a step, after which there is nothing to do."""
-    vectors.dispatcher.handle(Embed(1, [""]))
-    vectors.dispatcher.step()
-    refused = vectors.events[0]
+def test_an_empty_input_is_refused(embedding: EmbeddingHarness) -> None:
+    """An empty input is refused during a step, and leaves no work."""
+    embedding.dispatcher.handle(Embed(1, [""]))
+    embedding.dispatcher.step()
+    refused = embedding.events[0]
     assert isinstance(refused, Refused)
     assert (refused.id, refused.param) == (1, "input")
-    assert not vectors.dispatcher.has_work
+    assert not embedding.dispatcher.has_work
 
 
-def test_vectors_are_cancelled_there_too(vectors: Vectors) -> None:
-    """Then there is nothing to do; a cancel of what has ended is nothing."""
-    vectors.dispatcher.handle(Embed(1, ["abc"]))
-    vectors.dispatcher.handle(Cancel(1))
-    vectors.dispatcher.handle(Cancel(1))
-    [done] = vectors.events
+def test_an_embedding_is_cancelled_once(embedding: EmbeddingHarness) -> None:
+    """A cancelled embedding leaves no work, and a second cancel is ignored."""
+    embedding.dispatcher.handle(Embed(1, ["abc"]))
+    embedding.dispatcher.handle(Cancel(1))
+    embedding.dispatcher.handle(Cancel(1))
+    [done] = embedding.events
     assert isinstance(done, Done)
     assert (done.id, done.finish_reason) == (1, "cancelled")
-    assert not vectors.dispatcher.has_work
+    assert not embedding.dispatcher.has_work
 
 
 @pytest.mark.parametrize(
@@ -205,16 +207,16 @@ def test_vectors_are_cancelled_there_too(vectors: Vectors) -> None:
         Render(1, ChatPrompt([])),
     ],
 )
-def test_whatever_else_is_asked_is_refused(vectors: Vectors, command: Command) -> None:
-    """Nobody waits for an answer that never comes."""
-    vectors.dispatcher.handle(command)
-    [refused] = vectors.events
+def test_all_other_requests_are_refused(embedding: EmbeddingHarness, command: Command) -> None:
+    """A request for anything but embeddings is refused, so that no client waits in vain."""
+    embedding.dispatcher.handle(command)
+    [refused] = embedding.events
     assert isinstance(refused, Refused)
     assert refused.id == 1
-    assert not vectors.dispatcher.has_work
+    assert not embedding.dispatcher.has_work
 
 
-def test_there_is_nothing_to_forget(vectors: Vectors) -> None:
-    """Vectors leave nothing behind."""
-    vectors.dispatcher.handle(Forget(owner="ann"))
-    assert vectors.events == []
+def test_there_is_no_state_to_forget(embedding: EmbeddingHarness) -> None:
+    """Forgetting an owner emits nothing, since embeddings leave no KV states."""
+    embedding.dispatcher.handle(Forget(owner="ann"))
+    assert embedding.events == []

@@ -1,4 +1,4 @@
-"""What bounds an answer is compiled beside those that are made."""
+"""Grammars are compiled in a thread of their own, while other answers continue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.dispatch_harness import AnyMatcher, Harness, submit
 
 @pytest.fixture
 def harness() -> Harness:
-    """Give a harness."""
+    """Return a harness."""
     return Harness()
 
 
@@ -40,7 +40,7 @@ def _with_tools(request_id: int) -> Submit:
 
 
 def _end(harness: Harness, request_id: int) -> Done:
-    last = harness.of(request_id)[-1]
+    last = harness.events_of(request_id)[-1]
     assert isinstance(last, Done)
     return last
 
@@ -48,17 +48,17 @@ def _end(harness: Harness, request_id: int) -> Done:
 @pytest.mark.parametrize(
     "request_", [submit(1, JsonSchema("{}")), submit(1, Grammar("good")), _with_tools(1)]
 )
-def test_a_bound_answer_waits_for_what_bounds_it_and_others_do_not(
+def test_only_an_answer_with_a_grammar_waits_for_its_compilation(
     harness: Harness, request_: Submit
 ) -> None:
-    """It is compiled in a thread of its own, while this one decodes."""
+    """A grammar is compiled in a thread of its own, while the main thread decodes other answers."""
     harness.backend.gate.clear()
     harness.handle(request_)
     assert not harness.dispatcher.has_work
     harness.handle(submit(2))
     harness.run()
     assert harness.text(2) == "yes"
-    assert harness.of(1) == []
+    assert harness.events_of(1) == []
     harness.backend.gate.set()
     harness.take_compiled()
     harness.run()
@@ -68,38 +68,38 @@ def test_a_bound_answer_waits_for_what_bounds_it_and_others_do_not(
     assert harness.backend.compiled_in != [threading.get_ident()]
 
 
-def test_a_free_answer_waits_for_nothing(harness: Harness) -> None:
-    """Nothing is compiled for it."""
+def test_an_answer_without_a_grammar_does_not_wait(harness: Harness) -> None:
+    """An answer without a grammar is made while no grammar can be compiled."""
     harness.backend.gate.clear()
     harness.handle(submit(1))
     harness.run()
-    assert [type(event) for event in harness.of(1)] == [Started, Delta, Delta, Delta, Done]
+    assert [type(event) for event in harness.events_of(1)] == [Started, Delta, Delta, Delta, Done]
 
 
-def test_an_answer_that_cannot_be_bound_is_refused(harness: Harness) -> None:
-    """By the field that is wrong; the next one is compiled, and no native memory is held."""
+def test_a_bad_grammar_is_refused(harness: Harness) -> None:
+    """A bad grammar is refused before a sampler is made, and the next grammar is compiled."""
     harness.handle(submit(1, Grammar("bad")), submit(2, Grammar("good")))
     harness.take_compiled()
-    assert harness.of(1) == [Refused(id=1, message="the grammar is bad", param="grammar")]
+    assert harness.events_of(1) == [Refused(id=1, message="the grammar is bad", param="grammar")]
     assert harness.backend.samplers == []
     harness.take_compiled()
     harness.run()
     assert harness.text(2) == "yes"
 
 
-def test_what_nobody_foresaw_in_a_grammar_stops_no_other(harness: Harness) -> None:
-    """One request must not keep all later ones from their grammars."""
+def test_an_unexpected_error_refuses_only_one_request(harness: Harness) -> None:
+    """After an unexpected error, the thread compiles the grammars of later requests."""
     harness.handle(submit(1, Grammar("broken")), submit(2, Grammar("good")))
     harness.take_compiled()
-    [refused] = harness.of(1)
+    [refused] = harness.events_of(1)
     assert isinstance(refused, Refused)
     harness.take_compiled()
     harness.run()
     assert harness.text(2) == "yes"
 
 
-def test_a_request_that_cannot_be_is_refused_before_anything_is_compiled(harness: Harness) -> None:
-    """Too long a prompt, with its numbers."""
+def test_a_prompt_that_is_too_long_is_refused_before_compilation(harness: Harness) -> None:
+    """A prompt that is too long is refused with its length, and its grammar is not compiled."""
     prompt = TextPrompt([Part(text="x" * 300)])
     harness.handle(msgspec.structs.replace(submit(1, Grammar("good")), prompt=prompt))
     [refused] = harness.events
@@ -109,10 +109,10 @@ def test_a_request_that_cannot_be_is_refused_before_anything_is_compiled(harness
 
 
 @pytest.mark.parametrize("grammar", ["good", "bad"])
-def test_an_answer_may_be_cancelled_while_its_grammar_is_compiled(
+def test_a_request_can_be_cancelled_while_its_grammar_is_compiled(
     harness: Harness, grammar: str
 ) -> None:
-    """It ends at once, and what is compiled for it all the same is nobody's."""
+    """The request ends at once, and the result of the compilation is ignored."""
     harness.backend.gate.clear()
     harness.handle(submit(1, Grammar(grammar)), Cancel(1))
     [done] = harness.events
@@ -126,13 +126,13 @@ def test_an_answer_may_be_cancelled_while_its_grammar_is_compiled(
     assert harness.backend.samplers == []
 
 
-def test_a_cancel_ends_no_other(harness: Harness) -> None:
-    """Neither one that is compiled for nor one that runs; an unknown one is nothing."""
+def test_a_cancel_ends_no_other_request(harness: Harness) -> None:
+    """An unknown id cancels neither a running request nor one that waits for its grammar."""
     harness.handle(submit(1, Grammar("good")), submit(2), Cancel(3))
     harness.take_compiled()
     harness.run()
     assert [_end(harness, number).finish_reason for number in (1, 2)] == ["stop", "stop"]
-    assert not harness.of(3)
+    assert not harness.events_of(3)
 
 
 @pytest.mark.parametrize(
@@ -144,16 +144,16 @@ def test_a_cancel_ends_no_other(harness: Harness) -> None:
         (Forget(owner="bob"), 7),
     ],
 )
-def test_a_session_may_be_forgotten_while_its_grammar_is_compiled(
+def test_a_session_can_be_forgotten_while_its_grammar_is_compiled(
     harness: Harness, forget: Forget, num_cached: int
 ) -> None:
-    """Its answer is made, and nothing of it stays warm thereafter."""
+    """The answer of a forgotten session is made, and its KV state is not kept afterwards."""
     harness.handle(submit(1, Grammar("good")), forget)
     harness.take_compiled()
     harness.run()
     assert harness.text(1) == "yes"
     harness.handle(submit(2))
     harness.run()
-    started = harness.of(2)[0]
+    started = harness.events_of(2)[0]
     assert isinstance(started, Started)
     assert started.num_cached_tokens == num_cached

@@ -1,3 +1,5 @@
+"""KV states in files."""
+
 from __future__ import annotations
 
 import stat
@@ -16,13 +18,13 @@ TOKENS = list(range(200))
 
 @pytest.fixture
 def warnings() -> list[str]:
-    """Give the list of what was warned of."""
+    """Return the list of warnings."""
     return []
 
 
 @pytest.fixture
 def open_disk(tmp_path: Path, warnings: list[str]) -> Open:
-    """Give a function that opens the states of a model, as the next worker does."""
+    """Return a function that opens the states of a model, as the next worker does."""
 
     def open_(fingerprint: str = "model", max_bytes: int = 1 << 20) -> DiskStates:
         return DiskStates(tmp_path / "kv", fingerprint, max_bytes, warnings.append)
@@ -40,7 +42,7 @@ def _read(disk: DiskStates, owner: str = "ann", tokens: list[int] = TOKENS) -> S
 
 
 def test_a_state_is_found_by_the_next_worker(open_disk: Open, tmp_path: Path) -> None:
-    """By its longest beginning, before and after it is written; only its owner can read it."""
+    """A state is found before and after it is written, in a file that only its user can read."""
     disk = open_disk()
     disk.add(Conversation("ann", "1"), TOKENS, b"state")
     assert disk.find("ann", [*TOKENS[:150], 999]) == (150, disk.states[0])
@@ -55,15 +57,15 @@ def test_a_state_is_found_by_the_next_worker(open_disk: Open, tmp_path: Path) ->
     assert not again.holds("ann", [*TOKENS, 1])
 
 
-def test_no_owner_finds_what_another_has(open_disk: Open) -> None:
-    """Though the tokens are the same."""
+def test_no_owner_finds_the_state_of_another(open_disk: Open) -> None:
+    """A state is not found for another owner, even with the same tokens."""
     disk = open_disk()
     disk.add(Conversation("ann", "1"), TOKENS, b"state")
     assert disk.find("bob", TOKENS) == (0, None)
 
 
 def test_another_model_finds_nothing(open_disk: Open) -> None:
-    """Nor another build of the engine: its numbers would mean something else."""
+    """A state is found only under its own fingerprint."""
     disk = open_disk()
     disk.add(Conversation("ann", "1"), TOKENS, b"state")
     disk.close()
@@ -71,10 +73,8 @@ def test_another_model_finds_nothing(open_disk: Open) -> None:
     assert _read(open_disk()) == b"state"
 
 
-def test_a_state_takes_the_place_of_those_that_it_continues(
-    open_disk: Open, tmp_path: Path
-) -> None:
-    """A session has one file, not one a turn."""
+def test_a_state_replaces_those_that_it_continues(open_disk: Open, tmp_path: Path) -> None:
+    """A session has one file, and not one for each turn."""
     disk = open_disk()
     disk.add(Conversation("ann", "1"), TOKENS[:150], b"old")
     disk.add(Conversation("ann", "1"), TOKENS, b"new")
@@ -83,8 +83,8 @@ def test_a_state_takes_the_place_of_those_that_it_continues(
     assert _read(open_disk()) == b"new"
 
 
-def test_the_files_longest_unused_go_first(open_disk: Open) -> None:
-    """Reading counts as use; another model's go before one's own."""
+def test_the_least_recently_used_files_are_deleted_first(open_disk: Open) -> None:
+    """Reading counts as use, and the files of other models are deleted first."""
     other = open_disk("other")
     other.add(Conversation("ann", "1"), TOKENS, bytes(300))
     other.close()
@@ -101,7 +101,7 @@ def test_the_files_longest_unused_go_first(open_disk: Open) -> None:
 
 
 def test_a_state_that_is_too_large_is_not_kept(open_disk: Open, tmp_path: Path) -> None:
-    """Nor does it drive out the others."""
+    """A state above the limit is not kept, and no other is deleted for it."""
     disk = open_disk(max_bytes=100)
     disk.add(Conversation("ann", "1"), TOKENS, bytes(90))
     disk.add(Conversation("ann", "2"), [5, *TOKENS], bytes(101))
@@ -110,8 +110,8 @@ def test_a_state_that_is_too_large_is_not_kept(open_disk: Open, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("session", ["1", None])
-def test_what_is_forgotten_is_deleted(open_disk: Open, tmp_path: Path, session: str | None) -> None:
-    """With its session, or with all of the key's, though it may not be written yet."""
+def test_forgotten_states_are_deleted(open_disk: Open, tmp_path: Path, session: str | None) -> None:
+    """The states of a session, or of an owner, are deleted even before they are written."""
     disk = open_disk()
     disk.add(Conversation("ann", "1"), TOKENS, b"state")
     disk.add(Conversation("bob", "1"), TOKENS, b"his")
@@ -123,7 +123,7 @@ def test_what_is_forgotten_is_deleted(open_disk: Open, tmp_path: Path, session: 
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda raw: b"",
         lambda raw: raw[:10],
@@ -136,30 +136,30 @@ def test_what_is_forgotten_is_deleted(open_disk: Open, tmp_path: Path, session: 
     ],
 )
 def test_a_bad_file_is_a_miss_and_is_deleted(
-    open_disk: Open, tmp_path: Path, spoil: Callable[[bytes], bytes]
+    open_disk: Open, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """Whatever a full disk or a crash has made of it."""
+    """A file damaged by a full disk or a crash counts as a miss, and is deleted."""
     disk = open_disk()
     disk.add(Conversation("ann", "1"), TOKENS, b"state")
     disk.close()
     [file] = _files(tmp_path)
-    file.write_bytes(spoil(file.read_bytes()))
+    file.write_bytes(damage(file.read_bytes()))
     assert _read(open_disk()) is None
     assert _files(tmp_path) == []
 
 
-def test_half_a_file_is_swept_away(open_disk: Open, tmp_path: Path) -> None:
-    """As a crash leaves it beside the whole ones."""
+def test_an_incomplete_file_is_deleted(open_disk: Open, tmp_path: Path) -> None:
+    """A file that a crash left incomplete is deleted at the next start."""
     open_disk().close()
     (tmp_path / "kv" / "model" / "0123.new").write_bytes(b"LLMDKV1\n")
     open_disk()
     assert _files(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_is_told_and_done_without(
+def test_an_unusable_folder_causes_one_warning(
     open_disk: Open, tmp_path: Path, warnings: list[str]
 ) -> None:
-    """The model serves all the same."""
+    """Without a usable folder, no state is kept, and nothing else fails."""
     (tmp_path / "kv").write_text("a file")
     disk = open_disk()
     disk.add(Conversation("ann", "1"), TOKENS, b"state")
@@ -168,10 +168,10 @@ def test_a_folder_that_cannot_be_is_told_and_done_without(
     assert len(warnings) == 1
 
 
-def test_a_disk_that_fails_loses_the_state_alone(
+def test_a_failed_write_loses_only_the_state(
     open_disk: Open, tmp_path: Path, warnings: list[str]
 ) -> None:
-    """It is told, and the next worker finds nothing."""
+    """A state that cannot be written causes a warning, and the next worker does not find it."""
     disk = open_disk()
     (tmp_path / "kv" / "model").rmdir()
     disk.add(Conversation("ann", "1"), TOKENS, b"state")
@@ -180,8 +180,8 @@ def test_a_disk_that_fails_loses_the_state_alone(
     assert open_disk().states == []
 
 
-def test_a_model_is_told_from_another_by_its_content(tmp_path: Path) -> None:
-    """And by the words that its states depend on; not by its name."""
+def test_a_model_is_distinguished_by_its_content(tmp_path: Path) -> None:
+    """A fingerprint depends on the model's content and the given words, not on the file name."""
     one, same, other = (tmp_path / name for name in ("one", "same", "other"))
     one.write_bytes(bytes(1000) + b"a" + bytes(100_000))
     same.write_bytes(one.read_bytes())

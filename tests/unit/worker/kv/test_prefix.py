@@ -1,3 +1,5 @@
+"""The length of common prefixes."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -12,7 +14,7 @@ _tokens = st.lists(st.integers(0, 1), max_size=20)
 def test_common_prefix_is_what_a_loop_over_both_lists_finds(
     shared: list[int], left: list[int], right: list[int]
 ) -> None:
-    """The bisection gives the same number as counting token by token."""
+    """The binary search returns the same length as a comparison token by token."""
     left, right = shared + left, shared + right
     expected = 0
     for one, other in zip(left, right, strict=False):

@@ -1,3 +1,5 @@
+"""KV states in RAM."""
+
 from __future__ import annotations
 
 from llmd.worker.kv.conversation import Conversation
@@ -16,8 +18,8 @@ def _found(states: RamStates, owner: str, tokens: list[int]) -> RamState:
     return state
 
 
-def test_find_gives_the_state_that_shares_most() -> None:
-    """Of an owner's states the one with the longest shared beginning is taken."""
+def test_find_returns_the_state_with_the_longest_common_prefix() -> None:
+    """Of an owner's states, `find` returns the one with the longest common prefix."""
     states = RamStates(100)
     _add(states, "ann", "1", [1, 2, 9, 9], 10)
     _add(states, "ann", "2", [1, 2, 3, 9], 10)
@@ -26,23 +28,23 @@ def test_find_gives_the_state_that_shares_most() -> None:
     assert _found(states, "ann", [1, 2, 3, 4]).conversation.session == "2"
 
 
-def test_find_gives_nothing_that_shares_nothing() -> None:
-    """Without a shared first token there is nothing to load."""
+def test_find_returns_none_without_a_common_prefix() -> None:
+    """A state with another first token is not found."""
     states = RamStates(100)
     _add(states, "ann", "1", [1, 2], 10)
     assert states.find("ann", [2, 1]) == (0, None)
     assert states.find("ann", []) == (0, None)
 
 
-def test_find_never_gives_one_owner_the_state_of_another() -> None:
-    """Even an equal prompt finds nothing of another owner."""
+def test_find_never_returns_the_state_of_another_owner() -> None:
+    """Even an equal prompt does not find the state of another owner."""
     states = RamStates(100)
     _add(states, "ann", "1", [1, 2, 3], 10)
     assert states.find("bob", [1, 2, 3]) == (0, None)
 
 
-def test_states_stay_within_their_bytes_and_the_longest_unused_go() -> None:
-    """A new state pushes out those that nobody asked for longest; a hit makes one young."""
+def test_the_least_recently_used_states_are_evicted() -> None:
+    """A new state evicts the least recently used ones, and `touch` counts as use."""
     states = RamStates(30)
     for number in (1, 2, 3):
         _add(states, "ann", str(number), [number], 10)
@@ -52,8 +54,8 @@ def test_states_stay_within_their_bytes_and_the_longest_unused_go() -> None:
     assert [states.find("ann", [number])[0] for number in (1, 2, 3, 4)] == [1, 0, 0, 1]
 
 
-def test_state_larger_than_the_bound_pushes_out_nothing() -> None:
-    """A state that can never fit is not kept, and those that fit stay."""
+def test_state_larger_than_the_limit_evicts_nothing() -> None:
+    """A state that can never fit is not kept, and the others stay."""
     states = RamStates(30)
     _add(states, "ann", "1", [1], 10)
     _add(states, "ann", "2", [2], 31)
@@ -62,8 +64,8 @@ def test_state_larger_than_the_bound_pushes_out_nothing() -> None:
     assert states.find("ann", [2]) == (0, None)
 
 
-def test_state_takes_the_place_of_those_it_continues() -> None:
-    """A later turn's state replaces the earlier turn's of that owner, and no other."""
+def test_state_replaces_those_that_it_continues() -> None:
+    """The state of a later turn replaces the state of the earlier turn, and no other."""
     states = RamStates(100)
     _add(states, "ann", "1", [1, 2], 10)
     _add(states, "bob", "1", [1, 2], 10)
@@ -74,8 +76,8 @@ def test_state_takes_the_place_of_those_it_continues() -> None:
     assert states.find("ann", [1, 3])[0] == 2
 
 
-def test_kept_tokens_do_not_change_with_the_list_they_came_from() -> None:
-    """A state holds the tokens of its bytes, whatever happens to the slot's list."""
+def test_kept_tokens_do_not_change_with_the_list_that_was_passed() -> None:
+    """A state copies the list of its tokens, since the slot's list changes later."""
     states = RamStates(100)
     tokens = [1, 2]
     _add(states, "ann", "1", tokens, 10)
@@ -84,7 +86,7 @@ def test_kept_tokens_do_not_change_with_the_list_they_came_from() -> None:
 
 
 def test_forget_drops_one_session_or_all_of_an_owner() -> None:
-    """Forgetting gives the bytes back and leaves other sessions and owners alone."""
+    """Forgetting frees the bytes of the states, and keeps those of other sessions and owners."""
     states = RamStates(100)
     for owner in ("ann", "bob"):
         for session in (1, 2, 3):

@@ -1,3 +1,5 @@
+"""The format and the checksum of a file with a KV state."""
+
 from __future__ import annotations
 
 import errno
@@ -17,16 +19,16 @@ STATE = random.Random(1).randbytes(SIZE)
 
 
 @given(st.integers(0, SIZE - 1), st.integers(1, 255))
-def test_a_byte_that_turned_is_found(at: int, change: int) -> None:
-    """Wherever it is, in the blocks that are summed or in the rest."""
-    turned = bytearray(STATE)
-    turned[at] ^= change
-    assert state_file.checksum(bytes(turned)) != state_file.checksum(STATE)
+def test_a_changed_byte_is_detected(at: int, change: int) -> None:
+    """A changed byte is detected in the blocks that are added up and in the rest."""
+    changed = bytearray(STATE)
+    changed[at] ^= change
+    assert state_file.checksum(bytes(changed)) != state_file.checksum(STATE)
 
 
 @pytest.mark.parametrize("begin", [0, 65_536, 131_072, SIZE - 4096])
-def test_a_sector_that_is_empty_or_in_anothers_place_is_found(begin: int) -> None:
-    """As after a crash of the machine."""
+def test_empty_and_exchanged_sectors_are_detected(begin: int) -> None:
+    """A crash can leave sectors empty or exchange them, which the checksum detects."""
     empty = STATE[:begin] + bytes(4096) + STATE[begin + 4096 :]
     assert state_file.checksum(empty) != state_file.checksum(STATE)
     swapped = STATE[65_536:131_072] + STATE[:65_536] + STATE[131_072:]
@@ -34,7 +36,7 @@ def test_a_sector_that_is_empty_or_in_anothers_place_is_found(begin: int) -> Non
 
 
 def test_a_large_state_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """From where the kernel has it."""
+    """A mapped state and its header are the same as written."""
     path = tmp_path / "a"
     state_file.write(path, "ann", "1", list(range(3000)), STATE)
     assert bytes(state_file.read(path)) == STATE
@@ -42,18 +44,20 @@ def test_a_large_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (header.owner, header.session, header.tokens[-1]) == ("ann", "1", 2999)
 
 
-def test_a_kernel_that_cannot_be_asked_for_pages_does_as_well(
+def test_a_state_is_read_without_support_for_populating_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before Linux 5.14."""
+    """A kernel before Linux 5.14 cannot populate mapped pages, so the file is copied."""
     path = tmp_path / "a"
     state_file.write(path, "ann", "1", [1], STATE)
     monkeypatch.setattr(state_file, "_MADV_POPULATE_READ", 9999)
     assert bytes(state_file.read(path)) == STATE
 
 
-def test_a_full_disk_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state is told to be lost, and what there was of it takes no room."""
+def test_a_full_disk_leaves_no_incomplete_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that fails on a full disk causes a warning, and its file is deleted."""
 
     def full(path: Path, *_: object) -> None:
         path.write_bytes(b"half")

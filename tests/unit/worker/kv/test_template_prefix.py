@@ -1,3 +1,5 @@
+"""Prefixes of the chat template, which all owners share."""
+
 from __future__ import annotations
 
 import itertools
@@ -19,8 +21,8 @@ from tests.support.scheduler_harness import Harness
 
 _ids = itertools.count(1)
 
-BEGINNING = len("assistant:")
-"""What the fake template writes before the first message of this role."""
+PREFIX_LENGTH = len("assistant:")
+"""The number of tokens that the fake template writes before the first message."""
 
 
 def _chat(text: str, **more: object) -> ChatPrompt:
@@ -45,19 +47,19 @@ def _num_cached(harness: Harness, owner: str, text: str) -> int:
     return started.num_cached_tokens
 
 
-def test_the_words_of_the_template_are_computed_once_for_all_owners() -> None:
-    """The first owner's messages are not reused for the second, the words before them are."""
+def test_the_prefix_of_a_template_is_computed_once_for_all_owners() -> None:
+    """The text before the first message is reused for other owners, the messages are not."""
     harness = Harness()
     assert _num_cached(harness, "ann", "a secret") == 0
-    assert _num_cached(harness, "bob", "a secret") == BEGINNING
-    assert _num_cached(harness, "cem", "something else") == BEGINNING
+    assert _num_cached(harness, "bob", "a secret") == PREFIX_LENGTH
+    assert _num_cached(harness, "cem", "something else") == PREFIX_LENGTH
 
 
-def test_they_are_read_by_themselves_only_once() -> None:
-    """One step more for the first, none for those who come later."""
+def test_the_prefix_of_a_template_is_read_in_a_step_of_its_own_once() -> None:
+    """The prefix takes a step of its own for the first request, and none for later ones."""
     harness = Harness()
     _num_cached(harness, "ann", "first")
-    assert harness.backend.steps[0] == {0: BEGINNING}
+    assert harness.backend.steps[0] == {0: PREFIX_LENGTH}
     num_steps = len(harness.backend.steps)
     _num_cached(harness, "bob", "second")
     assert len(harness.backend.steps) - num_steps == 3
@@ -69,9 +71,9 @@ def _shareable(prompt: ChatPrompt | TextPrompt) -> int:
     return num_shareable(backend, prompt, parts, backend.tokenize(parts))
 
 
-def test_nothing_that_a_request_had_a_say_in_is_shared() -> None:
-    """Tools, values for the template, and prompts without the model's own template."""
-    assert _shareable(_chat("hello")) == BEGINNING
+def test_text_that_a_request_influences_is_not_shared() -> None:
+    """Prompts with tools, with variables or without the model's own template share nothing."""
+    assert _shareable(_chat("hello")) == PREFIX_LENGTH
     tools = Tools(tools=[Tool(name="f")])
     assert _shareable(_chat("hello", tools=tools)) == 0
     assert _shareable(_chat("hello", variables='{"thinking": true}')) == 0
@@ -79,18 +81,18 @@ def test_nothing_that_a_request_had_a_say_in_is_shared() -> None:
     assert _shareable(TextPrompt(parts=profile)) == 0
 
 
-def test_words_that_cannot_be_told_from_the_messages_are_not_shared() -> None:
-    """Such a template gives one part, with the messages in it."""
+def test_a_prefix_that_cannot_be_separated_is_not_shared() -> None:
+    """A template that renders messages as literal text has no prefix to share."""
     backend = FakeBackend()
     parts = [Part(text="assistant:a secret of mine", literal=True)]
     assert num_shareable(backend, _chat("x"), parts, backend.tokenize(parts)) == 0
 
 
-def test_only_so_many_are_kept() -> None:
-    """Those used last."""
-    shared = TemplatePrefixes()
+def test_the_most_recently_used_prefixes_are_kept() -> None:
+    """A new prefix replaces the least recently used of `MAX_PREFIXES`."""
+    prefixes = TemplatePrefixes()
     for number in range(MAX_PREFIXES + 1):
-        shared.add([number, 7], b"%d" % number)
-        assert shared.find([1, 7, 9]) == ((2, b"1") if number else (0, b""))
-    assert shared.find([0, 7, 9]) == (0, b"")
-    assert shared.find([1, 7]) == (2, b"1")
+        prefixes.add([number, 7], b"%d" % number)
+        assert prefixes.find([1, 7, 9]) == ((2, b"1") if number else (0, b""))
+    assert prefixes.find([0, 7, 9]) == (0, b"")
+    assert prefixes.find([1, 7]) == (2, b"1")

@@ -1,3 +1,5 @@
+"""Slots, and the KV states that move between slots and RAM."""
+
 from __future__ import annotations
 
 import pytest
@@ -14,7 +16,7 @@ THIRD = list(b"c" * (MIN_SAVED_TOKENS + 6))
 
 
 class Harness:
-    """KV tiers over a fake backend, and the sequences that would use them."""
+    """KV tiers over a fake backend, used as a scheduler uses them."""
 
     def __init__(
         self,
@@ -30,12 +32,13 @@ class Harness:
         self.tiers = KvTiers(self.backend, max_state_bytes, disk)
 
     def run(self, owner: str, tokens: list[int], session: str = "1") -> tuple[Slot, int]:
-        """Compute the tokens in a slot and give it back: (slot, how many it held before)."""
+        """Compute tokens in a slot and release it; return it and how many it held before."""
         slot, num_cached = self.begin(owner, tokens, session)
         self.tiers.release(slot, tokens)
         return slot, num_cached
 
     def begin(self, owner: str, tokens: list[int], session: str = "1") -> tuple[Slot, int]:
+        """Compute tokens in a slot; return it and how many of them it held before."""
         slot, num_cached = self.tiers.acquire(Conversation(owner, session), tokens)
         assert self.backend.resident[slot.index] == tokens[:num_cached]
         for position in range(num_cached, len(tokens)):
@@ -45,7 +48,7 @@ class Harness:
 
 
 def test_next_turn_of_an_owner_finds_its_slot() -> None:
-    """A prompt that goes on from what a slot holds is given that slot and its tokens."""
+    """A prompt that continues the tokens of a slot gets that slot and reuses them."""
     harness = Harness()
     first, _ = harness.run("ann", [1, 2, 3])
     harness.run("bob", [1, 2, 3])
@@ -55,14 +58,14 @@ def test_next_turn_of_an_owner_finds_its_slot() -> None:
 
 
 def test_one_token_is_always_left_to_compute() -> None:
-    """The same prompt again lacks its last token, whose logits are needed."""
+    """The last token of a repeated prompt is computed again, since its logits are needed."""
     harness = Harness()
     harness.run("ann", [1, 2, 3])
     assert harness.run("ann", [1, 2, 3])[1] == 2
 
 
 def test_slot_of_one_owner_is_never_reused_for_another() -> None:
-    """An equal prompt of another owner begins at its first token, even in the same slot."""
+    """An equal prompt of another owner is computed from its first token, even in the same slot."""
     harness = Harness(num_slots=1)
     harness.run("ann", LONG)
     assert harness.run("bob", LONG)[1] == 0
@@ -70,7 +73,7 @@ def test_slot_of_one_owner_is_never_reused_for_another() -> None:
 
 
 def test_slot_has_one_user_at_a_time() -> None:
-    """Two sequences get two slots, a third gets none until one is given back."""
+    """Two sequences get two slots, and a third gets none until a slot is released."""
     harness = Harness()
     one, _ = harness.begin("ann", [1, 2, 3])
     two, num_cached = harness.begin("ann", [1, 2, 3])
@@ -84,8 +87,8 @@ def test_slot_has_one_user_at_a_time() -> None:
     assert harness.begin("ann", [1, 2, 3, 4])[0] is one
 
 
-def test_empty_slot_comes_before_one_that_is_worth_something() -> None:
-    """A new prompt takes an unused slot, then the one that was given back longest ago."""
+def test_an_empty_slot_is_taken_before_a_used_one() -> None:
+    """A new prompt takes an empty slot, or else the one that was released longest ago."""
     harness = Harness(num_slots=3)
     first, _ = harness.run("ann", [1])
     second, _ = harness.run("ann", [2])
@@ -95,8 +98,8 @@ def test_empty_slot_comes_before_one_that_is_worth_something() -> None:
     assert harness.run("ann", [5])[0] is second
 
 
-def test_new_sequence_goes_beside_those_that_run() -> None:
-    """Neighbours are computed together; what an idle one held is kept in RAM."""
+def test_new_sequence_is_placed_beside_running_ones() -> None:
+    """Neighbouring slots are computed together, so an idle one is taken and its state saved."""
     harness = Harness(num_slots=5)
     for number in range(4):
         harness.run("ann", [number, *LONG], session=str(number))
@@ -108,8 +111,8 @@ def test_new_sequence_goes_beside_those_that_run() -> None:
     assert harness.run("ann", [1, *LONG, 1], session="1")[1] == 1 + len(LONG)
 
 
-def test_new_sequence_fills_a_gap_between_those_that_run() -> None:
-    """However long the slots beyond have been idle: a gap is a pass of its own in every step."""
+def test_new_sequence_fills_a_gap_between_running_ones() -> None:
+    """A gap is filled even if other slots were idle for longer: it costs a pass in every step."""
     harness = Harness(num_slots=8)
     for number in range(8):
         harness.run("ann", [number, *LONG], session=str(number))
@@ -123,7 +126,7 @@ def test_new_sequence_fills_a_gap_between_those_that_run() -> None:
 
 
 def test_without_states_in_ram_an_empty_slot_comes_before_a_near_one() -> None:
-    """There, what an idle slot holds would be lost."""
+    """Without RAM for states, the tokens of an idle slot would be lost if it were taken."""
     harness = Harness(num_slots=4, max_state_bytes=0)
     for number in range(3):
         harness.run("ann", [number, *LONG], session=str(number))
@@ -131,8 +134,8 @@ def test_without_states_in_ram_an_empty_slot_comes_before_a_near_one() -> None:
     assert harness.begin("bob", [7])[0].index == 3
 
 
-def test_slot_with_much_to_lose_is_not_cut_for_a_short_beginning() -> None:
-    """A prompt that shares less than half of a slot's tokens leaves it for its own session."""
+def test_slot_is_not_truncated_for_a_short_common_prefix() -> None:
+    """A prompt that shares less than half of a slot's tokens gets another slot."""
     harness = Harness()
     kept, _ = harness.run("ann", [1, *LONG])
     other, _ = harness.run("ann", [1, 2], session="2")
@@ -140,8 +143,8 @@ def test_slot_with_much_to_lose_is_not_cut_for_a_short_beginning() -> None:
     assert harness.run("ann", [1, *LONG, 5])[1] == len(LONG) + 1
 
 
-def test_session_goes_on_in_its_own_slot_even_if_most_of_it_is_lost() -> None:
-    """A conversation that was cut short leaves alone what other conversations have warm."""
+def test_session_continues_in_its_own_slot_even_if_most_of_it_is_lost() -> None:
+    """A conversation that was shortened does not take the slot of another conversation."""
     harness = Harness()
     other, _ = harness.run("ann", [9, 2], session="2")
     own, _ = harness.run("ann", [1, *LONG], session="1")
@@ -152,7 +155,7 @@ def test_session_goes_on_in_its_own_slot_even_if_most_of_it_is_lost() -> None:
 
 
 def test_evicted_state_is_saved_and_comes_back_in_any_slot() -> None:
-    """What loses its slot is kept in RAM and loaded when its session goes on."""
+    """A state that loses its slot is saved to RAM, and loaded when its session continues."""
     harness = Harness(num_slots=2)
     harness.run("ann", LONG)
     harness.run("ann", OTHER)
@@ -162,8 +165,8 @@ def test_evicted_state_is_saved_and_comes_back_in_any_slot() -> None:
     assert num_cached == len(LONG)
 
 
-def test_few_tokens_are_not_worth_a_state() -> None:
-    """Less than the least number of tokens is computed again."""
+def test_few_tokens_are_not_saved() -> None:
+    """Fewer tokens than `MIN_SAVED_TOKENS` are not saved to RAM."""
     harness = Harness(num_slots=1)
     harness.run("ann", LONG[: MIN_SAVED_TOKENS - 1])
     harness.run("bob", [1])
@@ -171,7 +174,7 @@ def test_few_tokens_are_not_worth_a_state() -> None:
 
 
 def test_state_that_shares_more_than_the_slot_is_loaded_over_it() -> None:
-    """The longest beginning wins, wherever it is, and what the slot held is saved first."""
+    """The longest common prefix is used, and what the slot held is saved first."""
     harness = Harness(num_slots=1)
     harness.run("ann", [*LONG, 1, *LONG])
     harness.run("ann", OTHER)
@@ -180,8 +183,8 @@ def test_state_that_shares_more_than_the_slot_is_loaded_over_it() -> None:
     assert harness.tiers._ram.find("ann", OTHER)[0] == len(OTHER)
 
 
-def test_state_that_cannot_be_loaded_is_dropped_and_the_prompt_computed() -> None:
-    """A failed load leaves a clean slot, and the same state is not tried again."""
+def test_state_that_cannot_be_loaded_is_dropped() -> None:
+    """After a failed load, the whole prompt is computed, and the state is not tried again."""
     harness = Harness(num_slots=1)
     harness.run("ann", LONG)
     harness.run("ann", [1])
@@ -190,8 +193,8 @@ def test_state_that_cannot_be_loaded_is_dropped_and_the_prompt_computed() -> Non
     assert harness.tiers.num_ram_bytes == 0
 
 
-def test_state_that_cannot_be_loaded_may_have_been_pushed_out_meanwhile() -> None:
-    """What the slot held can replace the very state that is being loaded over it."""
+def test_state_that_cannot_be_loaded_may_have_been_evicted_meanwhile() -> None:
+    """Saving what the slot held can evict the very state that is being loaded."""
     harness = Harness(num_slots=1, max_state_bytes=4 * len(LONG) + 1)
     harness.run("ann", LONG)
     harness.run("ann", OTHER)
@@ -200,8 +203,8 @@ def test_state_that_cannot_be_loaded_may_have_been_pushed_out_meanwhile() -> Non
     assert harness.tiers._ram.find("ann", OTHER)[0] == len(OTHER)
 
 
-def test_recurrent_model_reuses_only_what_it_need_not_cut() -> None:
-    """A model without earlier states goes on from a whole slot and begins anew otherwise."""
+def test_recurrent_model_reuses_only_whole_slots() -> None:
+    """A recurrent model continues from all tokens of a slot, or from none."""
     harness = Harness(num_slots=1, recurrent=True)
     harness.run("ann", LONG)
     assert harness.run("ann", [*LONG, 5, 6])[1] == len(LONG)
@@ -209,7 +212,7 @@ def test_recurrent_model_reuses_only_what_it_need_not_cut() -> None:
 
 
 def test_forget_empties_the_slots_and_states_of_a_session() -> None:
-    """A forgotten session finds nothing, other sessions and owners find theirs."""
+    """A forgotten session finds nothing, and other sessions and owners find their states."""
     harness = Harness(num_slots=3)
     harness.run("ann", LONG, "1")
     harness.run("ann", OTHER, "2")
@@ -222,7 +225,7 @@ def test_forget_empties_the_slots_and_states_of_a_session() -> None:
 
 
 def test_forget_drops_saved_states_too() -> None:
-    """A state in RAM goes with its session."""
+    """Forgetting the sessions of an owner drops the owner's states in RAM too."""
     harness = Harness(num_slots=1)
     harness.run("ann", LONG, "1")
     harness.run("ann", OTHER, "2")
@@ -232,7 +235,7 @@ def test_forget_drops_saved_states_too() -> None:
 
 
 def test_session_forgotten_while_it_runs_leaves_nothing_behind() -> None:
-    """A slot in use is left alone by forget, and emptied when it is given back."""
+    """`forget` leaves a busy slot unchanged, and the slot is emptied when it is released."""
     harness = Harness(num_slots=2)
     slot, _ = harness.begin("ann", LONG, "1")
     harness.tiers.forget("ann", "1")
@@ -244,7 +247,7 @@ def test_session_forgotten_while_it_runs_leaves_nothing_behind() -> None:
 
 
 def test_without_room_in_ram_no_state_is_copied() -> None:
-    """With a limit of 0 bytes, the costly copy out of the KV memory is not even made."""
+    """With a limit of 0 bytes, no state is copied out of the KV memory."""
 
     class CountingBackend(FakeBackend):
         num_saved = 0

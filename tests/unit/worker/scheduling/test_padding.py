@@ -1,3 +1,5 @@
+"""Padding: which idle slots and which tails are added to a step."""
+
 from __future__ import annotations
 
 import pytest
@@ -13,7 +15,7 @@ COST = StepCost(GROUPED_STEPS_S, 512, can_pad=True)
 
 
 def _cost(slots: list[int], num_each: int) -> float:
-    """Count neighbours together."""
+    """Return the cost of a step, in which neighbouring slots are one pass."""
     runs: list[int] = []
     for index, slot in enumerate(slots):
         if index and slot == slots[index - 1] + 1:
@@ -26,21 +28,21 @@ def _cost(slots: list[int], num_each: int) -> float:
 @given(
     st.sets(st.integers(0, 11), min_size=1), st.sets(st.integers(0, 11)), st.sampled_from([1, 2, 4])
 )
-def test_idle_slots_make_one_run_that_costs_less(
+def test_padding_makes_one_run_that_costs_less(
     slots: set[int], idle: set[int], num_each: int
 ) -> None:
-    """Else none are taken."""
+    """Padding joins the slots to one run, and only if that run costs less."""
     used, free = sorted(slots), idle - slots
-    found = padding_slots(COST, used, free, num_each)
-    assert set(found) <= free
-    if found:
-        whole = sorted([*used, *found])
+    padding = padding_slots(COST, used, free, num_each)
+    assert set(padding) <= free
+    if padding:
+        whole = sorted([*used, *padding])
         assert whole == list(range(whole[0], whole[-1] + 1))
         assert _cost(whole, num_each) < _cost(used, num_each)
 
 
 @pytest.mark.parametrize(
-    ("slots", "found"),
+    ("slots", "padding"),
     [
         ([0], []),
         ([0, 1], []),
@@ -54,30 +56,30 @@ def test_idle_slots_make_one_run_that_costs_less(
         ([0, 2], []),
     ],
 )
-def test_gaps_are_filled_where_that_is_cheaper(slots: list[int], found: list[int]) -> None:
-    """Two passes of one row each cost as much as one of four."""
-    assert padding_slots(COST, slots, set(range(8)) - set(slots)) == found
+def test_gaps_are_padded_where_that_is_cheaper(slots: list[int], padding: list[int]) -> None:
+    """Two passes of one row are not padded, since they cost as much as one pass of four rows."""
+    assert padding_slots(COST, slots, set(range(8)) - set(slots)) == padding
 
 
-def test_slots_of_others_are_not_touched() -> None:
-    """Only idle ones are."""
+def test_busy_slots_are_not_padded() -> None:
+    """A gap is not padded if it contains a slot that is not idle."""
     assert padding_slots(COST, [0, 1, 2, 3, 4, 5, 6], {8, 9}) == []
     assert padding_slots(COST, [0, 1, 2, 3, 5, 6, 7], set()) == []
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=8))
 def test_tails_end_a_group_and_are_short(lengths: list[int]) -> None:
-    """Pieces that are nearly as long as the longest are made as long, the others at least whole."""
-    more = tail_lengths(COST, lengths)
-    assert all(0 <= num <= MAX_TAIL for num in more)
-    for length, num in zip(lengths, more, strict=True):
+    """A tail makes a chunk as long as the longest, or completes its last group."""
+    tails = tail_lengths(COST, lengths)
+    assert all(0 <= num <= MAX_TAIL for num in tails)
+    for length, num in zip(lengths, tails, strict=True):
         if num:
-            longest = max(length + num for length, num in zip(lengths, more, strict=True))
+            longest = max(length + num for length, num in zip(lengths, tails, strict=True))
             assert (length + num) % GROUP == 0 or length + num == longest
 
 
 def _eight(num_running: int, *, pads_to_groups: bool) -> Harness:
-    """Let eight ask and some go on."""
+    """Run eight requests, of which `num_running` still decode."""
     harness = Harness(max_sequences=8, max_batch_tokens=64, pads_to_groups=pads_to_groups)
     for number in range(8):
         max_tokens = 60 if number < num_running else 2
@@ -86,8 +88,8 @@ def _eight(num_running: int, *, pads_to_groups: bool) -> Harness:
     return harness
 
 
-def test_seven_answers_are_computed_in_eight_rows_where_that_is_quicker() -> None:
-    """What the idle slot holds is the same after it."""
+def test_seven_answers_are_computed_in_eight_rows_where_that_is_faster() -> None:
+    """Seven answers are padded with an idle slot, which holds the same tokens afterwards."""
     harness = _eight(7, pads_to_groups=True)
     held = [list(tokens) for tokens in harness.backend.resident]
     harness.step()
@@ -102,8 +104,8 @@ def test_seven_answers_are_computed_in_eight_rows_where_that_is_quicker() -> Non
     assert harness.backend.steps[-1] == dict.fromkeys(range(7), 1)
 
 
-def test_session_goes_on_from_a_slot_that_filled_a_gap() -> None:
-    """What was added to it is not taken for the session's."""
+def test_session_continues_from_a_slot_that_was_padded() -> None:
+    """Padding is not taken for tokens of the session that the slot belongs to."""
     harness = _eight(7, pads_to_groups=True)
     harness.step(5)
     again = harness.submit("7:ab:", session="7")
@@ -112,8 +114,8 @@ def test_session_goes_on_from_a_slot_that_filled_a_gap() -> None:
     assert harness.text(again) == LONG_ANSWER
 
 
-def test_prompt_is_read_to_the_end_of_a_group() -> None:
-    """What comes behind it is taken back before the answer."""
+def test_prompt_is_padded_to_a_full_group() -> None:
+    """The padding behind a prompt is removed before the answer begins."""
     harness = Harness(pads_to_groups=True)
     request = harness.submit("12345:")
     harness.step()
@@ -124,8 +126,8 @@ def test_prompt_is_read_to_the_end_of_a_group() -> None:
     assert harness.text(request) == LONG_ANSWER
 
 
-def test_prompts_of_nearly_one_length_are_read_in_one_pass() -> None:
-    """A tail costs less than a pass in which only the longer ones go on."""
+def test_prompts_of_similar_length_are_read_in_one_pass() -> None:
+    """Padding the shorter prompts costs less than a pass for the rest of the longer ones."""
     harness = Harness(max_batch_tokens=64, pads_to_groups=True)
     for number, length in enumerate([13, 16, 11]):
         harness.submit("x" * (length - 1) + ":", session=str(number))
@@ -133,16 +135,16 @@ def test_prompts_of_nearly_one_length_are_read_in_one_pass() -> None:
     assert harness.backend.steps == [{0: 16, 1: 16, 2: 16}]
 
 
-def test_piece_of_a_long_prompt_ends_a_group() -> None:
-    """The rest comes in another step anyway."""
+def test_chunk_of_a_long_prompt_ends_with_a_full_group() -> None:
+    """A chunk of a long prompt is shortened to full groups, since more steps follow anyway."""
     harness = Harness(max_batch_tokens=30, pads_to_groups=True)
     harness.submit("x" * 60 + ":")
     harness.step(3)
     assert harness.backend.steps == [{0: 28}, {0: 28}, {0: 5}]
 
 
-def _guessing(second: str) -> Harness:
-    """Let four begin, of whom the second ends soon and the others guess."""
+def _drafting(second: str) -> Harness:
+    """Run four requests, of which the second ends soon and the others have drafts."""
     harness = Harness(
         next_token=parrot,
         max_draft_tokens=3,
@@ -160,14 +162,14 @@ def _guessing(second: str) -> Harness:
     return harness
 
 
-def test_guesses_fill_a_group_of_idle_slots_as_well() -> None:
-    """Every slot takes as many tokens: one pass of four slots, not one of one and one of two."""
-    harness = _guessing("ho:")
+def test_idle_slots_are_padded_to_the_length_of_drafts() -> None:
+    """An idle slot is padded with as many tokens as the others take, so all four are one pass."""
+    harness = _drafting("ho:")
     assert harness.backend.steps[-1] == {0: 4, 1: 4, 2: 4, 3: 4}
     assert harness.beat().num_step_tokens == 12
 
 
-def test_slot_without_room_for_them_fills_no_gap() -> None:
-    """Beyond the context there is no place for a token."""
-    harness = _guessing("x" * 196 + ":")
+def test_slot_without_room_is_not_padded() -> None:
+    """An idle slot is not padded if its tokens and the padding exceed the context."""
+    harness = _drafting("x" * 196 + ":")
     assert harness.backend.steps[-1] == {0: 4, 2: 4, 3: 4}

@@ -1,3 +1,5 @@
+"""The number of prompt tokens that a step reads while answers wait."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -14,21 +16,21 @@ def _after(reads: list[tuple[int, float]], max_batch_tokens: int = 4096) -> int:
 
 
 def test_fast_model_reads_more_and_slow_model_less() -> None:
-    """As many tokens as it reads in the time that a pause may take."""
+    """The budget is the number of tokens that the model reads in `MAX_PAUSE_S`."""
     assert _after([]) == FIRST_READ
     assert _after([(1000, MAX_PAUSE_S)] * 12) == 992
     assert _after([(FIRST_READ, 2 * MAX_PAUSE_S)] * 12) == FIRST_READ // 2
 
 
-def test_limit_stays_between_a_few_tokens_and_the_batch() -> None:
-    """However slow or fast the model is."""
+def test_budget_stays_between_its_minimum_and_the_batch() -> None:
+    """However slow or fast the model is, the budget is at least `MIN_READ` and at most a batch."""
     assert _after([(FIRST_READ, 1000.0)] * 12) == MIN_READ
     assert _after([(FIRST_READ, 0.001)] * 12, 512) == 512
     assert _after([(16, 0.001)] * 12, 16) == 16
 
 
-def test_few_tokens_tell_nothing() -> None:
-    """Most of the time of such a step went to the answers beside."""
+def test_steps_of_few_tokens_are_ignored() -> None:
+    """A step that reads less than half the budget does not change it."""
     assert _after([(FIRST_READ // 2 - 1, 1000.0)] * 12) == FIRST_READ
 
 
@@ -36,9 +38,9 @@ def test_few_tokens_tell_nothing() -> None:
     st.lists(st.tuples(st.integers(1, 4096), st.floats(0, 1e6))),
     st.integers(1, 4096),
 )
-def test_limit_is_usable_whatever_was_measured(
+def test_budget_is_valid_after_any_measurements(
     reads: list[tuple[int, float]], max_batch_tokens: int
 ) -> None:
-    """Clocks jump, and machines sleep."""
+    """The budget stays within its limits, even when a clock jumps or the machine sleeps."""
     num_tokens = _after(reads, max_batch_tokens)
     assert min(MIN_READ, max_batch_tokens) <= num_tokens <= max_batch_tokens

@@ -1,3 +1,5 @@
+"""The order in which waiting prompts are read."""
+
 from __future__ import annotations
 
 from llmd.engine.protocol import Started
@@ -11,7 +13,7 @@ def _order(harness: Harness) -> list[int]:
 
 
 def test_the_shortest_prompt_is_read_first() -> None:
-    """However many slots are free, the others wait meanwhile."""
+    """The shortest prompt is read first, and the others wait even if slots are free."""
     harness = Harness(max_batch_tokens=199)
     lengths = [150, 80, 120]
     for number, length in enumerate(lengths):
@@ -24,7 +26,7 @@ def test_the_shortest_prompt_is_read_first() -> None:
 
 
 def test_prompts_that_fit_into_a_step_together_are_read_together() -> None:
-    """The longest of them does not, and waits."""
+    """Prompts that fit into a step together are read together, and a longer one waits."""
     harness = Harness(max_batch_tokens=200)
     for number, length in enumerate([150, 80, 120]):
         harness.submit("x" * (length - 1) + ":", session=str(number))
@@ -38,7 +40,7 @@ def test_prompts_that_fit_into_a_step_together_are_read_together() -> None:
 
 
 def test_short_prompt_is_read_before_the_rest_of_a_long_one() -> None:
-    """It need not wait until a long one is through."""
+    """A short prompt does not wait until a long one is complete."""
     harness = Harness(max_batch_tokens=100)
     harness.submit("x" * 240)
     harness.step()
@@ -48,8 +50,8 @@ def test_short_prompt_is_read_before_the_rest_of_a_long_one() -> None:
     assert harness.text(2) == "a"
 
 
-def test_what_a_session_has_warm_does_not_count() -> None:
-    """The next turn of a conversation is short, however long the conversation is."""
+def test_tokens_in_the_kv_memory_do_not_count() -> None:
+    """The next turn of a long conversation counts as short: only its new tokens are read."""
     harness = Harness(max_batch_tokens=250)
     harness.submit("x" * 160 + ":", session="long", max_tokens=1)
     harness.run()
@@ -61,12 +63,12 @@ def test_what_a_session_has_warm_does_not_count() -> None:
 
 
 def test_long_prompt_is_not_passed_over_for_ever() -> None:
-    """After so many shorter ones it is its turn."""
+    """A long prompt is read after `MAX_PASSED_OVER` shorter ones."""
     harness = Harness(max_sequences=1, max_batch_tokens=200)
     long = harness.submit("x" * 150 + ":", max_tokens=1)
     for number in range(2 * MAX_PASSED_OVER):
         harness.submit("y" * 64 + ":", session=str(number), max_tokens=1)
     harness.run()
-    # It was there first: every one that went before it passed it over.
+    # The long prompt arrived first, so each prompt that was read before it passed it over.
     assert _order(harness).index(long) == MAX_PASSED_OVER
     assert harness.reason(long) == "length"

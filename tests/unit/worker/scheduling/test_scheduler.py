@@ -1,3 +1,5 @@
+"""A request from its submission to `Done`: batching, ends of answers, and cancellation."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ from tests.support.scheduler_harness import LONG_ANSWER, Harness
 
 
 def test_answer_ends_with_the_models_own_end() -> None:
-    """The text comes in order and whole, and then one Done with the reason stop."""
+    """An answer that the model ends is sent whole and in order, and then `Done` with stop."""
     harness = Harness(next_token=says("hello"))
     one = harness.submit("hi:")
     harness.run()
@@ -21,7 +23,7 @@ def test_answer_ends_with_the_models_own_end() -> None:
 
 
 def test_new_request_joins_at_the_next_step() -> None:
-    """A request that comes while another decodes is in the very next batch."""
+    """A request that arrives while another decodes is in the very next batch."""
     harness = Harness()
     one = harness.submit("one:")
     harness.step(3)
@@ -34,8 +36,8 @@ def test_new_request_joins_at_the_next_step() -> None:
     assert harness.backend.steps[-1] == {0: 1, 1: 1}
 
 
-def test_long_prompt_is_computed_in_chunks_among_steps_of_those_who_decode() -> None:
-    """After each chunk every decoding sequence gets its token."""
+def test_long_prompt_is_read_in_chunks_between_the_steps_of_answers() -> None:
+    """After each chunk of a prompt, every decoding sequence gets its next token."""
     harness = Harness(max_batch_tokens=16)
     one = harness.submit("one:")
     harness.step(2)
@@ -49,8 +51,8 @@ def test_long_prompt_is_computed_in_chunks_among_steps_of_those_who_decode() -> 
     assert harness.text(two) == "a"
 
 
-def test_prompts_are_computed_in_the_order_they_came() -> None:
-    """The next that waits begins when the one before it is through."""
+def test_prompts_of_one_length_are_read_in_order_of_arrival() -> None:
+    """The next of two equally long prompts begins when the first is complete."""
     harness = Harness(max_batch_tokens=16)
     harness.submit("x" * 19 + ":")
     harness.submit("y" * 19 + ":")
@@ -59,7 +61,7 @@ def test_prompts_are_computed_in_the_order_they_came() -> None:
 
 
 def test_requests_beyond_the_slots_wait_for_their_turn() -> None:
-    """The first to come gets the first slot that is free."""
+    """Requests without a slot wait, and the first to arrive gets the next free slot."""
     harness = Harness(max_sequences=1, next_token=says("yes"))
     ids = [harness.submit(f"{number}:") for number in range(3)]
     harness.step()
@@ -71,7 +73,7 @@ def test_requests_beyond_the_slots_wait_for_their_turn() -> None:
 
 
 def test_stop_string_ends_an_answer_across_tokens() -> None:
-    """Nothing of the stop string is shown, though it came in several tokens."""
+    """No part of a stop string is sent, even if it consists of several tokens."""
     harness = Harness()
     one = harness.submit("one:", stop=["fgh"])
     harness.run()
@@ -81,7 +83,7 @@ def test_stop_string_ends_an_answer_across_tokens() -> None:
 
 
 def test_character_of_several_tokens_is_sent_whole() -> None:
-    """No piece of text ever holds half a character."""
+    """No piece of text ever holds an incomplete character."""
     harness = Harness(next_token=says("é\U0001f600x"))
     one = harness.submit("one:")
     harness.run()
@@ -90,8 +92,8 @@ def test_character_of_several_tokens_is_sent_whole() -> None:
     assert harness.text(one) == "é\U0001f600x"
 
 
-def test_answer_ends_at_max_tokens_with_the_text_it_held_back() -> None:
-    """The reason is length, and the beginning of a stop string that never came is shown."""
+def test_answer_ends_at_max_tokens_with_the_text_that_was_held_back() -> None:
+    """The reason is length, and the beginning of an incomplete stop string is sent."""
     harness = Harness()
     one = harness.submit("one:", max_tokens=3, stop=["cdz"])
     harness.run()
@@ -112,7 +114,7 @@ def test_answer_ends_when_the_context_is_full(num_context: int, limit: int | Non
 
 
 def test_prompt_of_almost_the_whole_context_gives_one_token() -> None:
-    """A prompt that leaves room for one token is served, one token longer is refused."""
+    """A prompt that leaves room for one token is answered; a prompt one token longer is refused."""
     harness = Harness(num_context_tokens=20)
     one = harness.submit("x" * 18 + ":")
     harness.run()
@@ -123,8 +125,8 @@ def test_prompt_of_almost_the_whole_context_gives_one_token() -> None:
     assert harness.backend.num_open_samplers == 0
 
 
-def test_cancelled_while_it_waits_never_runs() -> None:
-    """A request without a slot leaves the queue at once and the next moves up."""
+def test_request_cancelled_while_it_waits_never_runs() -> None:
+    """A cancelled request without a slot leaves the queue at once, and the next moves up."""
     harness = Harness(max_sequences=1)
     harness.submit("one:")
     harness.step()
@@ -139,8 +141,8 @@ def test_cancelled_while_it_waits_never_runs() -> None:
 
 
 @pytest.mark.parametrize(("num_steps", "text"), [(1, ""), (5, "abc")])
-def test_cancelled_in_prefill_or_decode_frees_its_slot_at_once(num_steps: int, text: str) -> None:
-    """One that waits has the slot in the next step; what was sent stays sent."""
+def test_cancelled_request_frees_its_slot_at_once(num_steps: int, text: str) -> None:
+    """A cancel during prefill or decode frees the slot for the next step, and keeps sent text."""
     harness = Harness(max_sequences=1, max_batch_tokens=16)
     one = harness.submit("x" * 39 + ":")
     harness.step(num_steps)
@@ -153,8 +155,8 @@ def test_cancelled_in_prefill_or_decode_frees_its_slot_at_once(num_steps: int, t
     assert harness.backend.num_open_samplers == 1
 
 
-def test_cancel_of_what_has_ended_or_never_was_does_nothing() -> None:
-    """A late cancel, and a second one, give no second Done."""
+def test_cancel_of_an_ended_or_unknown_request_does_nothing() -> None:
+    """Neither a late cancel nor a repeated one emits another `Done`."""
     harness = Harness(next_token=says("yes"))
     one = harness.submit("one:")
     harness.run()
@@ -168,8 +170,8 @@ def test_cancel_of_what_has_ended_or_never_was_does_nothing() -> None:
     assert harness.reason(two) == "cancelled"
 
 
-def test_beginning_of_a_stop_string_is_not_shown_when_cancelled() -> None:
-    """A cancelled answer never ends in what could have become a stop string."""
+def test_beginning_of_a_stop_string_is_not_sent_when_cancelled() -> None:
+    """A cancelled answer never ends with the beginning of a stop string."""
     harness = Harness()
     one = harness.submit("one:", stop=["cdz"])
     harness.step(3)
@@ -177,8 +179,8 @@ def test_beginning_of_a_stop_string_is_not_shown_when_cancelled() -> None:
     assert harness.text(one) == "ab"
 
 
-def test_times_of_a_request_are_told_apart() -> None:
-    """Waiting, prompt and answer each have their own milliseconds, from the given clock."""
+def test_times_of_a_request_are_reported_separately() -> None:
+    """Waiting, prompt and answer are timed separately, in milliseconds of the given clock."""
     harness = Harness(max_sequences=1, next_token=says("yes"))
     harness.submit("one:")
     two = harness.submit("two:")
@@ -190,8 +192,8 @@ def test_times_of_a_request_are_told_apart() -> None:
     assert done.decode_ms > 5000
 
 
-def test_beat_of_a_cancel_is_no_step() -> None:
-    """A step tells how long it took; the counts after a cancel come with no length."""
+def test_beat_of_a_cancel_has_no_duration() -> None:
+    """The beat of a step holds its duration; the beat of a cancel has a duration of zero."""
     harness = Harness()
     one = harness.submit("one:")
     harness.step()

@@ -1,4 +1,4 @@
-"""Random requests, cancels and forgets against one scheduler, checked after each step."""
+"""Random requests, cancels and forgets sent to one scheduler, checked after each step."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ CONTEXT = 200
 
 _owners = st.sampled_from(["ann", "bob"])
 _sessions = st.sampled_from(["1", "2"])
-# Long pieces: so prompts share beginnings that are worth a saved state, and some are too long.
+# With long pieces, prompts share prefixes that are long enough to be saved, and some prompts do
+# not fit the context.
 _prompts = st.lists(st.sampled_from(["x" * 40, "y" * 40, "z"]), min_size=1, max_size=6).map("".join)
 _stops = st.sampled_from([[], ["e"], ["ab", "q"], ["xyz", "p", "no"]])
 
 
-def _alone(request: Submit, tokens: list[int], next_token: NextToken) -> tuple[str, str, list[int]]:
-    """Work out an answer without scheduler, slots or batches: (text, reason, all tokens)."""
+def _expected_answer(
+    request: Submit, tokens: list[int], next_token: NextToken
+) -> tuple[str, str, list[int]]:
+    """Compute an answer without scheduler, slots or batches; return (text, reason, all tokens)."""
     tokens, answer = list(tokens), ""
     while True:
         token = next_token(tokens)
@@ -49,7 +52,7 @@ def _alone(request: Submit, tokens: list[int], next_token: NextToken) -> tuple[s
             return answer, "stop", tokens
         tokens.append(token)
         answer += chr(token)
-        # All stops end in different letters: at most one is complete now.
+        # All stop strings end in different letters, so at most one is complete now.
         for stop in request.stop:
             if answer.endswith(stop):
                 return answer.removesuffix(stop), "stop", tokens
@@ -57,14 +60,14 @@ def _alone(request: Submit, tokens: list[int], next_token: NextToken) -> tuple[s
             return answer, "length", tokens
 
 
-class Life:
-    """What is known of one request."""
+class RequestRecord:
+    """A request, the answer that it should get, and the events received for it."""
 
     def __init__(self, request: Submit, tokens: list[int], next_token: NextToken) -> None:
         self.request = request
         self.tokens = tokens
-        self.text, self.reason, self.all_tokens = _alone(request, tokens, next_token)
-        self.shown = ""
+        self.text, self.reason, self.all_tokens = _expected_answer(request, tokens, next_token)
+        self.received = ""
         self.started = False
         self.done: Done | None = None
         self.cancelled = False
@@ -72,6 +75,8 @@ class Life:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
+    """A scheduler whose events are compared with the expected answers."""
+
     @initialize(
         max_sequences=st.sampled_from([1, 2, 3, 6, 9]),
         max_batch_tokens=st.sampled_from([1, 7, 32]),
@@ -98,10 +103,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         headroom: int,
         pads_to_groups: bool,
     ) -> None:
-        # With less of it, more sequences have to give their cells back.
+        # With less headroom, more sequences are set aside.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(cells, "HEADROOM", headroom)
-        # Padding must be taken back, and needs cells of its own.
+        # Padding needs slots that can be truncated and that have cells of their own.
         can_pad = pads_to_groups and not recurrent and not num_cells
         self.backend = FakeBackend(
             num_context_tokens=CONTEXT,
@@ -116,11 +121,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.backend.loads = loads
         self.scheduler = Scheduler(
-            self.backend, self.hear, max_state_bytes=max_state_bytes, clock=Clock()
+            self.backend, self.check_event, max_state_bytes=max_state_bytes, clock=Clock()
         )
-        self.lives: dict[int, Life] = {}
+        self.records: dict[int, RequestRecord] = {}
         self.computed: dict[tuple[str, str], list[list[int]]] = {}
-        """Of each session: what may still be in a slot or a state."""
+        """For each session, the tokens that may still be in a slot or in a saved state."""
 
     @rule(
         owner=_owners,
@@ -133,7 +138,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self, owner: str, session: str, prompt: str, max_tokens: int, stop: list[str]
     ) -> None:
         request = Submit(
-            id=len(self.lives) + 1,
+            id=len(self.records) + 1,
             owner=owner,
             session=session,
             prompt=TextPrompt([Part(text=prompt)]),
@@ -148,16 +153,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert len(tokens) >= CONTEXT
             return
         assert len(tokens) < CONTEXT
-        self.lives[request.id] = Life(request, tokens, self.backend.next_token)
+        self.records[request.id] = RequestRecord(request, tokens, self.backend.next_token)
 
     @rule(data=st.data())
-    def go_on(self, data: st.DataObject) -> None:
-        """Submit the next turn of an answer that has ended."""
-        ended = [life for life in self.lives.values() if life.done]
+    def continue_conversation(self, data: st.DataObject) -> None:
+        """Submit the next turn of a conversation whose last answer has ended."""
+        ended = [record for record in self.records.values() if record.done]
         if ended:
-            life = data.draw(st.sampled_from(ended))
-            prompt = bytes(life.tokens).decode() + life.shown + "z"
-            self.submit(life.request.owner, life.request.session, prompt, 10, [])
+            record = data.draw(st.sampled_from(ended))
+            prompt = bytes(record.tokens).decode() + record.received + "z"
+            self.submit(record.request.owner, record.request.session, prompt, 10, [])
 
     @rule(times=st.integers(1, 12))
     def step(self, times: int) -> None:
@@ -166,12 +171,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        """Cancel any request, ended ones too."""
-        if self.lives:
-            life = self.lives[data.draw(st.sampled_from(sorted(self.lives)))]
-            life.cancelled = life.cancelled or not life.done
-            self.scheduler.cancel(life.request.id)
-            assert life.done
+        """Cancel any request, even one that has ended."""
+        if self.records:
+            record = self.records[data.draw(st.sampled_from(sorted(self.records)))]
+            record.cancelled = record.cancelled or not record.done
+            self.scheduler.cancel(record.request.id)
+            assert record.done
 
     @rule(owner=_owners, session=_sessions | st.none())
     def forget(self, owner: str, session: str | None) -> None:
@@ -179,44 +184,44 @@ class SchedulerMachine(RuleBasedStateMachine):
         for key in list(self.computed):
             if key[0] == owner and session in (None, key[1]):
                 del self.computed[key]
-        for life in self.lives.values():
-            if life.request.owner == owner and session in (None, life.request.session):
-                life.forgotten = True
+        for record in self.records.values():
+            if record.request.owner == owner and session in (None, record.request.session):
+                record.forgotten = True
 
-    def hear(self, event: Event) -> None:
-        """Check an event against all that is known."""
+    def check_event(self, event: Event) -> None:
+        """Check that an event is as expected."""
         if isinstance(event, Started):
-            life = self.lives[event.id]
-            assert not life.started and not life.done
-            life.started = True
-            owner, session = life.request.owner, life.request.session
+            record = self.records[event.id]
+            assert not record.started and not record.done
+            record.started = True
+            owner, session = record.request.owner, record.request.session
             of_owner = [
                 tokens
                 for (other, _), lists in self.computed.items()
                 if other == owner
                 for tokens in lists
             ]
-            assert event.num_cached_tokens <= num_shared(life.tokens[:-1], of_owner)
-            assert event.num_prompt_tokens == len(life.tokens)
-            if not life.forgotten:
-                self.computed.setdefault((owner, session), []).append(life.all_tokens)
+            assert event.num_cached_tokens <= num_shared(record.tokens[:-1], of_owner)
+            assert event.num_prompt_tokens == len(record.tokens)
+            if not record.forgotten:
+                self.computed.setdefault((owner, session), []).append(record.all_tokens)
         elif isinstance(event, Delta):
-            life = self.lives[event.id]
-            assert life.started and not life.done
-            life.shown += event.text
-            assert life.text.startswith(life.shown)
+            record = self.records[event.id]
+            assert record.started and not record.done
+            record.received += event.text
+            assert record.text.startswith(record.received)
         elif isinstance(event, Done):
-            life = self.lives[event.id]
-            assert not life.done
-            life.done = event
-            if life.cancelled:
+            record = self.records[event.id]
+            assert not record.done
+            record.done = event
+            if record.cancelled:
                 assert event.finish_reason == "cancelled"
             else:
-                assert (life.shown, event.finish_reason) == (life.text, life.reason)
+                assert (record.received, event.finish_reason) == (record.text, record.reason)
 
     @invariant()
     def every_slot_has_one_user_or_none(self) -> None:
-        """Slots are neither lost nor shared, and hold what they say."""
+        """No slot is lost or shared, and each holds the tokens that it is said to hold."""
         if not hasattr(self, "scheduler"):
             return
         slots = list(self.scheduler._kv._slots)
@@ -230,11 +235,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         for sequence, slot in self.scheduler._running.items():
             resident = self.backend.resident[slot.index]
             assert resident == sequence.tokens[: sequence.num_computed]
-        num_live = sum(life.done is None for life in self.lives.values())
+        num_live = sum(record.done is None for record in self.records.values())
         assert self.backend.num_open_samplers == num_live
 
     def teardown(self) -> None:
-        """Run to the end: every request has had its one Done, and every slot is free."""
+        """Run to the end, and check that each request has had one `Done` and every slot is free."""
         if not hasattr(self, "scheduler"):
             return
         try:
@@ -247,8 +252,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         while self.scheduler.has_work:
             self.scheduler.step()
             num_steps += 1
-            assert num_steps <= CONTEXT * len(self.lives), "it never comes to an end"
-        assert all(life.done for life in self.lives.values())
+            assert num_steps <= CONTEXT * len(self.records), "the requests do not come to an end"
+        assert all(record.done for record in self.records.values())
         assert self.scheduler._kv.num_free == self.backend.max_sequences
         self.every_slot_has_one_user_or_none()
 
@@ -258,5 +263,5 @@ SchedulerMachine.TestCase.settings = settings(
 )
 
 
-# Whatever comes, each request ends once, as if it had been alone, and no slot is lost.
+# Each request ends once, with the answer that it would get alone, and no slot is lost.
 TestScheduler = SchedulerMachine.TestCase

@@ -1,3 +1,5 @@
+"""Reuse of KV states by the requests of a scheduler."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,7 +9,7 @@ from tests.support.scheduler_harness import LONG_ANSWER, Harness
 
 
 def test_next_turn_computes_only_what_is_new() -> None:
-    """The prompt and the answer of the last turn are found in the slot, and counted."""
+    """The prompt and answer of the last turn are found in the slot, and counted as cached."""
     harness = Harness(next_token=says("yes"))
     harness.submit("question one:")
     harness.run()
@@ -24,7 +26,7 @@ def test_next_turn_computes_only_what_is_new() -> None:
     assert beat.num_completion_tokens == 6
 
 
-def test_two_owners_never_share_what_was_computed() -> None:
+def test_owners_never_share_kv_states() -> None:
     """The same prompt of another owner is computed from its first token."""
     harness = Harness(next_token=says("yes"))
     harness.submit("question:", owner="ann")
@@ -36,8 +38,8 @@ def test_two_owners_never_share_what_was_computed() -> None:
     assert harness.started(three).num_cached_tokens == len("question")
 
 
-def test_cancelled_prompt_is_gone_on_with_later() -> None:
-    """What was computed of a prompt before its cancellation is not computed again."""
+def test_cancelled_prompt_is_continued_later() -> None:
+    """The tokens that were computed before a prompt was cancelled are not computed again."""
     harness = Harness(max_batch_tokens=16)
     one = harness.submit("x" * 39 + ":")
     harness.step(2)
@@ -49,8 +51,8 @@ def test_cancelled_prompt_is_gone_on_with_later() -> None:
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 200])
-def test_forgotten_session_is_computed_anew(num_steps: int) -> None:
-    """Forgetting holds for requests that wait, that run and that have ended."""
+def test_forgotten_session_is_computed_again(num_steps: int) -> None:
+    """A session can be forgotten while its request waits, while it runs and after it has ended."""
     harness = Harness(max_sequences=1)
     if not num_steps:
         harness.submit("before:", session="2", max_tokens=2)

@@ -1,3 +1,5 @@
+"""The rows of steps: their order, and how prompts and answers take turns."""
+
 from __future__ import annotations
 
 from llmd.worker.scheduling.prefill_budget import FIRST_READ, MAX_PAUSE_S, MIN_READ
@@ -5,13 +7,13 @@ from tests.support.fake_backend import parrot
 from tests.support.scheduler_harness import Harness
 
 
-def test_rows_go_by_slot_whatever_the_order_of_the_requests() -> None:
-    """llama.cpp runs neighbouring slots in one pass, and begins another where they are not."""
+def test_rows_are_ordered_by_slot_whatever_the_order_of_the_requests() -> None:
+    """Rows are ordered by slot, since llama.cpp computes only neighbouring slots in one pass."""
     harness = Harness()
     for number in range(4):
         harness.submit(f"{number}:", owner="ann", session=str(number), max_tokens=2 + number % 2)
     harness.run()
-    # The slots were given back in another order than their own, and are taken again in that.
+    # The slots were released out of order, and are acquired again in the order of release.
     for number in range(4):
         harness.submit(f"{number} again:", owner="bob", session=str(number), max_tokens=4)
     harness.run()
@@ -19,8 +21,8 @@ def test_rows_go_by_slot_whatever_the_order_of_the_requests() -> None:
         assert list(step) == sorted(step)
 
 
-def test_prompts_are_put_by_slot_too() -> None:
-    """Though the shortest is read first."""
+def test_prompts_are_ordered_by_slot_too() -> None:
+    """The chunks of a step are ordered by slot, although the shortest prompt comes first."""
     harness = Harness(max_sequences=2)
     harness.submit("aaaa:", session="1")
     harness.submit("b:", session="2")
@@ -36,7 +38,7 @@ def test_prompts_are_put_by_slot_too() -> None:
 
 
 def test_prompts_and_answers_take_turns() -> None:
-    """In one step they would be two passes over the weights all the same."""
+    """A step reads prompts or continues answers, since both together would be two passes."""
     harness = Harness(max_batch_tokens=16)
     harness.submit("one:", session="1")
     harness.step()
@@ -45,8 +47,8 @@ def test_prompts_and_answers_take_turns() -> None:
     assert harness.backend.steps[1:] == [{0: 1}, {1: 16}, {0: 1}, {1: 16}, {0: 1}, {1: 8}]
 
 
-def test_answers_guess_between_the_pieces_of_a_prompt() -> None:
-    """These are read in steps of their own."""
+def test_answers_are_drafted_between_the_chunks_of_a_prompt() -> None:
+    """While a prompt is read in steps of its own, the steps of answers still hold drafts."""
     harness = Harness(next_token=parrot, max_draft_tokens=3, max_sequences=2)
     harness.submit("hi:", session="1", max_tokens=40)
     harness.step(10)
@@ -56,8 +58,8 @@ def test_answers_guess_between_the_pieces_of_a_prompt() -> None:
     assert harness.backend.steps[-2:] == [{1: 32}, {0: 4}]
 
 
-def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
-    """A part of one would be a pass of its own, in this step and in the next."""
+def test_only_the_first_prompt_of_a_step_is_read_in_part() -> None:
+    """A part of a second prompt would be a pass of its own, in this step and in the next."""
     harness = Harness(max_batch_tokens=170)
     for number in range(3):
         harness.submit("x" * 80 + ":", session=str(number))
@@ -71,8 +73,8 @@ def test_beside_the_first_prompt_others_are_read_only_whole() -> None:
     assert harness.backend.steps == [{0: 81}, {0: 1}, {1: 81}, {0: 1, 1: 1}, {2: 81}]
 
 
-def test_long_prompt_keeps_running_answers_waiting_no_longer_than_some_tokens() -> None:
-    """Alone it has the whole batch."""
+def test_long_prompt_is_read_in_smaller_chunks_beside_answers() -> None:
+    """A step reads `FIRST_READ` tokens at first while answers wait, and a full batch otherwise."""
     harness = Harness(max_batch_tokens=2 * FIRST_READ, num_context_tokens=2000)
     harness.clock.pace_s = 0
     harness.submit("x" * (3 * FIRST_READ) + ":", session="1", max_tokens=9)
@@ -84,7 +86,7 @@ def test_long_prompt_keeps_running_answers_waiting_no_longer_than_some_tokens() 
 
 
 def test_model_that_reads_slowly_reads_less_beside_answers() -> None:
-    """The pause is bounded, not the tokens."""
+    """If reading is slow, a step reads only `MIN_READ` tokens while answers wait."""
     harness = Harness(max_batch_tokens=FIRST_READ, num_context_tokens=4000)
     harness.clock.pace_s = 100 * MAX_PAUSE_S
     harness.submit("x" * (7 * FIRST_READ) + ":", session="1", max_tokens=9)
