@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Generic, Protocol, TypeVar
 
 import falcon
@@ -26,9 +26,6 @@ Proxies close a connection that is silent for some time, usually 60 s.
 PING = b": ping\n\n"
 """A comment, which clients ignore."""
 
-OUTLET = "llmd.outlet"
-"""The key of the `Outlet` in the WSGI environment of a request. It may be missing or None."""
-
 T = TypeVar("T")
 Piece_contra = TypeVar("Piece_contra", contravariant=True)
 Item_co = TypeVar("Item_co", covariant=True)
@@ -47,25 +44,8 @@ class Source(Protocol[Item_co]):
     def timings(self) -> Timings | None:
         """The times in the engine, once they are known."""
 
-    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Item_co], None]) -> None:
-        """Let another thread pass items to `push` while the iterating thread waits for one.
-
-        It does so only while `is_ready` returns True. Neither function may call the source. `close`
-        ends the pushing.
-        """
-
     def close(self) -> None:
         """End the answer, finished or not. Idempotent."""
-
-
-class Outlet(Protocol):
-    """The connection to a client, for use by another thread than that of the connection."""
-
-    def is_ready(self) -> bool:
-        """Return whether the client is connected and has taken all bytes so far."""
-
-    def write(self, events: bytes) -> None:
-        """Send events without waiting for the client. Raise nothing if it has gone."""
 
 
 class Form(Protocol[Piece_contra]):
@@ -91,18 +71,10 @@ class EventStream(Generic[T]):
     method `read`: Falcon would pass such an object to the server as a file.
     """
 
-    def __init__(
-        self,
-        source: Source[T],
-        form: Form[T],
-        request_log: RequestLog,
-        outlet: Outlet | None = None,
-    ) -> None:
+    def __init__(self, source: Source[T], form: Form[T], request_log: RequestLog) -> None:
         self._source = source
         self._form = form
         self._log = request_log
-        self._outlet = outlet
-        self._sent_at = 0.0
         self._events = self._make_events()
         # A stream that is closed before its last event was taken has lost its client.
         self._status = 499
@@ -127,18 +99,16 @@ class EventStream(Generic[T]):
         # The server sends the headers with the first bytes: the client learns at once that the
         # request was accepted.
         yield self._form.begin() or PING
-        self._sent_at = time.monotonic()
+        sent_at = time.monotonic()
         try:
-            if self._outlet is not None:
-                self._source.push_to(self._outlet.is_ready, self._push)
             for piece in self._source:
                 now = time.monotonic()
                 events = b"" if piece is None else self._form.piece(piece)
-                if not events and now - self._sent_at >= PING_AFTER_S:
+                if not events and now - sent_at >= PING_AFTER_S:
                     events = PING
                 if events:
                     yield events
-                    self._sent_at = now
+                    sent_at = now
             yield self._form.end()
             self._status = 200
         except ClientGone:
@@ -152,13 +122,6 @@ class EventStream(Generic[T]):
             self._status = 500
             yield self._form.error(errors.internal_body())
 
-    def _push(self, piece: T) -> None:
-        """Send a piece from the thread that received it, without waking that of the connection."""
-        events = self._form.piece(piece)
-        if events and self._outlet is not None:
-            self._outlet.write(events)
-            self._sent_at = time.monotonic()
-
 
 def send_stream(
     req: falcon.Request, resp: falcon.Response, source: Source[T], form: Form[T]
@@ -170,14 +133,12 @@ def send_stream(
     resp.set_header("Cache-Control", "no-store")
     # Without it nginx buffers the events until its buffer is full.
     resp.set_header("X-Accel-Buffering", "no")
-    resp.stream = EventStream(source, form, request_log, req.env.get(OUTLET))
+    resp.stream = EventStream(source, form, request_log)
 
 
 def take_whole(req: falcon.Request, source: Source[T]) -> None:
     """Run an answer to its end without sending its pieces. Close it in any case."""
     try:
-        # The source keeps the text: the pieces need not wake this thread.
-        source.push_to(lambda: True, lambda _piece: None)
         for _ in source:
             pass
     finally:

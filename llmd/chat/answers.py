@@ -12,7 +12,7 @@ from llmd.chat import prompt
 from llmd.chat.answer_request import AnswerRequest, AnswerResult
 from llmd.chat.engine_request import build_engine_request
 from llmd.chat.model_names import ModelNames
-from llmd.chat.outcome import Outcome, Piece, Timings, Usage
+from llmd.chat.outcome import Outcome, Timings, Usage
 from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.protocol import Delta
 from llmd.store.profiles import StoredProfile
@@ -81,15 +81,6 @@ class Answer:
         event = next(self._run)
         # Reasoning and tool calls are not part of the answer.
         return event.text if isinstance(event, Delta) else None
-
-    def push_to(self, is_ready: Callable[[], bool], push: Callable[[str], None]) -> None:
-        """Let the engine's thread hand text to `push`, as `Run.push_to` does."""
-
-        def push_text(piece: Piece) -> None:
-            if isinstance(piece, Delta):
-                push(piece.text)
-
-        self._run.push_to(is_ready, push_text)
 
     def close(self) -> None:
         """Free the stream. Cancel an answer that is incomplete, and store the text so far."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from llmd.chat.admission import POLL_S
 from llmd.chat.outcome import Outcome, Piece, Timings, Usage
-from llmd.chat.run import Run, poll_s
+from llmd.chat.run import Run
 from llmd.engine.mailbox import Mailbox
 from llmd.errors import ClientGone
 
@@ -64,17 +64,6 @@ class JoinedRun:
             raise StopIteration
         return item
 
-    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
-        """Let another thread hand pieces to `push`, as `Run.push_to`, once all before are read."""
-
-        def listen(item: Piece | Run) -> bool:
-            if isinstance(item, Run) or self._is_gone() or not is_ready():
-                return False
-            push(item)
-            return True
-
-        self._mailbox.listen(listen)
-
     def close(self) -> None:
         """Stop reading. The run is cancelled if no reader is left and no retry is expected."""
         if not self._closed:
@@ -83,7 +72,7 @@ class JoinedRun:
 
     def _next(self) -> Piece | Run | None:
         self._check_gone()
-        return self._mailbox.next(poll_s(self._mailbox))
+        return self._mailbox.next(POLL_S)
 
     def _check_gone(self) -> None:
         if self._is_gone():

@@ -112,7 +112,6 @@ class _SharedRun:
         try:
             end = run = self._start(self._check_abandoned)
             self._add(run)
-            run.push_to(lambda: True, self._add)
             try:
                 for piece in run:
                     if piece is not None:

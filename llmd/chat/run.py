@@ -7,15 +7,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
 from llmd.chat.admission import POLL_S, Admission, Ticket
 from llmd.chat.outcome import CallPiece, Outcome, Piece, Timings, ToolCall, Usage
 from llmd.engine.engine import Engine, Request
-from llmd.engine.generation import Generation, GenerationEvent
-from llmd.engine.mailbox import Mailbox
+from llmd.engine.generation import Generation
 from llmd.engine.protocol import (
     CallDelta,
     Delta,
@@ -28,20 +26,8 @@ from llmd.errors import BadRequest, ClientGone, Draining, EngineDied, LlmdError
 
 log = logging.getLogger(__name__)
 
-PUSHED_POLL_S = 1.0
-"""How long the reader waits before it looks up, while another thread pushes text.
-
-That one sees with each piece whether the client has gone. With `POLL_S`, 8 streams took a quarter
-more of the daemon's time.
-"""
-
 CANCEL_WITHIN_S = 10.0
 """How long a cancelled generation may take to end. It ends after a step, which may be long."""
-
-
-def poll_s(mailbox: Mailbox[Any]) -> float:
-    """Return how long the reader of a mailbox should wait before it looks up."""
-    return PUSHED_POLL_S if mailbox.was_heard else POLL_S
 
 
 @dataclass(frozen=True)
@@ -116,23 +102,6 @@ class Run:
             raise StopIteration
         return event
 
-    def push_to(self, is_ready: Callable[[], bool], push: Callable[[Piece], None]) -> None:
-        """Let the engine's thread hand pieces to `push` while the reader waits for one.
-
-        What comes when it is not `is_ready`, or when the run shall end early, is the reader's as
-        before, and so is the end. Neither function may call this run.
-        """
-
-        def listen(event: GenerationEvent) -> bool:
-            if not isinstance(event, Delta | Reasoning | CallDelta):
-                return False
-            if self._is_gone() or self._admission.expired or not is_ready():
-                return False
-            push(self._add(event))
-            return True
-
-        self._generation.listen(listen)
-
     def close(self) -> None:
         """Free the stream. Cancel an incomplete generation, and store the pieces so far."""
         if self._closed:
@@ -151,7 +120,7 @@ class Run:
         if self._admission.expired:
             raise Draining("the server went down before the answer was complete")
         try:
-            event = self._generation.next(poll_s(self._generation))
+            event = self._generation.next(POLL_S)
         except (BadRequest, EngineDied):
             self._ended = True
             raise
@@ -214,7 +183,6 @@ class Run:
 
     def _cancel(self) -> None:
         """Cancel the generation, wait for its end, and store the pieces so far."""
-        self._generation.listen(None)
         self._generation.cancel()
         deadline = time.monotonic() + CANCEL_WITHIN_S
         try:

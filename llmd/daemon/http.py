@@ -22,7 +22,6 @@ from llmd import config
 from llmd.api import errors
 from llmd.api.app import App
 from llmd.config.address import Address, parse_address
-from llmd.daemon.outlet import Task
 from llmd.errors import ConfigError
 
 RESERVE_THREADS = 4
@@ -93,7 +92,6 @@ class Channel(HTTPChannel):
 
     error_task_class = JsonErrorTask
     parser_class = Parser
-    task_class = Task
     request: Any
     is_silent = True
     """No byte has arrived on this connection yet."""

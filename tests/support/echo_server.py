@@ -10,7 +10,6 @@ from typing import Any
 from falcon import App, Request, Response
 
 from llmd import config
-from llmd.api.stream import OUTLET
 from llmd.daemon.http import HttpServer
 from tests.support.service import until
 
@@ -67,36 +66,16 @@ class Stubborn:
         assert self.may_end.wait(20)
 
 
-class LeftOpen:
-    """A response that begins, and is continued by another thread through its outlet."""
-
-    def __init__(self) -> None:
-        self.may_end = threading.Event()
-        self.outlet: Any = None
-
-    def on_get(self, req: Request, resp: Response) -> None:
-        """Answer with a stream, and keep its outlet for the test."""
-        resp.stream = self._events(req.env[OUTLET])
-
-    def _events(self, outlet: Any) -> Iterator[bytes]:
-        yield b"begin"
-        self.outlet = outlet
-        assert self.may_end.wait(20)
-        yield b"end"
-
-
 class Running:
     """A server whose loop runs in a thread."""
 
     def __init__(self) -> None:
         self.echo = Echo()
         self.stubborn = Stubborn()
-        self.pushed = LeftOpen()
         app: App[Request, Response] = App()
         app.add_route("/", self.echo)
         app.add_route("/broken", Broken())
         app.add_route("/stubborn", self.stubborn)
-        app.add_route("/pushed", self.pushed)
         self.server = HttpServer(app, SETTINGS)
         self._thread = threading.Thread(target=self.server.run, daemon=True)
         self._thread.start()

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 from falcon import testing
 
-from llmd.api.stream import OUTLET, Outlet
 from tests.support.service import Service
 
 Events = list[tuple[str, Any]]
@@ -32,14 +31,13 @@ def parse_events(raw: bytes) -> Events:
 class Stream:
     """A streamed answer, read chunk by chunk as the HTTP server does."""
 
-    def __init__(self, service: Service, outlet: Outlet | None = None, **fields: Any) -> None:
+    def __init__(self, service: Service, **fields: Any) -> None:
         self.is_gone = False
         self._response = testing.StartResponseMock()
         body = msgspec.json.encode({"prompt": "hi", "stream": True} | fields)
         headers = {"Authorization": service.user}
         environ = testing.create_environ("/answer", method="POST", body=body, headers=headers)
         environ["waitress.client_disconnected"] = lambda: self.is_gone
-        environ[OUTLET] = outlet
         self.body: Any = service.app(environ, self._response)
         self.chunks: Iterator[bytes] = iter(self.body)
 
