@@ -26,9 +26,8 @@ from llmd.engine.protocol import (
     refusal_event,
 )
 from llmd.errors import InvalidField, LlmdError
-from llmd.worker.backend import Backend
+from llmd.worker.backend import Backend, EmbeddingBackend
 from llmd.worker.embedding.queue import EmbedQueue
-from llmd.worker.embedding_backend import EmbeddingBackend
 from llmd.worker.kv.disk import DiskStates
 from llmd.worker.scheduling.grammar_thread import Compiled, GrammarThread
 from llmd.worker.scheduling.scheduler import Scheduler

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
 from llmd.errors import InvalidField
-from llmd.worker.backend import Matcher, StateBytes
-from llmd.worker.embedding_backend import EmbeddingBackend
+from llmd.worker.backend import EmbeddingBackend, Matcher, StateBytes
 from llmd.worker.kv.prefix import common_prefix
 from llmd.worker.syntax import detect_syntax
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from llmd.engine.protocol import Embedded, Event, Refused
+from llmd.worker.backend import EmbeddingChunk, Vector
 from llmd.worker.embedding.queue import EmbedQueue
-from llmd.worker.embedding_backend import Chunk, Vector
 
 BEGIN = 1
 """The token before each text. All other tokens are bytes."""
@@ -45,7 +45,7 @@ class FakeBackend:
         self.max_input_tokens = max_input_tokens
         self.max_sequences = max_sequences
         self.resident: list[list[int]] = [[] for _ in range(max_sequences)]
-        self.runs: list[list[Chunk]] = []
+        self.runs: list[list[EmbeddingChunk]] = []
         self.num_read = 0
         self.makes_infinite = False
 
@@ -53,7 +53,7 @@ class FakeBackend:
         self.num_read += len(text)
         return [BEGIN, *text.encode()]
 
-    def run(self, chunks: list[Chunk]) -> list[Vector]:
+    def run(self, chunks: list[EmbeddingChunk]) -> list[Vector]:
         assert chunks, "a run without chunks"
         assert len({chunk.slot for chunk in chunks}) == len(chunks), "two inputs in one slot"
         num_tokens = sum(len(chunk.tokens) for chunk in chunks)
@@ -68,7 +68,7 @@ class FakeBackend:
                 self.resident[chunk.slot].clear()
         return vectors
 
-    def _run(self, chunk: Chunk) -> Vector:
+    def _run(self, chunk: EmbeddingChunk) -> Vector:
         assert chunk.tokens, "a chunk without tokens"
         resident = self.resident[chunk.slot]
         if chunk.begin == 0:

@@ -14,7 +14,7 @@ import numpy as np
 
 from llmd.engine.protocol import Done, Embedded, Event, refusal_event
 from llmd.errors import InvalidField, LlmdError, PromptTooLong
-from llmd.worker.embedding_backend import Chunk, EmbeddingBackend, Vector
+from llmd.worker.backend import EmbeddingBackend, EmbeddingChunk, Vector
 from llmd.worker.prompt.fit import CHARS_A_TOKEN, MIN_CHECKED_CHARS
 
 MAX_VECTORS_BYTES = 32 * 1024 * 1024
@@ -152,9 +152,9 @@ class EmbedQueue:
             else:
                 (self._reading if job.unread else self._jobs).append(job)
 
-    def _fill(self) -> list[tuple[_Input, Chunk]]:
+    def _fill(self) -> list[tuple[_Input, EmbeddingChunk]]:
         """Return the chunks of the next batch, and move the first job in it to the end."""
-        batch: list[tuple[_Input, Chunk]] = []
+        batch: list[tuple[_Input, EmbeddingChunk]] = []
         for job in list(self._jobs):
             is_first = not batch
             self._fill_from(job, batch)
@@ -163,7 +163,7 @@ class EmbedQueue:
                 self._jobs.append(job)
         return batch
 
-    def _fill_from(self, job: _Job, batch: list[tuple[_Input, Chunk]]) -> None:
+    def _fill_from(self, job: _Job, batch: list[tuple[_Input, EmbeddingChunk]]) -> None:
         """Add as much of one job to the batch as fits."""
         backend = self._backend()
         num_free = backend.max_batch_tokens - sum(len(chunk.tokens) for _, chunk in batch)
@@ -188,9 +188,11 @@ class EmbedQueue:
             is_last = num_taken == num_left
             if is_last:
                 job.waiting.popleft()
-            batch.append((item, Chunk(slot, begin, item.tokens[begin : item.num_done], is_last)))
+            batch.append(
+                (item, EmbeddingChunk(slot, begin, item.tokens[begin : item.num_done], is_last))
+            )
 
-    def _add_vector(self, item: _Input, chunk: Chunk, vector: Vector) -> None:
+    def _add_vector(self, item: _Input, chunk: EmbeddingChunk, vector: Vector) -> None:
         """Add a chunk's vector to its input, and a complete input's vector to its job."""
         job = item.job
         if job not in self._jobs:

@@ -12,7 +12,7 @@ import numpy as np
 
 from llmd.engine.protocol import ModelInfo, Start
 from llmd.errors import EngineFailed, InvalidField, ModelInvalid
-from llmd.worker.embedding_backend import Chunk, Vector
+from llmd.worker.backend import EmbeddingChunk, Vector
 from llmd.worker.llama.batch import Batch
 from llmd.worker.llama.model import LoadedModel
 
@@ -168,7 +168,7 @@ class EmbeddingContext:
         """Return the tokens of an input, with the special tokens that the model expects."""
         return self._loaded.vocabulary.tokenize_whole(text)
 
-    def run(self, chunks: list[Chunk]) -> list[Vector]:
+    def run(self, chunks: list[EmbeddingChunk]) -> list[Vector]:
         """Return a vector for each chunk: the sum over its tokens if `sums_tokens`, else pooled.
 
         Raise `EngineFailed` if llama.cpp fails.
@@ -189,8 +189,8 @@ class EmbeddingContext:
         """Read an input, so that CPU code that this processor cannot run crashes here."""
         token = max(self._loaded.vocabulary.bos, 0)
         num_tokens = min(_MIN_BATCH_TOKENS, self.max_batch_tokens, self.max_input_tokens)
-        self.run([Chunk(0, 0, [token] * num_tokens, is_last=True)])
-        self.run([Chunk(0, 0, [token], is_last=True)])
+        self.run([EmbeddingChunk(0, 0, [token] * num_tokens, is_last=True)])
+        self.run([EmbeddingChunk(0, 0, [token], is_last=True)])
 
     def _compute(self) -> None:
         """Run the batch and empty it."""
@@ -201,7 +201,7 @@ class EmbeddingContext:
         if code != 0:
             raise EngineFailed(f"llama.cpp cannot make embeddings: code {code}")
 
-    def _sums(self, chunks: list[Chunk]) -> list[Vector]:
+    def _sums(self, chunks: list[EmbeddingChunk]) -> list[Vector]:
         num_rows = sum(len(chunk.tokens) for chunk in chunks)
         rows = self._read(
             self._lib.llama_get_embeddings(self._ctx), (num_rows, self.num_dimensions)
@@ -213,7 +213,7 @@ class EmbeddingContext:
             at += len(chunk.tokens)
         return vectors
 
-    def _pooled(self, chunks: list[Chunk]) -> list[Vector]:
+    def _pooled(self, chunks: list[EmbeddingChunk]) -> list[Vector]:
         return [
             self._read(
                 self._lib.llama_get_embeddings_seq(self._ctx, chunk.slot), (self.num_dimensions,)
