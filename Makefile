@@ -15,7 +15,7 @@ DIST ?= bookworm trixie
 # More words for pytest: make unit ARGS="-k store -x"
 ARGS ?=
 
-.PHONY: help prereqs venv engine model setup run test unit e2e deb deb-test peer bench bench-variants bench-pages bench-share bench-exact cov check fmt lock clean
+.PHONY: help prereqs venv engine engine-all model setup run test unit e2e deb deb-test peer bench bench-variants bench-pages bench-share bench-exact cov check fmt lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +26,11 @@ prereqs: ## see that Python, a compiler and make are there; install them where t
 venv: prereqs ## .venv with all that the lock files name, and llmd itself
 	@$(dev)/venv.sh
 
-engine: venv ## the llama.cpp libraries, built once a machine (about ten minutes)
+engine: venv ## the llama.cpp libraries for this processor, built once per machine (four minutes)
 	@$(dev)/engine.sh
+
+engine-all: venv ## the llama.cpp libraries for every x86-64 processor, as packaged (ten minutes)
+	@$(dev)/engine.sh --all
 
 model: venv ## the small model for trying and testing, fetched once a machine (98 MB)
 	@$(dev)/model.sh
@@ -46,7 +49,7 @@ unit: venv ## the tests that need no model: seconds
 e2e: setup ## the tests of the real daemon with a real model
 	$(with_model) $(bin)/python -m pytest -m e2e $(ARGS)
 
-deb: setup ## Debian packages for DIST (bookworm, trixie; both when not given) into dist/, as root
+deb: engine-all model ## Debian packages for DIST (bookworm, trixie; both when not given) into dist/, as root
 	@$(dev)/prereqs.sh deb
 	@for dist in $(DIST); do $(dev)/deb.sh "$$dist"; done
 

@@ -26,7 +26,8 @@ host="$(. /etc/os-release && echo "${VERSION_CODENAME:-}")"
 
 dev=packaging/dev
 base="$("$dev/root.sh" build "$suite")"
-engine="$(readlink -f "$venv/engine")" || die "no llama.cpp libraries yet: run make engine"
+engine="$("$dev/engine.sh" --path-all)"
+[ -d "$engine" ] || die "no llama.cpp libraries with every CPU variant yet: run make engine-all"
 model="$("$dev/model.sh" --path)"
 
 # What is built from: the files that git knows, as they are now.

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Build the llama.cpp libraries once a machine, from the tree inside the locked llama-cpp-python
-# source distribution, with every CPU variant; link .venv/engine to them.
+# Build the llama.cpp libraries once per machine, from the tree inside the locked llama-cpp-python
+# source distribution, and link .venv/engine to them.
 #
-#   engine.sh          build if need be, then link
-#   engine.sh --path   print the folder, built or not
-#   engine.sh --native build for this processor alone, to compare with, and print that folder
+#   engine.sh             build what this processor needs, unless it is there, and link
+#   engine.sh --all       the same with every variant of the CPU code, as the packages need it
+#   engine.sh --native    build for exactly this processor, to compare with, and print the folder
+#   engine.sh --path      print the folder that engine.sh links to, built or not
+#   engine.sh --path-all  print the folder with every variant, built or not
 #
-# The folder's name tells what went into it, so that another version, other flags or another
-# compiler never find the wrong build, and a build is never changed once it has its name.
+# The folder's name depends on all that went into it: version, flags, compiler and, with a single
+# variant, the processor's features. So no build is used where it does not belong, not even by
+# another processor with the same cache. A build does not change once it has its name.
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
@@ -17,7 +20,7 @@ flags=(
   -G Ninja
   -DCMAKE_BUILD_TYPE=Release
   -DBUILD_SHARED_LIBS=ON
-  # One library a CPU generation, chosen when it is loaded: the same build runs everywhere.
+  # One library per CPU generation, chosen when it is loaded: the same build runs everywhere.
   -DGGML_NATIVE=OFF
   -DGGML_CPU_ALL_VARIANTS=ON
   -DGGML_BACKEND_DL=ON
@@ -30,12 +33,17 @@ flags=(
   -DLLAMA_BUILD_APP=OFF
   -DLLAMA_CURL=OFF
   -DLLAMA_OPENSSL=OFF
-  # They find each other wherever the folder is moved to.
+  # The libraries find each other wherever the folder is moved to.
   '-DCMAKE_INSTALL_RPATH=$ORIGIN'
   -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON
 )
 
-if [ "${1:-}" = --native ]; then
+mode="${1:-}"
+case "$mode" in
+  "" | --all | --native | --path | --path-all) ;;
+  *) die "--all, --native, --path, --path-all or nothing, not $mode" ;;
+esac
+if [ "$mode" = --native ]; then
   flags=("${flags[@]/-DGGML_NATIVE=OFF/-DGGML_NATIVE=ON}")
   flags=("${flags[@]/-DGGML_CPU_ALL_VARIANTS=ON/-DGGML_CPU_ALL_VARIANTS=OFF}")
   flags=("${flags[@]/-DGGML_BACKEND_DL=ON/-DGGML_BACKEND_DL=OFF}")
@@ -47,17 +55,25 @@ sdist_sha256="$(grep -o 'sha256:[0-9a-f]\{64\}' <<<"$pin" | cut -d: -f2)"
 [[ "$sdist_sha256" =~ ^[0-9a-f]{64}$ ]] \
   || die "requirements/run.txt must pin llama-cpp-python with one hash, that of its sdist"
 
-# repair SOURCE: make llama.cpp right where the compilers that Debian has make it wrong.
+# repair SOURCE: work around a bug of Debian's compilers.
 repair() {
   local file="$1/vendor/llama.cpp/ggml/src/ggml-cpu/amx/mmq.cpp"
-  # GCC 12 believes that _tile_loadconfig reads 8 bytes and leaves out the stores of the other
-  # 56: every tile then has no rows, and the first one used on a processor with AMX is a SIGILL.
+  # GCC 12 assumes that _tile_loadconfig reads 8 bytes, and drops the stores of the other 56. Each
+  # tile then has no rows, and the first use of one on a processor with AMX ends in a SIGILL.
   sed -i 's/^    _tile_loadconfig(&tc);$/    __asm__ volatile("" : : "r"(\&tc) : "memory");\n&/' "$file"
   [ "$(grep -c '^    _tile_loadconfig(&tc);$' "$file")" = 1 ]
   grep -q '__asm__ volatile("" : : "r"(&tc) : "memory");' "$file"
 }
 
-# compiler PROGRAM: its version and target, in one line each.
+# separate SOURCE: let ninja build libggml without all variants of the CPU code. libggml loads
+# them at run time and does not need them to be built.
+separate() {
+  local file="$1/vendor/llama.cpp/ggml/src/CMakeLists.txt"
+  grep -qx ' *add_dependencies(ggml ${backend})' "$file"
+  sed -i '/^ *add_dependencies(ggml ${backend})$/d' "$file"
+}
+
+# compiler PROGRAM: print its version and its target, in one line each.
 compiler() {
   "$1" --version 2>/dev/null | sed -n 1p || die "no compiler $1; run packaging/dev/prereqs.sh"
   "$1" -dumpmachine
@@ -68,12 +84,18 @@ key="$(
     compiler "${CXX:-c++}"; } | sha256sum | cut -c1-12
 )"
 store="$cache/engine"
-engine="$store/$version-$key"
-
-if [ "${1:-}" = --path ]; then
-  printf '%s\n' "$engine"
-  exit 0
+complete="$store/$version-$key"
+engine="$complete"
+# A build with every variant serves as well, and without known features there is no other.
+if [[ "$mode" =~ ^(--path)?$ && ! -d "$complete" ]]; then
+  features="$("${PYTHON:-python3}" "$root/packaging/dev/cpu_variant.py" features)"
+  engine="$complete${features:+-$features}"
 fi
+
+case "$mode" in
+  --path) printf '%s\n' "$engine" && exit 0 ;;
+  --path-all) printf '%s\n' "$complete" && exit 0 ;;
+esac
 
 # link: make .venv/engine lead to the folder; llmd looks for its libraries at sys.prefix/engine.
 link() {
@@ -83,10 +105,10 @@ link() {
   fi
 }
 
-# fetch FOLDER: the source distribution, checked against the lock file by pip.
+# fetch FOLDER: download the source distribution, which pip checks against the lock file.
 fetch() {
   printf '%s\n' "$pin" >"$1/requirement.txt"
-  # The metadata is made by the package's own build, which must not begin to compile.
+  # The package's own build makes the metadata, and must not start to compile.
   CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" "$venv/bin/python" -m pip download \
     --no-deps --no-build-isolation --no-binary llama-cpp-python --require-hashes \
     --requirement "$1/requirement.txt" --dest "$1"
@@ -96,7 +118,8 @@ fetch() {
   repair "$1/source"
 }
 
-# progress: ninja's lines in, its percentage out: in place on a terminal, else a line each 10 %.
+# progress: read ninja's lines and print the percentage: in place on a terminal, otherwise on a
+# line of its own every 10 %.
 progress() {
   local on_terminal=0
   [ -t 1 ] && on_terminal=1
@@ -113,39 +136,54 @@ progress() {
     END { if (tty) printf "\n" }'
 }
 
-# compile BUILD LOG: all targets, on all cores this process may use.
+# configure SOURCE BUILD: run CMake; keep its report, which names the variants, in BUILD.log.
+configure() {
+  "$venv/bin/cmake" "${flags[@]}" -DCMAKE_MAKE_PROGRAM="$venv/bin/ninja" -S "$1" -B "$2" 2>&1 \
+    | tee "$2.log"
+}
+
+# compile BUILD LOG TARGET...: build the targets, or all, on all cores that this process may use.
 compile() {
   local status=0
-  NINJA_STATUS='[%p] ' "$venv/bin/ninja" -C "$1" -j "$(nproc)" 2>&1 | tee -a "$2" | progress \
-    || status=$?
+  NINJA_STATUS='[%p] ' "$venv/bin/ninja" -C "$1" -j "$(nproc)" "${@:3}" 2>&1 | tee -a "$2" \
+    | progress || status=$?
   if [ "$status" -ne 0 ]; then
     tail -n 20 "$2" >&2
-    die "building llama.cpp failed; all it said is in $2"
+    die "building llama.cpp failed; its whole output is in $2"
   fi
 }
 
-# collect BUILD FOLDER: the shared libraries, stripped, with the links between their names.
+# collect BUILD FOLDER: copy the shared libraries, stripped, with the links between their names.
 collect() {
   mkdir "$2"
   cp -a "$1"/bin/*.so* "$2/"
   find "$2" -type f -exec strip --strip-unneeded {} +
   find "$2" -type f -exec chmod 0644 {} +
   [ -e "$2/libllama.so" ] && [ -e "$2/libggml.so" ]
-  # It loads: a library that lacks a symbol is found here, not by the first request.
+  # Load it: a library that lacks a symbol is found here, not by the first request.
   "$venv/bin/python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$2/libllama.so"
 }
 
 build() {
-  local work log="$engine.log" started="$SECONDS"
-  # Beside its last place, so that the rename stays within one file system.
+  local work log="$engine.log" started="$SECONDS" variant targets=()
+  # In the same folder, so that the rename stays within one file system.
   work="$(mktemp -d "$store/.build-XXXXXX")"
-  # shellcheck disable=SC2064  # the name as it is now
+  # shellcheck disable=SC2064  # the name is expanded now
   trap "rm -rf '$work'" EXIT
   : >"$log"
   step "llama-cpp-python $version, source" fetch "$work"
-  step "configuring llama.cpp" "$venv/bin/cmake" "${flags[@]}" \
-    -DCMAKE_MAKE_PROGRAM="$venv/bin/ninja" -S "$work/source/vendor/llama.cpp" -B "$work/build"
-  compile "$work/build" "$log"
+  [ "$engine" = "$complete" ] || separate "$work/source"
+  step "configuring llama.cpp" configure "$work/source/vendor/llama.cpp" "$work/build"
+  if [ "$engine" != "$complete" ]; then
+    variant="$("$venv/bin/python" "$root/packaging/dev/cpu_variant.py" best "$work/build.log")"
+    if [ -n "$variant" ]; then
+      echo "  building the CPU code \"$variant\" only, which this processor runs best"
+      targets=(llama "ggml-cpu-$variant")
+    else
+      engine="$complete"
+    fi
+  fi
+  compile "$work/build" "$log" "${targets[@]}"
   step "collecting the libraries" collect "$work/build" "$work/engine"
   mv -T "$work/engine" "$engine"
   rm -rf "$work" "$log"
@@ -161,11 +199,12 @@ if [ ! -d "$engine" ]; then
     flock 9
   fi
   if [ ! -d "$engine" ]; then
-    echo "engine: building $engine (once; about ten minutes on two cores)"
+    if [[ "$engine" = "$complete" && "$mode" != --native ]]; then minutes=ten; else minutes=four; fi
+    echo "engine: building $engine (once; about $minutes minutes on two cores)"
     build
   fi
 fi
-if [ "${1:-}" = --native ]; then
+if [ "$mode" = --native ]; then
   printf '%s\n' "$engine"
 else
   link

@@ -30,7 +30,8 @@ of_engine="$("$root/packaging/dev/engine.sh" --path)"
 peer_key="$(printf '%s\n' "$(basename "$of_engine")" "${programs[@]}" "${peer_flags[@]}" \
   | sha256sum | cut -c1-12)"
 peers="$cache/peer"
-peer="$peers/$(basename "${of_engine%-*}")-$peer_key"
+version="$(basename "$of_engine")"
+peer="$peers/${version%%-*}-$peer_key"
 small="$("$root/packaging/dev/model.sh" --path)"
 small_q4_0="${small%.*.gguf}.Q4_0.gguf"
 
