@@ -1,4 +1,4 @@
-# llmd from a checkout. `make` alone tells what there is.
+# Targets to run, test, check and package llmd from a checkout. `make` alone lists them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,80 +8,80 @@ MAKEFLAGS += --no-print-directory
 dev := packaging/dev
 bin := .venv/bin
 scripts = $(wildcard $(dev)/*.sh .ci/run)
-# Where the end-to-end tests find a real model; LLMD_TEST_MODEL=/path/to/a.gguf names another.
+# The model of the end-to-end tests; LLMD_TEST_MODEL=/path/to/a.gguf names another.
 with_model = LLMD_TEST_MODEL="$${LLMD_TEST_MODEL:-$$($(dev)/model.sh --path)}"
-# The releases that packages are built for: make deb DIST=bookworm
+# The Debian releases to build packages for: make deb DIST=bookworm
 DIST ?= bookworm trixie
-# More words for pytest: make unit ARGS="-k store -x"
+# More arguments for the program that a target runs: make unit ARGS="-k store -x"
 ARGS ?=
 
 .PHONY: help prereqs venv engine engine-all model setup run test unit e2e deb deb-test peer bench bench-variants bench-pages bench-share bench-exact cov check fmt lock clean
 
-help: ## tell what there is
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-prereqs: ## see that Python, a compiler and make are there; install them where that is allowed
+prereqs: ## check for Python, a compiler and make; install them where that is allowed
 	@$(dev)/prereqs.sh
 
-venv: prereqs ## .venv with all that the lock files name, and llmd itself
+venv: prereqs ## create .venv with the packages of the lock files, and llmd itself
 	@$(dev)/venv.sh
 
-engine: venv ## the llama.cpp libraries for this processor, built once per machine (four minutes)
+engine: venv ## build the llama.cpp libraries for this processor, once per machine (four minutes)
 	@$(dev)/engine.sh
 
-engine-all: venv ## the llama.cpp libraries for every x86-64 processor, as packaged (ten minutes)
+engine-all: venv ## build them for every x86-64 processor, as packaged (ten minutes)
 	@$(dev)/engine.sh --all
 
-model: venv ## the small model for trying and testing, fetched once a machine (98 MB)
+model: venv ## download the small model for first steps and tests, once per machine (98 MB)
 	@$(dev)/model.sh
 
-setup: engine model ## all of the above
+setup: engine model ## everything that run and test need
 
-run: setup ## start a daemon on 127.0.0.1:5000 (LLMD_PORT) with its data in var/, ask it something
+run: setup ## start a daemon on 127.0.0.1:5000 (LLMD_PORT) with its data in var/ and ask a question
 	@exec $(dev)/run.sh
 
-test: setup ## every test but those of the packages (deb-test)
+test: setup ## run every test except those of the packages (deb-test)
 	$(with_model) $(bin)/python -m pytest $(ARGS)
 
-unit: venv ## the tests that need no model: seconds
+unit: venv ## run the tests that need no model (a minute)
 	$(bin)/python -m pytest tests/unit --numprocesses auto $(ARGS)
 
-e2e: setup ## the tests of the real daemon with a real model
+e2e: setup ## run the tests of the real daemon with a real model
 	$(with_model) $(bin)/python -m pytest -m e2e $(ARGS)
 
-deb: engine-all model ## Debian packages for DIST (bookworm, trixie; both when not given) into dist/, as root
+deb: engine-all model ## build packages for DIST (default: bookworm and trixie) in dist/, as root
 	@$(dev)/prereqs.sh deb
 	@for dist in $(DIST); do $(dev)/deb.sh "$$dist"; done
 
-deb-test: deb ## boot Debian with these packages, offline: install, upgrade, kill, remove; as root
+deb-test: deb ## test the packages in booted, offline Debian systems, as root
 	LLMD_DEB_SUITES="$(DIST)" $(bin)/python -m pytest tests/deb $(ARGS)
 
-peer: setup ## llama.cpp's own server, to measure against, built once a machine (some minutes)
+peer: setup ## build llama.cpp's own server, to compare with, once per machine (some minutes)
 	@$(dev)/peer.sh
 
-bench: peer ## measure llmd against it in turns (more than an hour; ARGS="--scenario load", ARGS=--help)
+bench: peer ## compare llmd with llama.cpp's servers, in turns (over an hour; ARGS=--help)
 	$(bin)/python -m bench $(ARGS)
 
-bench-variants: setup ## compare the CPU code that is shipped with a build for this processor (ten minutes at first)
+bench-variants: setup ## compare the packaged CPU code with a native build (ten minutes the first time)
 	@native="$$($(dev)/engine.sh --native | tee /dev/stderr | tail -n 1)"; \
 	  $(bin)/python -m bench.variants "$$($(dev)/model.sh --path)" "$$(readlink -f .venv/engine)" "$$native"
 
-bench-pages: peer ## what large pages of memory bring (five minutes)
+bench-pages: peer ## measure the effect of large memory pages (five minutes)
 	$(bin)/python -m bench.pages "$$($(dev)/peer.sh --model)" "$$(readlink -f .venv/engine)"
 
-bench-share: peer ## how much of a step is Python's (a minute)
+bench-share: peer ## measure how much of a step is spent in Python (a minute)
 	$(bin)/python bench/share.py "$$($(dev)/peer.sh --model)"
 
-bench-exact: setup ## whether reuse, restored states and guesses change greedy answers (half an hour)
+bench-exact: setup ## check that reused states and drafts do not change greedy answers (half an hour)
 	$(bin)/python bench/exactness.py "$$($(dev)/model.sh --path)" $(ARGS)
 
-cov: setup ## every test with its branches counted, in the daemon and its worker too; 90 % or fail
+cov: setup ## run every test and measure branch coverage, in daemon and worker too; at least 90 %
 	$(bin)/coverage erase
 	$(with_model) $(bin)/coverage run -m pytest $(ARGS)
 	$(bin)/coverage combine --quiet
 	$(bin)/coverage report --fail-under=90
 
-check: venv ## form, lint, types, directions of import, configuration files, scripts
+check: venv ## check format, lint, types, import directions, configuration files and scripts
 	$(bin)/ruff format --check
 	$(bin)/ruff check
 	$(bin)/mypy
@@ -91,14 +91,14 @@ check: venv ## form, lint, types, directions of import, configuration files, scr
 	@if command -v shellcheck >/dev/null; then echo "shellcheck -x $(scripts)"; \
 	  shellcheck -x $(scripts); else echo "shellcheck is not installed: scripts not checked"; fi
 
-fmt: venv ## put the code into form
+fmt: venv ## format the code and fix what ruff can fix
 	$(bin)/ruff format
 	$(bin)/ruff check --fix
 
-lock: venv ## bring the lock files up to date with requirements/*.in (LOCK_ARGS=--upgrade: newest of all)
+lock: venv ## update the lock files from requirements/*.in (LOCK_ARGS=--upgrade: newest versions)
 	@$(dev)/lock.sh $(LOCK_ARGS)
 
-clean: ## remove what was made here, save var/ (data) and what the machine keeps in its cache
+clean: ## remove everything built in this checkout; keep var/ (data) and the machine's cache
 	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find llmd migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
 #!/bin/sh
-# -I: no variable and no file of the user changes which code runs. -B: root leaves no compiled files
-# behind that no package knows; the installation has made them.
+# -I: no environment variable or file of the user changes which code runs. -B: root writes no
+# compiled files that do not belong to the package; the installation has compiled them.
 exec /usr/lib/llmd/bin/python3 -I -B -m llmd "$@"

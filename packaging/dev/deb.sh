@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Build llmd's Debian packages for one release, in a root of that release and without a network.
+# Build llmd's Debian packages for one release, in a root folder of that release, without a network.
 #
-#   deb.sh SUITE [FOLDER]   from the files that git knows; to dist/SUITE unless told otherwise
+#   deb.sh SUITE [FOLDER]   build from the files that git knows, into FOLDER or dist/SUITE
 #
-# Does nothing when the packages there were built from just the same.
+# Does nothing if the packages there were built from the same files.
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
@@ -14,15 +14,15 @@ out="${2:-$root/dist/$suite}"
 case "$suite" in
   bookworm) python=3.11 release=deb12 ;;
   trixie) python=3.13 release=deb13 ;;
-  *) die "$suite is no release that llmd is built for: bookworm or trixie" ;;
+  *) die "llmd is not built for $suite; give bookworm or trixie" ;;
 esac
-[ "$(id -u)" -eq 0 ] || die "building in a root of its own needs root: run this with sudo"
+[ "$(id -u)" -eq 0 ] || die "building in a chroot needs root: run this with sudo"
 
-# The libraries are built on this machine: what runs on an older release runs on a newer one too.
+# The libraries are built on this machine. They run on its release and on newer ones.
 # shellcheck source=/dev/null
 host="$(. /etc/os-release && echo "${VERSION_CODENAME:-}")"
 [[ "$host" = "$suite" || "$host" = bookworm ]] \
-  || die "packages for $suite are built on $suite or bookworm, this is ${host:-another system}"
+  || die "packages for $suite must be built on $suite or bookworm, not on ${host:-another system}"
 
 dev=packaging/dev
 base="$("$dev/root.sh" build "$suite")"
@@ -30,7 +30,7 @@ engine="$("$dev/engine.sh" --path-all)"
 [ -d "$engine" ] || die "no llama.cpp libraries with every CPU variant yet: run make engine-all"
 model="$("$dev/model.sh" --path)"
 
-# What is built from: the files that git knows, as they are now.
+# sources: list the files that git knows; they go into the build as they are now.
 sources() { git ls-files -z --cached --others --exclude-standard -- . ':!tests' ':!bench' ':!.ci'; }
 state="$(
   { printf '%s\n' "$base" "$engine"
@@ -40,7 +40,7 @@ if [ "$(cat "$out/.state" 2>/dev/null)" = "$state" ]; then
   exit 0
 fi
 
-# wheels: what the lock files name for the Python of that release, checked against their hashes.
+# The wheels that the lock files name for the release's Python, checked against their hashes.
 lock="$(sha256sum requirements/{run,build}.txt "$dev/target.py" | sha256sum | cut -c1-12)"
 wheels="$cache/wheels/$suite-$lock"
 platforms=()
@@ -67,7 +67,7 @@ if [ ! -d "$wheels" ]; then
   mv "$wheels.new" "$wheels"
 fi
 
-# One root of mounts, which all go when this script ends.
+# A mount namespace of its own: all mounts disappear when this script ends.
 if [ -z "${LLMD_DEB_NAMESPACE:-}" ]; then
   LLMD_DEB_NAMESPACE=1 exec unshare --mount --propagation private "$0" "$@"
 fi
@@ -75,7 +75,7 @@ work="$(mktemp -d "$cache/deb-XXXXXX")"
 trap 'cd /; umount -lq "$work/root" || true; rm -rf "$work"' EXIT
 mkdir "$work"/{root,upper,lower,out}
 mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/lower" "$work/root"
-# A place that no file of the packages could name by accident.
+# A path that no file of the packages contains by accident.
 build="$work/root/build/llmd"
 mkdir -p "$build/inputs"
 mount -t proc proc "$work/root/proc"
@@ -85,12 +85,12 @@ prepare() {
   ln -s packaging/deb "$build/debian"
   cp -r "$wheels/wheels" "$wheels/run.txt" "$build/inputs/"
   cp -rL "$engine" "$build/inputs/engine"
-  # One copy of each library, and links for its other names.
+  # One copy of each library, with links for its other names.
   for file in "$engine"/*; do
     [ ! -L "$file" ] || ln -sf "$(readlink "$file")" "$build/inputs/engine/${file##*/}"
   done
   cp "$model" "$build/inputs/"
-  # Each release has a package of its own: the name of its version says which.
+  # Each release has its own packages; the version number names the release.
   sed -i "1s/(\([^)]*\)) [a-z]*;/(\1~$release) $suite;/" "$build/debian/changelog"
   chown -R root:root "$build"
 }

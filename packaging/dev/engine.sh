@@ -41,7 +41,7 @@ flags=(
 mode="${1:-}"
 case "$mode" in
   "" | --all | --native | --path | --path-all) ;;
-  *) die "--all, --native, --path, --path-all or nothing, not $mode" ;;
+  *) die "give --all, --native, --path, --path-all or nothing, not $mode" ;;
 esac
 if [ "$mode" = --native ]; then
   flags=("${flags[@]/-DGGML_NATIVE=OFF/-DGGML_NATIVE=ON}")

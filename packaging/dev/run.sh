@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Start a daemon out of this checkout with its data in var/, ask it one question, and stay with it
-# until Ctrl-C. Another port: LLMD_PORT=5001. Settings: var/llmd.toml, made at the first run.
+# Start a daemon from this checkout with its data in var/, ask it one question, and wait for Ctrl-C.
+# LLMD_PORT=5001 selects another port. The settings are in var/llmd.toml, written at the first run.
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
@@ -13,10 +13,10 @@ llmd=("$venv/bin/llmd" --config "$config")
 model="$("$root/packaging/dev/model.sh" --path)"
 daemon=""
 
-# write_config: the settings of the first run; later it is the developer's file.
+# write_config: write the settings of the first run. After that the file belongs to the developer.
 write_config() {
   cat >"$config.new" <<TOML
-# Made by "make run"; change what you like. All options: etc/llmd.toml.
+# Written by "make run"; change it as you like. All options are in etc/llmd.toml.
 [server]
 listen = ["127.0.0.1:5000"]
 
@@ -33,7 +33,7 @@ TOML
   mv "$config.new" "$config"
 }
 
-# write_port: LLMD_PORT in a file of its own, so that var/llmd.toml stays as it is.
+# write_port: write LLMD_PORT into a separate file, so that var/llmd.toml stays unchanged.
 write_port() {
   local file="$var/conf.d/port.toml"
   if [ -n "${LLMD_PORT:-}" ]; then
@@ -46,7 +46,7 @@ write_port() {
   fi
 }
 
-# address: host:port that the daemon will listen on.
+# address: print the host:port that the daemon will listen on.
 address() {
   if [ -n "${LLMD_PORT:-}" ]; then
     printf '127.0.0.1:%s\n' "$LLMD_PORT"
@@ -63,7 +63,7 @@ print(f"{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}")
 PYTHON
 }
 
-# healthy URL: whether GET /health answers 200.
+# healthy URL: succeed if GET /health answers 200; print the reason if the model has failed.
 healthy() {
   "$venv/bin/python" - "$1/health" <<'PYTHON'
 import json
@@ -86,27 +86,27 @@ except OSError:
 PYTHON
 }
 
-# occupied HOST:PORT: whether something listens there already.
+# occupied HOST:PORT: succeed if something listens there already.
 occupied() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
 
-# end_daemon: ask it to end and wait for it, whatever this script ends for.
+# end_daemon: end the daemon and wait for it, whatever the reason that this script ends.
 end_daemon() {
   local status="$?"
   trap '' INT TERM
   if [ -n "$daemon" ] && kill -TERM "$daemon" 2>/dev/null; then
-    printf '\nllmd is ending\n'
-    wait "$daemon" && echo "llmd has ended" || status="$?"
+    printf '\nllmd is stopping\n'
+    wait "$daemon" && echo "llmd has stopped" || status="$?"
   fi
   exit "$status"
 }
 
-# gone: the daemon died by itself; tell what it said last.
+# gone: report that the daemon died by itself, with the end of its log.
 gone() {
   local status=0
   wait "$daemon" || status=$?
   daemon=""
   tail -n 20 "$log" >&2
-  die "the daemon ended with status $status; all it said is in $log"
+  die "the daemon ended with status $status; its log is $log"
 }
 
 umask 077
@@ -117,7 +117,7 @@ ln -sfn "$model" "$var/models/$(basename "$model")"
 
 at="$(address)"
 url="http://$at"
-occupied "$at" && die "$at is taken; set LLMD_PORT to a free port"
+occupied "$at" && die "$at is in use; set LLMD_PORT to a free port"
 
 if [ ! -e "$key_file" ]; then
   "${llmd[@]}" init --key-file "$key_file"
@@ -127,7 +127,7 @@ trap end_daemon EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
-# A process group of its own: Ctrl-C comes here, and here it is made into an orderly end.
+# In its own process group the daemon does not get Ctrl-C. This script does, and stops it in order.
 set -m
 "${llmd[@]}" serve >"$log" 2>&1 &
 daemon=$!
@@ -137,10 +137,10 @@ printf 'llmd is starting on %s; its log is in %s\n' "$url" "$log"
 patience_s="${LLMD_START_S:-300}"
 until reason="$(healthy "$url")"; do
   kill -0 "$daemon" 2>/dev/null || gone
-  [ -z "$reason" ] || die "no answer is to be had: $reason; all it said is in $log"
+  [ -z "$reason" ] || die "the model cannot be loaded: $reason; the log is $log"
   if [ "$SECONDS" -ge "$patience_s" ]; then
     tail -n 20 "$log" >&2
-    die "not healthy after $patience_s s; all it said is in $log"
+    die "not healthy after $patience_s s; the log is $log"
   fi
   sleep 0.2
 done
@@ -155,10 +155,10 @@ cat <<TEXT
 Ask the next one from another terminal, in this folder:
   curl -s $url/answer -H "Authorization: Bearer \$(cat var/admin.key)" \\
     -d '{"prompt": "And of Italy?", "session_id": 1}'
-Ctrl-C ends the daemon.
+Ctrl-C stops the daemon.
 TEXT
 
-# From here on to be told to end is no failure.
+# From here on, a signal to end is not a failure.
 trap 'exit 0' INT TERM
 wait "$daemon" || gone
 daemon=""

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the steps of the set-up share: where things lie, and how a step tells of itself.
-# Sourced after `set -euo pipefail`; no step of its own.
+# Paths and functions that the scripts in this folder share.
+# Source it after `set -euo pipefail`; it does nothing by itself.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 venv="$root/.venv"
@@ -14,12 +14,13 @@ die() {
   exit 1
 }
 
-# step TITLE COMMAND...: run the command quietly; tell the title and the seconds, or what went wrong.
+# step TITLE COMMAND...: run the command quietly; print the title and the seconds that it took, or
+# the end of its output if it failed.
 step() {
   local title="$1" started="$SECONDS" log status
   shift
   log="$(mktemp)"
-  # Not `if "$@"`: bash would then go on after a command that failed inside a function.
+  # Not `if "$@"`: bash would then ignore commands that fail inside a function.
   set +e
   (set -e && "$@") >"$log" 2>&1
   status="$?"
@@ -30,11 +31,11 @@ step() {
   else
     printf '  %-58s failed; its last lines:\n' "$title" >&2
     tail -n 30 "$log" >&2
-    die "\"$title\" failed; all it said is in $log"
+    die "\"$title\" failed; its whole output is in $log"
   fi
 }
 
-# requirement NAME FILE: the lines of one pin, with its hashes, out of a lock file.
+# requirement NAME FILE: print the lines of one pin of a lock file, with its hashes.
 requirement() {
   awk -v name="$1==" 'index($0, name) == 1 { on = 1 } on { print } on && !/\\$/ { exit }' "$2"
 }

@@ -1,9 +1,9 @@
-"""Print those pins of a lock file that hold for one Python on Linux, with their hashes.
+"""Print the pins of a lock file that apply to one version of Python on Linux, with their hashes.
 
     target.py VERSION FILE [WITHOUT...]
 
-pip evaluates the markers of a requirement for the Python that it runs under, even when it
-downloads for another.
+pip evaluates the markers of a requirement for the Python that runs it, even if it downloads
+packages for another version. So the markers are evaluated here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 
 def main(version: str, file: str, *without: str) -> None:
-    """Read `file`, and print what is to be installed by Python `version`."""
+    """Print the pins of `file` for Python `version`, except those of the packages `without`."""
     target = {
         "python_version": version,
         "python_full_version": f"{version}.0",

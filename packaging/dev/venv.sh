@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Make .venv from the lock files, with llmd in it as an editable install. Does nothing when the
-# lock files, setup.cfg and the Python are those of the last time.
+# Create .venv from the lock files, with llmd as an editable install. Does nothing if the lock
+# files, setup.cfg and Python have not changed since the last time.
 #
-# llama-cpp-python is installed from its source distribution without building llama.cpp: the
-# libraries are built once, by engine.sh, and outlive any virtual environment.
+# llama-cpp-python is installed from its source distribution without building llama.cpp: engine.sh
+# builds the libraries once, and they outlive any virtual environment.
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
@@ -12,7 +12,7 @@ python="${PYTHON:-python3}"
 stamp="$venv/.llmd-stamp"
 cd "$root"
 
-# Two at once would write over each other. The lock is on the checkout itself.
+# Two runs at once would overwrite each other. The lock is on the checkout itself.
 exec 9<"$root"
 flock 9
 

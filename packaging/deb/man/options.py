@@ -29,7 +29,7 @@ names the file and the option of each mistake, and
 .B llmd config show
 prints the values in use. After a change run
 .BR "systemctl reload llmd" ;
-the log says which options wait for a restart. Durations end in
+the log names the options that need a restart. Options that end in
 .B _s
 and are in seconds; sizes end in
 .BR _bytes .
