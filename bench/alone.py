@@ -1,25 +1,25 @@
-"""Servers that are measured without HTTP: what the libraries and the engine give by themselves."""
+"""Measurements without HTTP: how fast the libraries and the engine are by themselves."""
 
 from __future__ import annotations
 
-from bench.servers import Need, Place, Server
+from bench.servers import Need, Server, Setup
 
 
 class Alone(Server):
-    """A server that is run for one measurement and tells tokens a second itself."""
+    """A program that runs for one measurement and reports its tokens per second itself."""
 
     can_restart = False
 
-    def __init__(self, name: str, place: Place) -> None:
-        super().__init__(name, place)
+    def __init__(self, name: str, setup: Setup) -> None:
+        super().__init__(name, setup)
 
     def open(self, need: Need) -> None:
-        """Keep what is needed; there is nothing to start."""
+        """Keep `need`; there is nothing to start."""
         self.need = need
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Do nothing: there is nothing to stop."""
 
     def measure(self, sizes: tuple[int, ...], num_prompt: int, num_answer: int) -> dict[int, float]:
-        """Return tokens a second by number of sequences side by side."""
+        """Return the tokens per second for each number of parallel sequences."""
         raise NotImplementedError

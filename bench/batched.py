@@ -1,4 +1,4 @@
-"""llama.cpp's own measure of batches: no server, no sampling, nothing but the model's steps."""
+"""llama.cpp's own benchmark of batches: no server and no sampling, only the model's steps."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 import subprocess
 
 from bench.alone import Alone
-from bench.servers import Place
+from bench.servers import Setup
 
 
 class BatchedBench(Alone):
-    """llama-batched-bench: what the libraries give when nothing is in their way."""
+    """llama-batched-bench, which shows how fast the libraries are with nothing around them."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__("llama-batched-bench", place)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__("llama-batched-bench", setup)
 
     def measure(self, sizes: tuple[int, ...], num_prompt: int, num_answer: int) -> dict[int, float]:
-        """Return tokens a second by number of sequences, each with KV memory of its own."""
-        num_threads = str(self.place.num_threads)
+        """Return the tokens per second for each number of sequences, which share no KV memory."""
+        num_threads = str(self.setup.num_threads)
         command = [
-            str(self.place.peer / "llama-batched-bench"),
-            *("--model", str(self.place.model), "--offline", "--output-format", "jsonl"),
+            str(self.setup.peer / "llama-batched-bench"),
+            *("--model", str(self.setup.model), "--offline", "--output-format", "jsonl"),
             *("--threads", num_threads, "--threads-batch", num_threads),
             *("--ctx-size", str(self.need.context(self.need.slots))),
             *("-npp", str(num_prompt), "-ntg", str(num_answer)),

@@ -1,4 +1,4 @@
-"""What the rounds of one scenario come to: medians, spreads, ratios, goals met or not."""
+"""Medians, spreads and ratios over the rounds of one scenario, and whether goals are met."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.results import Record, Row, median
 
 
 class Cell(Struct, frozen=True, kw_only=True):
-    """A server's figures in one row, over all rounds."""
+    """A server's values in one row, over all rounds."""
 
     values: list[float]
     ratio: float | None
@@ -17,7 +17,7 @@ class Cell(Struct, frozen=True, kw_only=True):
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median of the values."""
         return median(self.values)
 
 
@@ -28,11 +28,11 @@ class Line(Struct, frozen=True, kw_only=True):
     cells: dict[str, Cell]
     goal: Goal | None
     reached: float | None
-    """What the goal is compared with."""
+    """The value that is compared with the goal."""
 
 
 class Comparison:
-    """The records of one scenario. The first server is the one that is compared with the others."""
+    """The records of one scenario. The first server is compared with each of the others."""
 
     def __init__(self, scenario: str, records: list[Record]) -> None:
         self.scenario = scenario
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def lines(self) -> list[Line]:
-        """The table, in the order in which things were measured, by the points at that."""
+        """The rows of the table, grouped by `at`, in the order in which they were measured."""
         points = list(dict.fromkeys(row.at for row in self._values))
         rows = sorted(self._values, key=lambda row: points.index(row.at))
         return [self._line(row, self._values[row]) for row in rows]

@@ -1,4 +1,4 @@
-"""Conversations of many turns: how soon the next turn begins to be answered."""
+"""Conversations of many turns: the time to the first token of the next turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.trial import Trial
 
 
 async def session(trial: Trial) -> None:
-    """Hold one long conversation; tell how soon its turns begin to be answered."""
+    """Hold one long conversation; measure the time to the first token of its turns."""
     sizes, client = trial.sizes, await trial.client()
     texts = [
         await trial.prompts.text(client, sizes.turn, "session", trial.round, turn)
@@ -34,11 +34,11 @@ async def session(trial: Trial) -> None:
 
 
 async def window(trial: Trial) -> None:
-    """Hold conversations that llmd keeps and of which not all goes into the prompt.
+    """Hold conversations that llmd stores and that do not fit into the prompt as a whole.
 
-    Once the profile keeps the usual 5 turns, once the context takes what it can. Old turns are
-    left out in blocks, so that most turns go on from what is there. What it costs to read the
-    rest anew is in the mean.
+    In the first, the profile limits the prompt to the usual 5 turns; in the second, the context
+    is the limit. llmd leaves out old turns in blocks, so that most turns continue from the
+    computed state. The mean includes the turns at which the rest must be computed again.
     """
     client = await trial.client()
     for num_turns, note in ((5, "5 kept"), (max(trial.sizes.turns), "context full")):
@@ -70,7 +70,7 @@ async def _outgrow(trial: Trial, client: Client, num_turns: int, note: str) -> N
 
 
 async def juggle(trial: Trial) -> None:
-    """Let more conversations take turns than there are sequences."""
+    """Hold more conversations in turns than there are sequences."""
     sizes, client = trial.sizes, await trial.client()
     conversations: list[list[Json]] = [[] for _ in range(sizes.sessions)]
     locks = [asyncio.Lock() for _ in conversations]
@@ -92,13 +92,13 @@ async def juggle(trial: Trial) -> None:
     answers, wall_s = await trial.together(sizes.sequences, list(requests))
     at = f"{sizes.sessions} sessions, {sizes.sequences} sequences"
     trial.add(at, "all turns", wall_s, "s")
-    # The first turns have nothing to come back to.
+    # The first turns have no state to continue from.
     later = [answer for answer in answers[sizes.sessions :] if not answer.error]
     trial.readings += timing(at, later, wall_s)[1:]
 
 
 async def restart(trial: Trial) -> None:
-    """Ask long questions, end the server, start it, and go on."""
+    """Ask long questions, restart the server, and continue the conversations."""
     sizes, client = trial.sizes, await trial.client()
     more = await trial.prompts.text(client, sizes.turn, "restart", trial.round)
     conversations: dict[int, list[Json]] = {}
@@ -129,7 +129,7 @@ async def restart(trial: Trial) -> None:
 async def _next_turn(
     trial: Trial, client: Client, messages: list[Json], text: str, name: str
 ) -> Answer:
-    """Add a turn to a conversation, which the client brings along as a whole."""
+    """Add a turn to a conversation, which the client sends as a whole."""
     messages.append({"role": "user", "content": text})
     answer = await client.chat(messages, trial.sizes.answer, conversation=name)
     messages.append({"role": "assistant", "content": answer.text})

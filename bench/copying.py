@@ -1,4 +1,4 @@
-"""Texts that are copied for the most part, which can be guessed ahead, and texts that are not."""
+"""Answers that mostly copy the prompt, which prompt lookup can predict, and free answers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bench.results import RATE, SHARE, median
 from bench.trial import Trial
 
 _SHOWN_WORDS = 24
-"""A small model must be shown that it is to copy: so many words of the answer are given."""
+"""Number of words of the answer that are given: a small model copies only when it sees how."""
 
 
 async def copy(trial: Trial) -> None:
-    """Have a text edited, most of which is copied; have another one made up."""
+    """Ask for an edited text, most of which is a copy, and for a text without a source."""
     sizes, client = trial.sizes, await trial.client()
     rates: dict[str, list[float]] = {"edited text": [], "free text": []}
     shares: list[float] = []
@@ -35,7 +35,7 @@ async def copy(trial: Trial) -> None:
 
 
 def _edit(text: str) -> tuple[str, str, str]:
-    """Return how to ask for an edited text, the edited text, and how it begins."""
+    """Return the request for an edited text, the edited text, and its beginning."""
     found = [word for word in re.findall(r"\w+", text) if word in NOUNS]
     old = max(found, key=found.count)
     new = next(noun for noun in random.Random(text).sample(NOUNS, 9) if noun not in found)  # noqa: S311
@@ -46,7 +46,7 @@ def _edit(text: str) -> tuple[str, str, str]:
 
 
 def _share_copied(answer: str, wanted: str) -> float:
-    """Return how many of the answer's runs of three words are in the text that was wanted."""
+    """Return the share of the answer's sequences of three words that the wanted text contains."""
     runs, known = _runs(answer), set(_runs(wanted))
     return sum(run in known for run in runs) / len(runs) if runs else 0.0
 

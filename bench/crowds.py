@@ -1,4 +1,4 @@
-"""Many answers at once: how many tokens a second, how soon, how evenly."""
+"""Many answers at once: tokens per second, time to the first token, and gaps between tokens."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from bench.trial import Trial, neighbour
 
 
 async def load(trial: Trial) -> None:
-    """Let 1 to many clients ask, all at once and then each as soon as it was answered."""
+    """Let 1 to many clients ask, all at once, and each again as soon as it has its answer."""
     client = await trial.client()
     for num_clients in trial.sizes.clients:
         await _load_of(trial, client, num_clients, "")
 
 
 async def limit(trial: Trial) -> None:
-    """Measure the same load beside what its batches take when nothing else is to be done.
+    """Measure the same load, and the time that its batches alone take.
 
-    There all prompts are read together, then all answers are made in step: without guesses no
-    server can do the same work in less.
+    For the latter, all prompts are read together and then all answers are generated in step. No
+    server without drafts can do the same work in less time.
     """
     sizes = trial.sizes
     if not isinstance(trial.server, DecodeAlone):
@@ -38,9 +38,9 @@ async def limit(trial: Trial) -> None:
 
 
 async def busy(trial: Trial) -> None:
-    """Let clients ask with all cores free, and with one of them taken by another process.
+    """Let clients ask while all cores are free, and while another process keeps one core busy.
 
-    At first both have the same weight, then the server has what llmd's package gives it.
+    First both processes have the same CPU weight, then the server has that of llmd's package.
     """
     client = await trial.client()
     for weight in ("", f", weight {PACKAGED_WEIGHT}"):
@@ -58,9 +58,10 @@ async def busy(trial: Trial) -> None:
 
 
 async def _rate_for_a_while(trial: Trial, client: Client, num_clients: int, note: str) -> float:
-    """Return the tokens a second until all answers are whole, or too much time has passed.
+    """Return the tokens per second until all answers are complete, or `busy_s` have passed.
 
-    The same work at any speed: the first part of it is to read prompts, which makes no tokens.
+    The work is the same at any speed: within a fixed time, a slow server would mostly read prompts,
+    which produces no tokens.
     """
     sizes = trial.sizes
     questions = [
@@ -79,7 +80,7 @@ async def _rate_for_a_while(trial: Trial, client: Client, num_clients: int, note
 
 
 async def stall(trial: Trial) -> None:
-    """Send a long prompt while others are being answered; find the longest pause in these."""
+    """Send a long prompt while other answers run; find the longest pause in these."""
     sizes, client = trial.sizes, await trial.client()
     questions = [
         await trial.prompts.question(client, sizes.prompt, "stall", trial.round, number)
@@ -105,7 +106,7 @@ async def stall(trial: Trial) -> None:
 def _begin(
     client: Client, questions: list[list[Json]], num_tokens: int
 ) -> tuple[list[Answer], list[asyncio.Task[Answer]]]:
-    """Ask all at once: (the answers, which fill, what is done with each)."""
+    """Ask all questions at once. Return the answers, which are being filled, and their tasks."""
     answers = [Answer(num_tokens) for _ in questions]
     asked = [
         asyncio.create_task(client.chat(question, num_tokens, answer=answer))
@@ -115,7 +116,7 @@ def _begin(
 
 
 async def batch(trial: Trial) -> None:
-    """Generate many answers side by side; count while all of them are generated."""
+    """Generate many answers in parallel; count tokens while all of them are running."""
     sizes = trial.sizes
     if isinstance(trial.server, Alone):
         rates = trial.server.measure(sizes.batches, sizes.batch_prompt, sizes.batch_answer)
@@ -143,7 +144,7 @@ async def batch(trial: Trial) -> None:
 
 
 async def _load_of(trial: Trial, client: Client, num_clients: int, note: str) -> float:
-    """Measure so many clients; return their tokens a second."""
+    """Measure a load of `num_clients`; return its tokens per second."""
     sizes = trial.sizes
     num_requests = max(sizes.requests_each * num_clients, sizes.min_requests)
     key = ("load", trial.round, num_clients, note)
@@ -154,7 +155,7 @@ async def _load_of(trial: Trial, client: Client, num_clients: int, note: str) ->
     ]
     answers, wall_s = await trial.together(num_clients, list(requests))
     at = _clients(num_clients) + note
-    # Those of the first wave all came at the same time.
+    # The requests of the first wave all came at the same time.
     at_once = median(one.first_s * 1000 for one in answers[:num_clients] if not one.error)
     whole = trial.check(answers)
     readings = timing(at, whole, wall_s)

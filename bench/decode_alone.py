@@ -1,8 +1,8 @@
-"""What a load takes by llama.cpp's decode alone: no server, no choice of tokens, no client.
+"""The time that llama.cpp's decode alone takes for a load: no server, sampling or client.
 
     python -m bench.decode_alone MODEL LIBRARIES THREADS SIZES SHARED PROMPT ANSWER
 
-prints tokens of answers a second by number of sequences, as JSON.
+prints the generated tokens per second for each number of sequences, as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 import msgspec
 
 from bench.alone import Alone
-from bench.servers import Place
+from bench.servers import Setup
 from llmd import config
 from llmd.engine.process import HUGE_PAGES
 from llmd.engine.protocol import Start
@@ -24,27 +24,28 @@ from llmd.worker.llama.context import LlamaBackend
 from llmd.worker.llama.model import LoadedModel
 
 _AT_ONCE = 8
-"""Prompts that are read in one batch: the more, the less each takes, and there is little left."""
+"""Number of prompts in one batch. With more of them the time per prompt hardly decreases."""
 
 
 class DecodeAlone(Alone):
-    """The same batches that a server makes of a load, when all clients are in step."""
+    """The batches of a load when all clients are in step, without a server."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__("llama_decode alone", place)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__("llama_decode alone", setup)
 
     def measure_load(
         self, sizes: tuple[int, ...], num_shared: int, num_prompt: int, num_answer: int
     ) -> dict[int, float]:
-        """Return tokens of answers a second by number of sequences.
+        """Return the generated tokens per second for each number of sequences.
 
-        Of each prompt `num_shared` tokens are known before. Raise OSError when it fails.
+        The first `num_shared` tokens of each prompt are computed before. Raise OSError if the
+        program fails.
         """
         numbers = (num_shared, num_prompt, num_answer)
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "bench.decode_alone"),
-                *(str(self.place.model), str(self.place.engine), str(self.place.num_threads)),
+                *(str(self.setup.model), str(self.setup.engine), str(self.setup.num_threads)),
                 *(",".join(map(str, sizes)), *map(str, numbers)),
             ],
             check=False,
@@ -58,7 +59,7 @@ class DecodeAlone(Alone):
 
 
 def main(model: str, libraries: str, threads: str, sizes: str, *numbers: str) -> None:
-    """Print the rates."""
+    """Print the tokens per second for each of the `sizes`."""
     num_shared, num_prompt, num_answer = map(int, numbers)
     counts = [int(size) for size in sizes.split(",")]
     start = Start(
@@ -73,7 +74,7 @@ def main(model: str, libraries: str, threads: str, sizes: str, *numbers: str) ->
         max_state_bytes=0,
     )
     backend = LlamaBackend(LoadedModel(start, lambda _done, _variant: None), start)
-    # What is loaded by the first decode is no part of a load.
+    # Warm up: the first decode also loads memory and code.
     _seconds(backend, max(counts), 1, 1, 1)
     rates = {
         count: count * num_answer / _seconds(backend, count, num_shared, num_prompt, num_answer)
@@ -85,8 +86,8 @@ def main(model: str, libraries: str, threads: str, sizes: str, *numbers: str) ->
 def _seconds(
     backend: LlamaBackend, count: int, num_shared: int, num_prompt: int, num_answer: int
 ) -> float:
-    """Return how long it takes to read so many prompts, then to answer all of them in step."""
-    chance = random.Random(count)  # noqa: S311 - nothing is kept secret by it
+    """Return the seconds to read `count` prompts and then to answer all of them in step."""
+    chance = random.Random(count)  # noqa: S311 - not for secrets
     slots = range(count)
     for slot in slots:
         backend.truncate(slot, 0)
@@ -107,7 +108,7 @@ def _seconds(
 def _read(
     backend: LlamaBackend, chance: random.Random, slot: int, position: int, num_tokens: int
 ) -> None:
-    """Put ordinary tokens of any vocabulary into the batch; the last one's logits are wanted."""
+    """Add ordinary tokens of any vocabulary to the batch; request the logits of the last one."""
     for at in range(position, position + num_tokens):
         is_last = at == position + num_tokens - 1
         backend.add(chance.randrange(1000, 20000), at, slot, output=is_last)

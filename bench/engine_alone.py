@@ -1,4 +1,4 @@
-"""llmd's engine without HTTP: the worker with its scheduler, and the daemon's end of the socket."""
+"""llmd's engine without HTTP: the worker, and the daemon's side of its socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import time
 
 from bench.alone import Alone
-from bench.servers import Place
+from bench.servers import Setup
 from llmd import config
 from llmd.engine.engine import Engine, Request
 from llmd.engine.generation import Generation
@@ -15,23 +15,23 @@ from llmd.engine.protocol import Done, Progress, Sampling, Started, TokenPrompt
 
 
 class EngineAlone(Alone):
-    """What a step of llmd gives before anybody has to be told of it by HTTP."""
+    """llmd's engine, measured without HTTP."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__("llmd's engine", place)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__("llmd's engine", setup)
 
     def measure(self, sizes: tuple[int, ...], num_prompt: int, num_answer: int) -> dict[int, float]:
-        """Return tokens a second by number of sequences, counted while all of them generate."""
+        """Return the tokens per second for each number of sequences, while all of them generate."""
         settings = config.Engine(
-            threads=self.place.num_threads,
-            threads_batch=self.place.num_threads,
+            threads=self.setup.num_threads,
+            threads_batch=self.setup.num_threads,
             parallel=self.need.slots,
             context=self.need.context(self.need.slots),
             draft=0,
         )
         engine = Engine(settings, config.Cache(ram_bytes=0, disk_bytes=0))
         try:
-            engine.switch(Model("a.gguf", str(self.place.model)), lambda: None)
+            engine.switch(Model("a.gguf", str(self.setup.model)), lambda: None)
             return {size: _rate(engine, size, num_prompt, num_answer) for size in sizes}
         finally:
             engine.close()
@@ -42,7 +42,7 @@ def _rate(engine: Engine, size: int, num_prompt: int, num_answer: int) -> float:
     for generation in generations:
         _wait(generation, Progress)
     began, num_before = time.perf_counter(), engine.status().num_completion_tokens
-    # Prompts of one length are read in the order they came: the first ends first.
+    # Prompts of the same length are read in their order, so the first sequence ends first.
     _wait(generations[0], Done)
     took_s = time.perf_counter() - began
     rate = (engine.status().num_completion_tokens - num_before) / took_s
@@ -52,7 +52,7 @@ def _rate(engine: Engine, size: int, num_prompt: int, num_answer: int) -> float:
 
 
 def _begin(engine: Engine, size: int, number: int, num_prompt: int, num_answer: int) -> Generation:
-    chance = random.Random(f"{size} {number}")  # noqa: S311 - nothing is kept secret by it
+    chance = random.Random(f"{size} {number}")  # noqa: S311 - not for secrets
     return engine.submit(
         Request(
             owner="bench",
@@ -77,4 +77,4 @@ def _wait(generation: Generation, kind: object) -> None:
         if isinstance(event, kind) and not isinstance(event, Started):  # type: ignore[arg-type]
             return
         if isinstance(event, Done):
-            raise OSError("an answer ended before its time")
+            raise OSError("an answer ended too early")

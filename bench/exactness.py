@@ -1,15 +1,15 @@
-"""Whether reuse, restored states and guesses change an answer: greedy, token for token.
+"""Check whether reuse, restored states and drafts change a greedy answer, token by token.
 
     exactness.py MODEL [PROMPTS]
 
-Each of the prompts is the second turn of a conversation. The reference reads it from its first
-token, guesses nothing and is alone. The others go on from what the first turn left: in its slot,
-in RAM after others have had the slot, on the disk after that; with guesses, and each of these.
+Each prompt is the second turn of a conversation. The reference computes it from its first token,
+without drafts. The other cases continue from the state that the first turn left: in its slot, in
+RAM after another request used the slot, or on disk; and with drafts.
 
-llama.cpp itself rounds differently with the number of tokens in a batch. An answer that differs is
-compared with a matched reference: the whole conversation once more, in batches of the same sizes,
-by llama.cpp alone, with nothing saved, restored, or decided by a scheduler. Besides, the plain
-reference's logits at the first different token tell how near the two tokens were.
+llama.cpp's rounding depends on the number of tokens in a batch. So an answer that differs is
+compared with a matched reference: llama.cpp alone computes the whole conversation once more, in
+batches of the same sizes, without a scheduler or saved states. In addition, the reference's log
+probabilities at the first different token show how close the two tokens were.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _ids = itertools.count(1)
 
 
 Piece = list[tuple[int, int, bool]]
-"""What one batch took: tokens, each with its position and whether its logits were wanted."""
+"""The contents of one batch: tokens, each with its position and whether it needs logits."""
 
 
 class RecordingBackend(LlamaBackend):
-    """A backend that notes the batches it is given."""
+    """A backend that records its batches."""
 
     def __init__(self, loaded: LoadedModel, start: Start) -> None:
         self.pieces: list[Piece] = [[]]
@@ -63,7 +63,7 @@ class RecordingBackend(LlamaBackend):
         super().add(token, position, slot, output=output)
 
     def decode(self) -> float:
-        """Run the batch; the next tokens are in another."""
+        """Run the batch; the next tokens belong to a new one."""
         self.pieces.append([])
         return super().decode()
 
@@ -74,17 +74,17 @@ class RecordingBackend(LlamaBackend):
 
 
 class MatchedReference:
-    """The same batches by llama.cpp alone: which token is the likeliest after each position."""
+    """llama.cpp alone, which computes given batches and finds the most likely tokens."""
 
     def __init__(self, loaded: LoadedModel, model: str) -> None:
         self._backend = LlamaBackend(loaded, _start(model))
 
     def answer(self, pieces: list[Piece], begin: int) -> list[int]:
-        """Return what follows position `begin` - 1 and each later one, if read in these pieces."""
+        """Return the most likely token after position `begin` - 1 and after each later one."""
         backend = self._backend
         likeliest: dict[int, int] = {}
         for piece in pieces:
-            # What a wrong guess left, or all of the last conversation.
+            # Remove what a rejected draft left, or the whole last conversation.
             backend.truncate(0, piece[0][1])
             for token, position, output in piece:
                 backend.add(token, position, 0, output=output)
@@ -95,8 +95,8 @@ class MatchedReference:
         return [token for position, token in sorted(likeliest.items()) if position >= begin - 1]
 
 
-class Place:
-    """A scheduler of one slot over the model, with or without guesses and states."""
+class OneSlot:
+    """A scheduler with one slot, with or without drafts and saved states."""
 
     def __init__(self, loaded: LoadedModel, model: str, *, draft: int, folder: Path | None) -> None:
         start = _start(model, draft)
@@ -109,7 +109,7 @@ class Place:
         self.scheduler = Scheduler(
             self.backend,
             self._events.append,
-            # On the disk alone, where there is one: RAM would be asked first.
+            # With a disk, only there: RAM would be searched first.
             max_state_bytes=0 if disk else 1 << 30,
             clock=time.monotonic,
             disk=disk,
@@ -118,7 +118,7 @@ class Place:
     def answer(
         self, tokens: list[int], owner: str, num_tokens: int = NUM_ANSWER
     ) -> list[TokenLogprob]:
-        """Return the greedy answer's tokens, each with the likeliest in its place."""
+        """Return the tokens of the greedy answer, each with the most likely alternatives."""
         request = Submit(
             id=next(_ids),
             owner=owner,
@@ -137,20 +137,20 @@ class Place:
         return said
 
     def evict(self) -> None:
-        """Let another owner have the slot."""
+        """Save the state, and use the slot for another owner."""
         self.scheduler.save_one()
         number = next(_ids)
         self.answer([1000 + number % 1000, 2000], f"other {number}", 1)
 
 
-class Way:
-    """One way to go on from a first turn, and how its answers compare with the reference's."""
+class Case:
+    """One way to continue from a first turn, and the comparison of its answers."""
 
     def __init__(
-        self, name: str, place: Place, *, reuses: bool = True, evicts: bool = False
+        self, name: str, slot: OneSlot, *, reuses: bool = True, evicts: bool = False
     ) -> None:
         self.name = name
-        self._place = place
+        self._slot = slot
         self._reuses = reuses
         self._evicts = evicts
         self._num_same = 0
@@ -164,18 +164,18 @@ class Way:
         expected: list[TokenLogprob],
         matched: MatchedReference,
     ) -> None:
-        """Answer a turn, and note whether the answer is the expected one, or the matched one."""
-        place, owner = self._place, f"{self.name} {next(_ids)}"
-        place.backend.take_pieces()
+        """Answer a turn, and count whether the answer is that of a reference."""
+        slot, owner = self._slot, f"{self.name} {next(_ids)}"
+        slot.backend.take_pieces()
         pieces: list[Piece] = []
         if self._reuses:
-            place.answer(prompt, owner)
-            pieces += place.backend.take_pieces()
+            slot.answer(prompt, owner)
+            pieces += slot.backend.take_pieces()
         if self._evicts:
-            place.evict()
-            place.backend.take_pieces()
-        found = _tokens(place.answer(turn, owner))
-        pieces += place.backend.take_pieces()
+            slot.evict()
+            slot.backend.take_pieces()
+        found = _tokens(slot.answer(turn, owner))
+        pieces += slot.backend.take_pieces()
         gap = _gap(expected, found)
         if gap is None:
             self._num_same += 1
@@ -184,30 +184,30 @@ class Way:
         self._num_matched += matched.answer(pieces, len(turn))[: len(found)] == found
 
     def __str__(self) -> str:
-        """Tell all of it in a line."""
+        """Return the results in one line."""
         num = self._num_same + len(self._gaps)
-        told = f"{self.name:14} {self._num_same:4} of {num} the same"
+        line = f"{self.name:12} {self._num_same:4} of {num} are the same"
         if not self._gaps:
-            return told
+            return line
         return (
-            f"{told}; {self._num_matched} of the other {len(self._gaps)} are the matched "
-            f"reference's, and within {max(self._gaps):.4f} of the plain one's in log probability"
+            f"{line}; {self._num_matched} of the other {len(self._gaps)} match the matched "
+            f"reference, and are within {max(self._gaps):.4f} of the plain one in log probability"
         )
 
 
 def main(model: str, num_prompts: str = "200") -> None:
-    """Print how many answers are the same in each way, and how near the different ones were."""
+    """Print for each case how many answers are the same, and how close the others are."""
     loaded = LoadedModel(_start(model), lambda _done, _variant: None)
     folder = Path(tempfile.mkdtemp(prefix="llmd-exact-"))
-    num_guesses = config.Engine().draft
-    reference = Place(loaded, model, draft=0, folder=None)
+    num_draft = config.Engine().draft
+    reference = OneSlot(loaded, model, draft=0, folder=None)
     matched = MatchedReference(loaded, model)
-    ways = (
-        Way("slot", Place(loaded, model, draft=0, folder=None)),
-        Way("RAM", Place(loaded, model, draft=0, folder=None), evicts=True),
-        Way("disk", Place(loaded, model, draft=0, folder=folder), evicts=True),
-        Way("guesses", Place(loaded, model, draft=num_guesses, folder=None), reuses=False),
-        Way("guesses, RAM", Place(loaded, model, draft=num_guesses, folder=None), evicts=True),
+    cases = (
+        Case("slot", OneSlot(loaded, model, draft=0, folder=None)),
+        Case("RAM", OneSlot(loaded, model, draft=0, folder=None), evicts=True),
+        Case("disk", OneSlot(loaded, model, draft=0, folder=folder), evicts=True),
+        Case("draft", OneSlot(loaded, model, draft=num_draft, folder=None), reuses=False),
+        Case("draft, RAM", OneSlot(loaded, model, draft=num_draft, folder=None), evicts=True),
     )
     prompts = _prompts(reference.backend, int(num_prompts))
     with contextlib.suppress(KeyboardInterrupt):
@@ -215,16 +215,16 @@ def main(model: str, num_prompts: str = "200") -> None:
             first = _tokens(reference.answer(prompt, f"first {number}"))
             turn = [*prompt, *first, *reference.backend.tokenize([Part(text=_NEXT)], begin=False)]
             expected = reference.answer(turn, f"second {number}")
-            for way in ways:
-                way.compare(prompt, turn, expected, matched)
+            for case in cases:
+                case.compare(prompt, turn, expected, matched)
             print(f"\r{number + 1} of {len(prompts)}", end="", file=sys.stderr)
     print(file=sys.stderr)
-    for way in ways:
-        print(way)
+    for case in cases:
+        print(case)
 
 
 def _start(model: str, draft: int = 0) -> Start:
-    """Return how to load the model and use it: as by default, but with one sequence."""
+    """Return the default settings for a model, but with a single sequence."""
     settings = config.Engine()
     return Start(
         model_path=model,
@@ -235,14 +235,14 @@ def _start(model: str, draft: int = 0) -> Start:
         num_threads=settings.threads,
         num_threads_batch=settings.threads_batch,
         kv_type=settings.kv_type,
-        # What is kept is the scheduler's business.
+        # The scheduler limits the saved states.
         max_state_bytes=0,
         max_draft_tokens=draft,
     )
 
 
 def _prompts(backend: LlamaBackend, number: int) -> list[list[int]]:
-    """Return pieces of this project's own texts."""
+    """Return excerpts of this project's own texts, as tokens."""
     text = "\n".join(Path(name).read_text() for name in TEXTS)
     step = max(1, (len(text) - _PROMPT_CHARS) // number)
     pieces = [text[at : at + _PROMPT_CHARS] for at in range(0, step * number, step)]
@@ -254,7 +254,7 @@ def _tokens(answer: list[TokenLogprob]) -> list[int]:
 
 
 def _gap(expected: list[TokenLogprob], found: list[int]) -> float | None:
-    """Return how much likelier the reference thought its first different token; None: no such."""
+    """Return by how much the first different token is less likely by the reference, or None."""
     for one, token in zip(expected, found, strict=True):
         if one.chosen.token != token:
             logprobs = {other.token: other.logprob for other in one.top}

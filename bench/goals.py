@@ -1,4 +1,4 @@
-"""What llmd sets out to reach, against the best of its peers or against itself."""
+"""The goals of llmd, relative to the best of its peers or to llmd itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from bench.results import RATE
 from bench.servers import PACKAGED_WEIGHT
 
 NO_LOOKUP = "llmd, no lookup"
-"""llmd that guesses no tokens."""
+"""Name of the server that is llmd without drafts."""
 
 
 class Goal(Struct, frozen=True, kw_only=True):
-    """A ratio that the first server's median shall reach in one row of the table.
+    """A limit for the first server's median in one row of the table.
 
-    `against` names what it is divided by: "peer" is the best of the other servers, a name that
-    one of them; "" leaves it as it is.
+    The median is divided by that of the server `against`, where "peer" stands for the best of
+    the other servers. With "" it is compared undivided.
     """
 
     scenario: str
@@ -26,12 +26,12 @@ class Goal(Struct, frozen=True, kw_only=True):
     at_least: bool = False
 
     def is_met(self, ratio: float) -> bool:
-        """Tell whether a ratio reaches it."""
+        """Return whether `ratio` reaches the goal."""
         return ratio >= self.limit if self.at_least else ratio <= self.limit
 
     @property
     def text(self) -> str:
-        """The limit as the table has it."""
+        """The limit as the table shows it."""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
@@ -43,7 +43,7 @@ def _at_once(at: str) -> Goal:
     return Goal(scenario="load", at=at, what="first token p50, at once", limit=0.7)
 
 
-def _beside(at: str) -> Goal:
+def _beside_neighbour(at: str) -> Goal:
     return Goal(scenario="busy", at=at, what="busy : quiet", limit=0.6, against="", at_least=True)
 
 
@@ -62,8 +62,8 @@ GOALS = (
     _rate("copy", "edited text", 1.3, NO_LOOKUP),
     _rate("copy", "free text", 0.98, NO_LOOKUP),
     Goal(scenario="stall", at="2048 tokens come to 4 streams", what="worst gap", limit=0.7),
-    _beside("8 clients"),
-    _beside(f"8 clients, weight {PACKAGED_WEIGHT}"),
+    _beside_neighbour("8 clients"),
+    _beside_neighbour(f"8 clients, weight {PACKAGED_WEIGHT}"),
     _rate("batch", "8 side by side", 0.95),
     _rate("batch", "16 side by side", 0.95),
 )

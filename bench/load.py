@@ -1,4 +1,4 @@
-"""A client that streams many answers at once and notes when each piece came."""
+"""A client that streams many answers at once and notes the time of each piece."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import msgspec
 from bench.wire import Chunk, Events, Response, TornOff
 
 PATIENCE_S = 900.0
-"""A limit for one answer: a slow machine must not count as an error."""
+"""Timeout for one answer, in seconds. It is long, because slowness is not an error."""
 
 _UNDER_WAY = 8
-"""Pieces after which nothing of an answer's beginning is felt any more."""
+"""Number of pieces after which an answer counts as running steadily."""
 
 Json = dict[str, Any]
 
 
 class Answer:
-    """What one request gave. Times are seconds of `time.perf_counter`."""
+    """The answer to one request. Times are seconds of `time.perf_counter`."""
 
     def __init__(self, num_wanted: int | None) -> None:
-        """Take how many tokens are wanted; None where the model may end it when it likes."""
+        """Expect `num_wanted` tokens, or any number of them if None."""
         self.num_wanted = num_wanted
         self.began = time.perf_counter()
         self.times: list[float] = []
-        """When each piece came; a server may put several tokens into one."""
+        """Time of each piece. A server may put several tokens into one piece."""
         self.pieces: list[str] = []
         self.is_under_way = asyncio.Event()
-        """Set once it goes on steadily, and when it has ended."""
+        """Set once the answer runs steadily, or has ended."""
         self.ended = 0.0
         self.error = ""
         self.num_prompt: int | None = None
@@ -39,7 +39,7 @@ class Answer:
         self._usage_tokens: int | None = None
 
     def take(self, chunk: Chunk, now: float) -> None:
-        """Note what a chunk tells."""
+        """Note the contents of a chunk."""
         if chunk.error is not None:
             self.error = f"error within the stream: {chunk.error}"
         if piece := chunk.piece:
@@ -54,9 +54,10 @@ class Answer:
             self.num_cached = details.cached_tokens if details else None
 
     def end(self) -> None:
-        """Note the end, and whether it is as long as was asked for.
+        """Note the end, and an error if the answer does not have the wanted length.
 
-        A server that tells no usage may make two tokens one piece, where a letter needs both.
+        The length is checked only if the server reports its usage: a piece may hold more than one
+        token, because a character can need several.
         """
         self.ended = time.perf_counter()
         self.is_under_way.set()
@@ -69,17 +70,17 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """All that was said."""
+        """The whole text of the answer."""
         return "".join(self.pieces)
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens it has: as the server counts them if it does, else its pieces."""
+        """Number of tokens: as the server reports it, otherwise the number of pieces."""
         return len(self.times) if self._usage_tokens is None else self._usage_tokens
 
     @property
     def num_computed(self) -> int | None:
-        """How many of the prompt's tokens had to be computed; None when the server tells not."""
+        """Number of prompt tokens that were computed, or None if the server does not report it."""
         if self.num_prompt is None or self.num_cached is None:
             return None
         return self.num_prompt - self.num_cached
@@ -91,23 +92,23 @@ class Answer:
 
     @property
     def decode_rate(self) -> float:
-        """Tokens a second after the first piece."""
+        """Tokens per second after the first piece."""
         spent_s = self.times[-1] - self.times[0]
         return (self.num_tokens - 1) / spent_s if spent_s else 0.0
 
     def num_between(self, since: float, until: float) -> float:
-        """Return how many tokens came after `since` and up to `until`."""
+        """Return the number of tokens that came after `since` and up to `until`."""
         num_pieces = sum(since < at <= until for at in self.times)
         return num_pieces * self.num_tokens / len(self.times)
 
     def gaps_s(self, since: float = 0.0) -> list[float]:
-        """Return the seconds between pieces, where the later came after `since`."""
+        """Return the seconds between pieces of which the later one came after `since`."""
         pairs = zip(self.times, self.times[1:], strict=False)
         return [later - earlier for earlier, later in pairs if later >= since]
 
 
 class _Dropped(Exception):
-    """The server had closed the connection before the request came to it."""
+    """The server closed the connection before it got the request."""
 
 
 class _Connection(asyncio.Protocol):
@@ -152,7 +153,7 @@ class _Connection(asyncio.Protocol):
             self._finish()
 
     async def send(self, raw: bytes, sink: Callable[[bytes], None]) -> Response:
-        """Send a request; give the body's bytes to `sink` as they come; return the head."""
+        """Send a request, pass the body's bytes to `sink` as they come, and return the head."""
         assert self._transport is not None
         self._response, self._sink, self._any_came = Response(), sink, False
         self._done = asyncio.get_running_loop().create_future()
@@ -166,7 +167,7 @@ class _Connection(asyncio.Protocol):
             raise
 
     def close(self) -> None:
-        """Close it, whatever is still to come."""
+        """Close the connection, even within an answer."""
         self.is_open = False
         if self._transport is not None:
             self._transport.abort()
@@ -193,14 +194,14 @@ class Client:
         self._defaults = defaults or {}
         self._idle: list[_Connection] = []
         self.num_dropped = 0
-        """Kept connections that the server had closed."""
+        """Number of kept connections that the server had closed."""
 
     async def chat(self, messages: list[Json], num_tokens: int, **fields: Any) -> Answer:
         """Stream the answer to a conversation."""
         return await self.stream("/v1/chat/completions", num_tokens, messages=messages, **fields)
 
     async def go_on(self, prompt: str, num_tokens: int, **fields: Any) -> Answer:
-        """Stream how a text goes on."""
+        """Stream the continuation of a text."""
         return await self.stream("/v1/completions", num_tokens, prompt=prompt, **fields)
 
     async def stream(
@@ -212,7 +213,7 @@ class Client:
         conversation: str = "",
         **fields: Any,
     ) -> Answer:
-        """Ask for just `num_tokens`; fill `answer`, or a new one. What fails is its `error`."""
+        """Ask for exactly `num_tokens`; fill `answer`, or a new one. A failure is its `error`."""
         body = self._defaults | {"max_tokens": num_tokens, "stream": True} | fields
         body["stream_options"] = {"include_usage": True}
         headers = {"X-Conversation-Id": conversation} if conversation else {}
@@ -220,13 +221,13 @@ class Client:
         return await self._fill(answer, self._request("POST", path, body, headers))
 
     async def say(self, session: str, prompt: str, profile: str, num_tokens: int) -> Answer:
-        """Stream the next answer of a conversation that llmd keeps, of up to `num_tokens`."""
+        """Stream up to `num_tokens` of the next answer of a conversation that llmd stores."""
         body = {"session_id": session, "prompt": prompt, "profile": profile, "stream": True}
         raw = self._request("POST", "/answer", body | {"max_tokens": num_tokens}, {})
         return await self._fill(Answer(None), raw)
 
     async def _fill(self, answer: Answer, raw: bytes) -> Answer:
-        """Send a request for a stream, and note what comes."""
+        """Send a request for a stream, and note its events in `answer`."""
         events, failure = Events(), bytearray()
 
         def sink(data: bytes) -> None:
@@ -249,7 +250,7 @@ class Client:
         return answer
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        """Return the answer to a request, from JSON. Raise `OSError` for an error."""
+        """Return the decoded JSON answer to a request. Raise `OSError` for an error."""
         found = bytearray()
         response = await self._send(self._request(method, path, body, {}), found.extend)
         if response.status // 100 != 2:
@@ -272,7 +273,7 @@ class Client:
         return "\r\n".join([*lines, "", ""]).encode() + raw
 
     async def _send(self, raw: bytes, sink: Callable[[bytes], None]) -> Response:
-        """Send on a kept connection, once more on a new one if the server had closed it."""
+        """Send on a kept connection, or on a new one if the server has closed the kept ones."""
         while self._idle:
             connection = self._idle.pop()
             try:

@@ -1,4 +1,4 @@
-"""What the machine is, and what else it did while something was measured."""
+"""Facts about this machine, and the load of other processes during a measurement."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from llmd.worker.cpu.threads import num_usable_cores
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
 MAX_OTHERS = 0.03
-"""Of all cores' time: more of it taken by others than this makes a figure doubtful."""
+"""Share of all cores' time that other processes may take before results are doubtful."""
+
 MAX_STOLEN = 0.02
+"""Share of all cores' time that the hypervisor may take before results are doubtful."""
 
 
 def facts() -> dict[str, str]:
-    """Return what tells this machine's figures from another's. No names of it or its user."""
+    """Return facts that explain this machine's results, without names of it or its user."""
     names = [
         line.partition(":")[2].strip()
         for line in (_PROC / "cpuinfo").read_text().splitlines()
@@ -37,22 +39,22 @@ def facts() -> dict[str, str]:
     }
 
 
-class Weather(Struct, frozen=True, kw_only=True):
-    """What disturbed a measurement; shares are of all cores' time."""
+class Disturbance(Struct, frozen=True, kw_only=True):
+    """The load that disturbed a measurement. Shares are of all cores' time."""
 
     seconds: float
     stolen: float
-    """By the hypervisor, for other machines."""
+    """Share that the hypervisor gave to other machines."""
     others: float
-    """By processes that have nothing to do with the measurement."""
+    """Share of processes that do not belong to the measurement."""
     busiest: str
-    """The name of the busiest of them."""
+    """Name of the busiest of these processes."""
     client: float
-    """By this process, which asks."""
+    """Share of this process, which sends the requests."""
 
     @property
     def warnings(self) -> list[str]:
-        """What makes the figures doubtful, in words."""
+        """Reasons why the results are doubtful."""
         found: list[str] = []
         if self.others > MAX_OTHERS:
             found.append(f"other processes took {self.others:.0%} ({self.busiest} most)")
@@ -61,8 +63,11 @@ class Weather(Struct, frozen=True, kw_only=True):
         return found
 
 
-class Watch:
-    """Take the time of all processes from now on. Those that this one started are no others."""
+class DisturbanceMeter:
+    """Measure the CPU time of all processes from now on.
+
+    The processes that this one started belong to the measurement.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -71,8 +76,8 @@ class Watch:
         self._client = time.process_time()
         self._processes = _processes_s()
 
-    def read(self) -> Weather:
-        """Return what has been since."""
+    def read(self) -> Disturbance:
+        """Return the disturbance since the start."""
         seconds = time.monotonic() - self._began
         capacity_s = seconds * (os.cpu_count() or 1)
         (busy_s, stolen_s), (busy_before_s, stolen_before_s) = _total_s(), self._total
@@ -84,7 +89,7 @@ class Watch:
             if key[0] not in ours
         }
         busiest = max(spent, key=spent.__getitem__, default=(0, "none"))
-        return Weather(
+        return Disturbance(
             seconds=seconds,
             stolen=(stolen_s - stolen_before_s) / capacity_s,
             others=max(0.0, others_s / capacity_s),
@@ -94,7 +99,7 @@ class Watch:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and theirs."""
+    """Return the processes that a process has started, directly or indirectly."""
     found: list[int] = []
     for file in (_PROC / str(pid)).glob("task/*/children"):
         try:
@@ -111,18 +116,18 @@ def _governor() -> str:
         file = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
         return Path(file).read_text().strip()
     except OSError:
-        return "not told (a virtual machine)"
+        return "unknown (a virtual machine)"
 
 
 def _total_s() -> tuple[float, float]:
-    """Return the seconds that all cores were busy, and that were stolen from them."""
+    """Return the seconds that all cores were busy, and those that the hypervisor took."""
     fields = (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, fields[:8])
     return (user + nice + system + irq + softirq) / _TICKS, stolen / _TICKS
 
 
 def _stat(pid: int) -> tuple[str, list[str]] | None:
-    """Return a process's name and the fields after it."""
+    """Return a process's name and the fields of its stat file after the name."""
     try:
         head, _, rest = (_PROC / str(pid) / "stat").read_text().rpartition(")")
     except OSError:
@@ -131,18 +136,18 @@ def _stat(pid: int) -> tuple[str, list[str]] | None:
 
 
 def _own_s() -> float:
-    """Return the seconds that this process has taken with all that it ever started."""
+    """Return the CPU seconds of this process and of all that it ever started."""
     spent = 0
     for pid in (os.getpid(), *descendants(os.getpid())):
         found = _stat(pid)
         if found is not None:
-            # Those of children that have ended are in their parent's last two.
+            # The last two of these fields are of children that have ended.
             spent += sum(map(int, found[1][11:15]))
     return spent / _TICKS
 
 
 def _processes_s() -> dict[tuple[int, str], float]:
-    """Return the seconds that each process has taken itself."""
+    """Return the CPU seconds of each process, without its children."""
     found: dict[tuple[int, str], float] = {}
     for folder in _PROC.iterdir():
         stat = _stat(int(folder.name)) if folder.name.isdecimal() else None

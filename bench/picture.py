@@ -1,4 +1,4 @@
-"""A picture of what happens when more clients ask."""
+"""A chart of rate and latency by the number of clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS = ("#c2410c", "#1d4ed8", "#0891b2", "#64748b", "#a21caf")
 
 
 def draw(comparison: Comparison, title: str, file: Path) -> None:
-    """Draw tokens a second and the time to the first token by the number of clients."""
+    """Draw tokens per second and the time to the first token by the number of clients."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     _draw_lines(axes[0], comparison, RATE, 1.0)
     axes[0].set_ylabel("tokens/s, all clients together")

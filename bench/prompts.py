@@ -1,4 +1,4 @@
-"""Texts of a given number of tokens, the same in every run, and never two that begin alike."""
+"""Texts of a given number of tokens, the same in every run. No two begin with the same words."""
 
 from __future__ import annotations
 
@@ -42,37 +42,38 @@ _PLACES = (
     "by the {}", "in the {}", "near the {}", "of the {}", "under the {}", "with a {}",
 )  # fmt: skip
 _ENDS = ("<|im_end|>", "<|endoftext|>", "</s>", "<end_of_turn>", "<eos>", "<|eot_id|>", "<|end|>")
-"""How families of models spell the tokens that end an answer."""
+"""Tokens that end an answer, as families of models spell them."""
 
 _BEGINS = ("<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<s>", "<bos>")
-"""What a model goes on with that must not end: no text, so the next turn brings it not along."""
+"""Tokens that a model generates if it must not end. They have no text, so that the next turn
+would lack them."""
 
 _Key = tuple[Hashable, ...]
 
 
 def sentence(dice: random.Random) -> str:
-    """Return a plain sentence by chance, of a dozen tokens or so."""
+    """Return a random plain sentence of about a dozen tokens."""
     place = dice.choice(_PLACES).format(dice.choice(NOUNS))
     words = ("The", dice.choice(_ADJECTIVES), dice.choice(NOUNS), dice.choice(_VERBS))
     return " ".join([*words, f"the {dice.choice(_ADJECTIVES)} {dice.choice(NOUNS)} {place}."])
 
 
 def words(key: _Key, num_words: int) -> str:
-    """Return nouns by chance; the same key gives the same."""
+    """Return random nouns, the same for the same key."""
     dice = random.Random(repr(key))  # noqa: S311
     return " ".join(dice.choice(NOUNS) for _ in range(num_words))
 
 
 def sentences(key: _Key, num_sentences: int) -> str:
-    """Return sentences by chance; the same key gives the same."""
+    """Return random sentences, the same for the same key."""
     dice = random.Random(repr(key))  # noqa: S311
     return " ".join(sentence(dice) for _ in range(num_sentences))
 
 
 class Prompts:
-    """All texts of a run. What one server was asked, the others are asked too.
+    """All texts of a run, so that every server gets the same prompts.
 
-    They are measured by the server that needs one first, which must have `/tokenize`.
+    The first server that needs a text counts its tokens, and must have `/tokenize`.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ class Prompts:
         self._ban: dict[str, float] | None = None
 
     async def question(self, client: Client, num_tokens: int, *key: Hashable) -> list[Json]:
-        """Return a conversation of one question that has just so many tokens with its template."""
+        """Return a conversation of one question that has `num_tokens` with its template."""
         if self._overhead is None:
             empty = await self.rendered(client, [{"role": "user", "content": ""}], "empty")
             self._overhead = await count(client, empty)
@@ -89,8 +90,8 @@ class Prompts:
         return [{"role": "user", "content": text}]
 
     async def text(self, client: Client, num_tokens: int, *key: Hashable) -> str:
-        """Return a request for a story that has just so many tokens."""
-        # Another length is another text from its first word on.
+        """Return a request for a story that has exactly `num_tokens`."""
+        # Texts of different lengths differ from their first word on.
         full = (*key, num_tokens)
 
         def story(num_words: int) -> str:
@@ -99,7 +100,7 @@ class Prompts:
         return await self._of_length(client, num_tokens, story, full)
 
     async def prose(self, client: Client, num_tokens: int, *key: Hashable) -> str:
-        """Return sentences of so many tokens, or a few more."""
+        """Return sentences of `num_tokens`, or a few more."""
         full = (*key, num_tokens, "prose")
         num_sentences = max(1, num_tokens // 16)
         while full not in self._texts:
@@ -118,7 +119,7 @@ class Prompts:
         return self._texts[full]
 
     async def ban(self, client: Client) -> dict[str, float]:
-        """Return the `logit_bias` that keeps an answer from ending early, and to text."""
+        """Return the `logit_bias` that keeps an answer from ending early, and limits it to text."""
         if self._ban is None:
             tokens = [await _tokens(client, end) for end in (*_ENDS, *_BEGINS)]
             self._ban = {str(found[0]): -100.0 for found in tokens if len(found) == 1}
@@ -143,7 +144,7 @@ class Prompts:
 
 
 async def count(client: Client, text: str) -> int:
-    """Return how many tokens a text has."""
+    """Return the number of tokens of a text."""
     return len(await _tokens(client, text))
 
 

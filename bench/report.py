@@ -1,4 +1,4 @@
-"""Tell what was measured: tables for people, a file for programs."""
+"""Report the results: tables for people, a file for programs."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from bench.results import SHARE, Record
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """One run, as it is kept."""
+    """One run, as it is saved."""
 
     facts: dict[str, str]
     settings: dict[str, Any]
     records: list[Record]
 
     def save(self, file: Path) -> None:
-        """Write it as JSON."""
+        """Write the report as JSON."""
         file.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 def show_facts(console: Console, facts: dict[str, str]) -> None:
-    """Print the machine's facts, one a line."""
+    """Print the machine's facts, one per line."""
     for name, value in facts.items():
         console.print(f"[dim]{name + ':':14}[/dim] {value}", highlight=False)
 
 
 def show(console: Console, title: str, comparison: Comparison, records: list[Record]) -> None:
-    """Print one scenario's table, its errors, and what makes it doubtful."""
+    """Print one scenario's table, its errors, and the reasons to doubt it."""
     num_rounds = max(record.round for record in records)
     rounds = f"{num_rounds} round{'s' if num_rounds > 1 else ''}"
-    caption = f"medians of {rounds} (least to most); × is {comparison.servers[0]} divided by it"
+    caption = f"medians of {rounds} (min to max); ×: {comparison.servers[0]} divided by this server"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("")
     table.add_column("")
@@ -61,7 +61,7 @@ def show(console: Console, title: str, comparison: Comparison, records: list[Rec
 
 
 def goals_reached(comparisons: list[Comparison]) -> str:
-    """Tell how many goals were reached of those that could be measured."""
+    """Return how many of the measured goals were reached, as text."""
     met = [
         line.goal.is_met(line.reached)
         for comparison in comparisons
@@ -91,12 +91,12 @@ def _goal(line: Line) -> str:
 
 
 def _doubts(records: list[Record]) -> list[str]:
-    """Return what speaks against the figures."""
+    """Return the reasons to doubt the results."""
     found = [
         f"{record.server}, round {record.round}: {warning}"
         for record in records
-        if record.weather is not None
-        for warning in record.weather.warnings
+        if record.disturbance is not None
+        for warning in record.disturbance.warnings
     ]
     codes = {record.cpu_code for record in records if record.cpu_code}
     if len(codes) > 1:

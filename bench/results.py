@@ -1,4 +1,4 @@
-"""What is measured: readings, rounds of them, and what of them is compared."""
+"""The results of measurements: readings, records of them, and the rows of a table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from bench.load import Answer
-from bench.machine import Weather
+from bench.machine import Disturbance
 
 RATE = "tok/s"
 SHARE = "ratio"
 
 
 class Row(Struct, frozen=True):
-    """What readings have in common that are compared: at which point, what, in which unit."""
+    """The key of readings that are compared: the point, the quantity and its unit."""
 
     at: str
     what: str
@@ -23,17 +23,17 @@ class Row(Struct, frozen=True):
 
     @property
     def is_more_better(self) -> bool:
-        """Whether a larger figure is the better one, as a rate is and a time is not."""
+        """Whether a larger value is better, as for a rate, unlike for a time."""
         return self.unit == RATE
 
     @property
     def is_compared(self) -> bool:
-        """Whether it is divided by another server's: what is a ratio or a number already is not."""
+        """Whether values of two servers are divided; ratios and counts are not."""
         return self.unit not in {SHARE, "tokens"}
 
 
 class Reading(Struct, frozen=True):
-    """One figure."""
+    """One measured value."""
 
     at: str
     what: str
@@ -42,12 +42,12 @@ class Reading(Struct, frozen=True):
 
     @property
     def row(self) -> Row:
-        """Where it stands in the table."""
+        """The row of the table that the reading belongs to."""
         return Row(self.at, self.what, self.unit)
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """What one server gave in one round of one scenario."""
+    """The results of one server in one round of one scenario."""
 
     scenario: str
     server: str
@@ -55,23 +55,23 @@ class Record(Struct, frozen=True, kw_only=True):
     cpu_code: str
     readings: list[Reading]
     errors: list[str]
-    weather: Weather | None = None
+    disturbance: Disturbance | None = None
 
 
 def median(values: Iterable[float]) -> float:
-    """Return the median; of nothing 0."""
+    """Return the median, or 0 if there are no values."""
     found = list(values)
     return statistics.median(found) if found else 0.0
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value that `share` of all do not exceed."""
+    """Return the value that a `share` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def timing(at: str, answers: list[Answer], wall_s: float) -> list[Reading]:
-    """Return what is of interest of many answers: rate, first tokens, the time between tokens."""
+    """Return rate, time to the first token and time between tokens of many answers."""
     first_ms = [answer.first_s * 1000 for answer in answers]
     gaps_ms = [gap * 1000 for answer in answers for gap in answer.gaps_s()]
     read = [answer.num_computed for answer in answers if answer.num_computed is not None]

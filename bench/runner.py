@@ -1,4 +1,4 @@
-"""Measure in turns: in each round every server once, so that what else happens falls on all."""
+"""Measure in turns: every server once per round, so that disturbances affect all of them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from bench.batched import BatchedBench
 from bench.decode_alone import DecodeAlone
 from bench.engine_alone import EngineAlone
 from bench.goals import NO_LOOKUP
-from bench.machine import Watch
+from bench.machine import DisturbanceMeter
 from bench.peers import Peers
 from bench.prompts import Prompts
 from bench.results import Record
 from bench.scenarios import Scenario
-from bench.servers import Llmd, Need, Options, Place, Server
+from bench.servers import Llmd, Need, Options, Server, Setup
 from bench.trial import Sizes, Trial
 
 
 class Runner:
-    """All scenarios of one run, over the same prompts for every server."""
+    """Run scenarios with the same prompts for every server."""
 
     def __init__(
-        self, place: Place, peers: Peers, options: Options, sizes: Sizes, temperature: float
+        self, setup: Setup, peers: Peers, options: Options, sizes: Sizes, temperature: float
     ) -> None:
-        self._place = place
+        self._setup = setup
         self._peers = peers
         self._options = options
         self._sizes = sizes
@@ -32,29 +32,29 @@ class Runner:
         self._prompts = Prompts()
 
     def servers(self, scenario: Scenario) -> list[Server]:
-        """Return whom a scenario compares, llmd first."""
+        """Return the servers that a scenario compares, llmd first."""
         engine = self._options.get("engine", {}) | {"draft": 0}
-        unguessing = Llmd(NO_LOOKUP, self._place, self._options | {"engine": engine})
+        without_draft = Llmd(NO_LOOKUP, self._setup, self._options | {"engine": engine})
         if scenario.batched_bench_only:
-            return [EngineAlone(self._place), BatchedBench(self._place), unguessing]
-        found: list[Server] = [Llmd("llmd", self._place, self._options)]
+            return [EngineAlone(self._setup), BatchedBench(self._setup), without_draft]
+        found: list[Server] = [Llmd("llmd", self._setup, self._options)]
         if scenario.llmd_only:
             return found
         if scenario.with_lookup_off:
-            found.append(unguessing)
+            found.append(without_draft)
         if scenario.with_decode_alone:
-            found.append(DecodeAlone(self._place))
-        peers = self._peers.make(self._place, tries_slots=scenario.tries_slots)
+            found.append(DecodeAlone(self._setup))
+        peers = self._peers.make(self._setup, tries_slots=scenario.tries_slots)
         return found + [peer for peer in peers if peer.can_restart or not scenario.restarts]
 
     def run(
         self, scenario: Scenario, num_rounds: int, on_start: Callable[[int, str], None]
     ) -> Iterator[Record]:
-        """Measure, and give each record as soon as it is there."""
+        """Measure, and yield each record as soon as it is complete."""
         servers = self.servers(scenario)
         need = scenario.need(self._sizes)
         for number in range(1, num_rounds + 1):
-            # Each begins a round in its turn: a machine that slows down meanwhile favours nobody.
+            # The order rotates, so that a machine that slows down favours no server.
             first = (number - 1) % len(servers)
             for server in servers[first:] + servers[:first]:
                 on_start(number, server.name)
@@ -62,14 +62,14 @@ class Runner:
 
     def _measure(self, scenario: Scenario, server: Server, number: int, need: Need) -> Record:
         trial = Trial(server, self._prompts, self._sizes, number, self._temperature)
-        cpu_code, weather = "", None
+        cpu_code, disturbance = "", None
         try:
             server.open(need)
             cpu_code = server.cpu_code
-            watch = Watch()
+            meter = DisturbanceMeter()
             asyncio.run(scenario.run(trial))
-            weather = watch.read() if server.is_own else None
-        # One server's failure must not end a run of an hour; it is in the table.
+            disturbance = meter.read() if server.is_own else None
+        # One server's failure must not end a run of an hour; the report shows it.
         except Exception as error:  # noqa: BLE001
             trial.errors.append(f"{type(error).__name__}: {error}")
         finally:
@@ -81,5 +81,5 @@ class Runner:
             cpu_code=cpu_code,
             readings=trial.readings,
             errors=trial.errors,
-            weather=weather,
+            disturbance=disturbance,
         )

@@ -1,4 +1,4 @@
-"""What is measured: each scenario asks one server and leaves its readings in the trial."""
+"""The scenarios. Each one sends requests to one server and adds its readings to the trial."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bench.servers import Need
 from bench.trial import Sizes, Trial
 
 _SPARE = 128
-"""Tokens of a sequence that no scenario counts on: templates, and answers sent back."""
+"""Spare tokens of a sequence, for templates and answers that are sent back."""
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
-    """What can be measured, what a server needs for it, and whom it compares."""
+    """A measurement: what a server needs for it, and which servers it compares."""
 
     name: str
     title: str
@@ -29,13 +29,13 @@ class Scenario(Struct, frozen=True, kw_only=True):
     restarts: bool = False
     llmd_only: bool = False
     with_lookup_off: bool = False
-    """Whether llmd is measured without guessing tokens, too."""
+    """Whether llmd is also measured without drafts."""
     with_decode_alone: bool = False
-    """Whether it is measured, too, what llama.cpp's decode takes without a server."""
+    """Whether llama.cpp's decode is also measured without a server."""
     is_extra: bool = False
-    """Whether it is measured only where it is named."""
+    """Whether the scenario runs only if it is named."""
     batched_bench_only: bool = False
-    """Whether llmd's engine, without guessing, is compared with llama-batched-bench alone."""
+    """Whether llmd's engine, without drafts, is compared with llama-batched-bench only."""
 
 
 def _for_turns(sizes: Sizes, num_turns: int) -> int:
@@ -56,7 +56,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="limit",
-        title="Many clients, and what their batches take alone",
+        title="Many clients, and their batches alone",
         need=lambda s: Need(slots=max(s.clients), tokens_per_slot=_for_one(s)),
         run=limit,
         tries_slots=True,
@@ -93,7 +93,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="copy",
-        title="A text that is edited, and one that is made up",
+        title="An edited text and a free text",
         need=lambda s: Need(slots=2, tokens_per_slot=3 * s.edited + s.long_answer + _SPARE),
         run=copy,
         with_lookup_off=True,
@@ -108,7 +108,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="busy",
-        title="A neighbour that takes one core",
+        title="Another process that takes one core",
         need=lambda s: Need(
             slots=max(s.busy_clients),
             tokens_per_slot=s.prompt + s.busy_tokens // min(s.busy_clients) + _SPARE,

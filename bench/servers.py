@@ -1,4 +1,4 @@
-"""The servers that are compared, each started for one measurement and ended after it."""
+"""The servers that are compared. Each is started for one measurement and stopped after it."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _STOP_S = 60.0
 _OPENER = build_opener(ProxyHandler({}))
 
 PACKAGED_WEIGHT = 1000
-"""CPUWeight= of llmd's unit; systemd's own is 100."""
+"""CPUWeight= of llmd's unit; systemd's default is 100."""
 
 _PACKAGED_NICE = "-10"
-"""Gives a session nearly ten times the weight of another, as the kernel's table has it."""
+"""Nice value of a session with nearly ten times the default weight, by the kernel's table."""
 
 Options = dict[str, dict[str, Any]]
-"""[section] → option → value of llmd's configuration."""
+"""Options of llmd's configuration: section → option → value."""
 
 
 class Need(Struct, frozen=True, kw_only=True):
-    """What a scenario needs of a server: sequences side by side, and tokens for each."""
+    """A scenario's demands on a server: parallel sequences, and tokens for each."""
 
     slots: int
     tokens_per_slot: int
 
     def context(self, num_slots: int) -> int:
-        """Return the tokens of so many slots together: 256 is the least that llmd takes."""
+        """Return the tokens of `num_slots` together, at least 256, which is llmd's minimum."""
         return max(256, num_slots * self.tokens_per_slot)
 
 
-class Place(Struct, frozen=True, kw_only=True):
-    """What all servers have in common."""
+class Setup(Struct, frozen=True, kw_only=True):
+    """Paths and settings that all servers share."""
 
     model: Path
     engine: Path
@@ -60,23 +60,23 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class Server:
-    """A server that is asked, under the name that the tables give it."""
+    """A server to measure, with the name that the tables show."""
 
     can_restart = True
     is_own = True
-    """Whether its processes are this one's: others count as a disturbance."""
+    """Whether this process starts the server; other processes count as a disturbance."""
     ready_path = "/health"
 
-    def __init__(self, name: str, place: Place) -> None:
+    def __init__(self, name: str, setup: Setup) -> None:
         self.name = name
-        self.place = place
+        self.setup = setup
         self.folder = Path()
         self.need = Need(slots=1, tokens_per_slot=0)
         self.host, self.port, self.key, self.model = HOST, 0, "", "default"
         self._process: subprocess.Popen[bytes] | None = None
 
     def open(self, need: Need) -> None:
-        """Start it with nothing left of earlier measurements."""
+        """Start the server with nothing left of earlier measurements."""
         self.need = need
         self.folder = Path(tempfile.mkdtemp(prefix="llmd-bench-"))
         self.port = _free_port()
@@ -84,28 +84,28 @@ class Server:
         self.start()
 
     def close(self) -> None:
-        """End it and remove what it has written."""
+        """Stop the server and remove its files."""
         try:
             self.stop()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def prepare(self) -> None:
-        """Make what it needs in its folder."""
+        """Write the files that the server needs into its folder."""
 
     def command(self) -> list[str]:
-        """Return how to start it."""
+        """Return the command that starts the server."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """Return the environment to start it in: without settings that were meant for another."""
+        """Return the server's environment, without settings that were meant for another program."""
         own = ("LLMD_", "LLAMA_")
         return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
     def start(self) -> None:
-        """Start the process and wait until it answers. Raise `OSError` when it ends instead."""
+        """Start the process and wait until it answers. Raise `OSError` if it does not."""
         with (self.folder / "log").open("ab") as log:
-            # A session of its own, as a service has: the kernel shares the cores out by session.
+            # A session of its own, like a service: the kernel divides the cores among sessions.
             self._process = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
@@ -118,11 +118,11 @@ class Server:
         deadline = time.monotonic() + _START_S
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise OSError(f"{self.name} does not start; it said last:\n{self.last_words()}")
+                raise OSError(f"{self.name} does not start; the end of its log:\n{self.log_end()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ask it to end, and wait for that."""
+        """Stop the process, and wait until it has ended."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -134,18 +134,18 @@ class Server:
             process.wait()
 
     def client(self, defaults: Json | None = None) -> Client:
-        """Return a client whose bodies all have the `defaults`."""
+        """Return a client that adds `defaults` to each request."""
         return Client(self.host, self.port, self.key, {"model": self.model} | (defaults or {}))
 
-    def last_words(self) -> str:
-        """Return the end of its log."""
+    def log_end(self) -> str:
+        """Return the end of the server's log."""
         log = self.folder / "log"
         return log.read_text(errors="replace")[-2000:] if log.exists() else ""
 
     def outweigh(self) -> bool:
-        """Give it the weight that llmd's package has; False where that is not allowed.
+        """Set the CPU weight that llmd's package has. Return False where that is not allowed.
 
-        Linux weighs sessions against each other as systemd's services are weighed.
+        Linux weighs sessions against each other as it weighs systemd's services.
         """
         if self._process is None:
             return False
@@ -158,7 +158,7 @@ class Server:
 
     @property
     def cpu_code(self) -> str:
-        """Which variant of llama.cpp's CPU code it has loaded, as far as can be seen."""
+        """The variant of llama.cpp's CPU code that the server has loaded, or "" if unknown."""
         if self._process is None:
             return ""
         for pid in (self._process.pid, *descendants(self._process.pid)):
@@ -180,18 +180,18 @@ class Server:
 
 
 class Llmd(Server):
-    """llmd out of this checkout, with `options` over what the scenario needs."""
+    """llmd from this checkout. `options` override what the scenario needs."""
 
-    def __init__(self, name: str, place: Place, options: Options | None = None) -> None:
-        super().__init__(name, place)
+    def __init__(self, name: str, setup: Setup, options: Options | None = None) -> None:
+        super().__init__(name, setup)
         self._options = options or {}
 
     def prepare(self) -> None:
-        """Write its configuration and make its database with one key."""
+        """Write the configuration and create the database with one key."""
         models = self.folder / "models"
         models.mkdir()
-        (models / "a.gguf").symlink_to(self.place.model)
-        num_threads = self.place.num_threads
+        (models / "a.gguf").symlink_to(self.setup.model)
+        num_threads = self.setup.num_threads
         num_slots = self._options.get("engine", {}).get("parallel", self.need.slots)
         sections: Options = {
             "server": {"listen": [f"{HOST}:{self.port}"], "max_streams": self.need.slots},
@@ -209,7 +209,7 @@ class Llmd(Server):
         lines: list[str] = []
         for section in sections | self._options:
             values = sections.get(section, {}) | self._options.get(section, {})
-            # JSON's strings, numbers and lists are TOML's too.
+            # Strings, numbers and lists are the same in JSON and TOML.
             lines += [f"[{section}]", *(f"{name} = {json.dumps(values[name])}" for name in values)]
         (self.folder / "llmd.toml").write_text("\n".join([*lines, ""]))
         key_file = self.folder / "admin.key"
@@ -225,12 +225,12 @@ class Llmd(Server):
         self.key = key_file.read_text().strip()
 
     def command(self) -> list[str]:
-        """Return how to start it."""
+        """Return the command that starts the server."""
         return self._llmd("serve")
 
     @property
     def cpu_code(self) -> str:
-        """The variant that it says it uses: to choose one it maps all of them."""
+        """The variant that llmd reports. Its memory maps name every one, because it scores them."""
         url = f"http://{HOST}:{self.port}/status"
         with _OPENER.open(Request(url, headers={"x-api-key": self.key}), timeout=5) as reply:
             return str(json.load(reply)["cpu_variant"] or "")

@@ -1,9 +1,9 @@
-"""How much of a step is Python's: all but llama.cpp's decode and the choice of the tokens.
+"""Measure how much of a step is spent in Python, outside llama.cpp's decode and sampling.
 
     share.py MODEL
 
-The scheduler of the worker runs in this process, over the real model, with a watch around the two.
-Choosing is numpy's and llama.cpp's work, and is told apart.
+The worker's scheduler runs in this process with the real model, and a stopwatch measures decode and
+sampling. numpy and llama.cpp do the sampling, which is reported separately.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ NUM_STEPS = 200
 NUM_ROUNDS = 5
 
 
-class Watch:
-    """Seconds spent in what is watched."""
+class Stopwatch:
+    """Sum up the seconds that functions take."""
 
     def __init__(self) -> None:
         self.spent_s = 0.0
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that does the same and is watched."""
+        """Return a function that does the same and is measured."""
 
-        def watched(*args: Any) -> Any:
+        def measured(*args: Any) -> Any:
             began = time.perf_counter()
             result = call(*args)
             self.spent_s += time.perf_counter() - began
             return result
 
-        return watched
+        return measured
 
 
 def main(model: str) -> None:
-    """Print where the time of a step goes, by number of sequences."""
-    # As in a worker: a short call shall not wait for the GIL.
+    """Print how the time of a step divides, by number of sequences."""
+    # As in a worker, so that short calls do not wait for the GIL.
     sys.setswitchinterval(0.0005)
     settings = config.Engine()
     start = Start(
@@ -64,12 +64,12 @@ def main(model: str) -> None:
         max_state_bytes=0,
     )
     backend = LlamaBackend(LoadedModel(start, lambda _done, _variant: None), start)
-    decode, choose = Watch(), Watch()
+    decode, choose = Stopwatch(), Stopwatch()
     backend.decode = decode.around(backend.decode)  # type: ignore[method-assign]
     LlamaSampler._choose = choose.around(LlamaSampler._choose)  # type: ignore[method-assign]
     events: list[Event] = []
     scheduler = Scheduler(backend, events.append, max_state_bytes=0, clock=time.monotonic)
-    print(f"{'sequences':>9} {'step ms':>8} {'decode ms':>10} {'choice':>7} {'Python':>7}")
+    print(f"{'sequences':>9} {'step ms':>8} {'decode ms':>10} {'sample':>7} {'Python':>7}")
     for number in NUM_SEQUENCES:
         shares = [
             _measure(scheduler, number, round_, decode, choose) for round_ in range(NUM_ROUNDS)
@@ -79,10 +79,10 @@ def main(model: str) -> None:
 
 
 def _measure(
-    scheduler: Scheduler, number: int, round_: int, decode: Watch, choose: Watch
+    scheduler: Scheduler, number: int, round_: int, decode: Stopwatch, choose: Stopwatch
 ) -> tuple[float, float, float, float]:
-    """Return ms of a step, ms of its decode, and the shares of choice and Python."""
-    chance = random.Random(round_)  # noqa: S311 - nothing is kept secret by it
+    """Return the ms of a step, the ms of its decode, and the shares of sampling and Python."""
+    chance = random.Random(round_)  # noqa: S311 - not for secrets
     for sequence in range(number):
         scheduler.submit(
             Submit(
@@ -97,7 +97,7 @@ def _measure(
                 ignores_end=True,
             )
         )
-    # A step reads one prompt or more; from then on all generate.
+    # A step reads at least one prompt; after that, all sequences generate.
     for _ in range(number + 5):
         scheduler.step()
     decode.spent_s = choose.spent_s = 0.0

@@ -1,4 +1,4 @@
-"""One server in one round of one scenario: how it is asked, and what came of it."""
+"""One server in one round of one scenario: the requests to it, and their results."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from bench.servers import Server
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
-    """How much is asked. Lengths are in tokens."""
+    """The sizes of all scenarios. Lengths are in tokens."""
 
     clients: tuple[int, ...] = (1, 4, 8, 16)
     prompt: int = 160
     shared: int = 24
-    """Of a prompt: the words of the chat template that begin all of them, computed once."""
+    """Tokens of the chat template that begin every prompt, and are computed only once."""
     answer: int = 64
     requests_each: int = 8
-    """By each client: with fewer, beginning and end count, when not all of them are asking."""
+    """Requests per client. With fewer, start and end, where not all clients ask, weigh more."""
     min_requests: int = 4
-    """Of all clients of one point together."""
+    """Least number of requests of all clients together."""
     turns: tuple[int, ...] = (5, 10, 50)
     turns_around: int = 3
-    """Before and after a turn that is looked at, where single ones differ by their nature."""
+    """Turns before and after a measured turn that are taken with it, because single turns vary."""
     turn: int = 64
     sessions: int = 32
     sequences: int = 8
@@ -46,9 +46,9 @@ class Sizes(Struct, frozen=True, kw_only=True):
     intruder: int = 2048
     busy_clients: tuple[int, ...] = (1, 8)
     busy_tokens: int = 1024
-    """Of all answers together."""
+    """Tokens of all answers together."""
     busy_s: float = 30.0
-    """At most: some servers are a thousand times slower beside a neighbour."""
+    """Time limit: some servers are a thousand times slower beside a busy process."""
     batches: tuple[int, ...] = (8, 16)
     batch_prompt: int = 128
     batch_answer: int = 256
@@ -80,11 +80,11 @@ QUICK = Sizes(
     batch_prompt=48,
     batch_answer=16,
 )
-"""Enough to see that all works; the figures mean nothing."""
+"""Sizes that only show that everything works; the results mean nothing."""
 
 
 class Trial:
-    """What a scenario is given, and the readings and errors that it leaves."""
+    """The input of a scenario, and the readings and errors that it adds."""
 
     def __init__(
         self, server: Server, prompts: Prompts, sizes: Sizes, round_: int, temperature: float
@@ -98,7 +98,7 @@ class Trial:
         self._temperature = temperature
 
     async def client(self, *, warm_up: bool = True) -> Client:
-        """Return a client of the server, which by then has answered something short."""
+        """Return a client of the server, by default after a short request as a warm-up."""
         bare = self.server.client()
         defaults: Json = {
             "temperature": self._temperature,
@@ -113,24 +113,24 @@ class Trial:
         return client
 
     def add(self, at: str, what: str, value: float, unit: str) -> None:
-        """Note a reading."""
+        """Add a reading."""
         self.readings.append(Reading(at, what, value, unit))
 
     def add_first(self, at: str, what: str, answer: Answer) -> None:
-        """Note how soon an answer began, and how many tokens were read for that."""
+        """Add the time to the first token, and the number of prompt tokens computed for it."""
         self.add(at, what, answer.first_s * 1000, "ms")
         if answer.num_computed is not None:
             self.add(at, f"{what}: prompt read", answer.num_computed, "tokens")
 
     def check(self, answers: list[Answer]) -> list[Answer]:
-        """Note the errors of answers; return those that came whole."""
+        """Add the errors of answers; return the answers without an error."""
         self.errors += [answer.error for answer in answers if answer.error]
         return [answer for answer in answers if not answer.error]
 
     async def together(
         self, num_clients: int, requests: list[Callable[[], Awaitable[Answer]]]
     ) -> tuple[list[Answer], float]:
-        """Send requests by so many clients, each the next as soon as it has its answer.
+        """Send requests from `num_clients`, each of which sends the next one after its answer.
 
         Return the answers in the order of the requests, and the seconds that all took.
         """
@@ -149,7 +149,7 @@ class Trial:
 
 @contextmanager
 def neighbour() -> Iterator[None]:
-    """Keep the last of the usable cores busy, as another service on the machine would."""
+    """Keep the last usable core busy, as another service on the machine would."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
     try:
         os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})

@@ -1,4 +1,4 @@
-"""Compare the llama.cpp libraries that are shipped, which choose the CPU code, with a native build.
+"""Compare the packaged llama.cpp libraries, which select their CPU code, with a native build.
 
 python -m bench.variants MODEL SHIPPED NATIVE [ROUNDS]
 """
@@ -21,7 +21,7 @@ NUM_SIDE_BY_SIDE = 8
 
 
 def measure(model: str, folder: Path) -> dict[str, Any]:
-    """Load the libraries of `folder` as the worker does; return tokens/s for each kind of work."""
+    """Load the libraries of `folder` as the worker does; return tokens/s by kind of work."""
     from llmd.worker.cpu.threads import num_usable_cores
     from llmd.worker.cpu.variants import load_best
 
@@ -76,15 +76,15 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def compare(model: str, ways: dict[str, tuple[str, dict[str, str]]], num_rounds: int) -> None:
-    """Measure two ways in turns, and print medians in tokens a second with their ratio.
+def compare(model: str, setups: dict[str, tuple[str, dict[str, str]]], num_rounds: int) -> None:
+    """Measure two setups in turns, and print medians in tokens per second with their ratio.
 
-    A way is a folder of libraries and what is put into the environment. Each round measures one
-    and then the other, in a process of its own each: what else the machine does falls on both.
+    A setup is a folder of libraries and variables to add to the environment. Each round measures
+    both, each in a process of its own, so that disturbances affect both.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in setups}
     for number in range(num_rounds):
-        for name, (folder, environment) in ways.items():
+        for name, (folder, environment) in setups.items():
             done = subprocess.run(
                 [sys.executable, "-m", "bench.variants", "--one", model, folder],
                 check=True,
@@ -96,7 +96,7 @@ def compare(model: str, ways: dict[str, tuple[str, dict[str, str]]], num_rounds:
         print(f"\rround {number + 1} of {num_rounds}", end="", file=sys.stderr)
     print(file=sys.stderr)
     print("; ".join(f"{name}: {results[0]['code']}" for name, results in found.items()))
-    print(f"{'tokens/s':12}", *(f"{name:>9}" for name in ways), f"{'ratio':>6}")
+    print(f"{'tokens/s':12}", *(f"{name:>9}" for name in setups), f"{'ratio':>6}")
     for what in [what for what in next(iter(found.values()))[0] if what != "code"]:
         first, second = (
             statistics.median(one[what] for one in results) for results in found.values()

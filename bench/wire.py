@@ -1,6 +1,6 @@
-"""One HTTP/1.1 response as its bytes come, and the events in it.
+"""A parser of one HTTP/1.1 response and of the events in it, fed with bytes as they come.
 
-A library would do more than is needed and take more of the cores that are measured.
+An HTTP library would do more than necessary, and use more of the cores that are measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 
 class TornOff(Exception):
-    """A response that ended before its end, or is none."""
+    """A response that was cut off or is malformed."""
 
 
 class Response:
@@ -25,7 +25,7 @@ class Response:
         self._buffer = b""
         self._is_chunked = False
         self._left: int | None = None
-        """Bytes of this chunk, or of the whole body, that are still to come; None: not known."""
+        """Number of bytes of the body that are still missing, or None if unknown."""
 
     @property
     def keeps_open(self) -> bool:
@@ -37,7 +37,7 @@ class Response:
         )
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes from the connection; return those of the body among them."""
+        """Parse bytes from the connection; return those that belong to the body."""
         self._buffer += data
         if not self.status and not self._read_head():
             return b""
@@ -50,7 +50,7 @@ class Response:
         return found
 
     def end(self) -> None:
-        """Note that the connection was closed. Raise `TornOff` when more should have come."""
+        """Note that the connection was closed. Raise `TornOff` if the response is incomplete."""
         if not self.status or self._is_chunked or self._left:
             raise TornOff("the connection was closed within the answer")
         self.is_complete = True
@@ -63,7 +63,7 @@ class Response:
         try:
             self.status = int(first.split(b" ", 2)[1])
         except (IndexError, ValueError):
-            raise TornOff(f"no HTTP: {first[:80]!r}") from None
+            raise TornOff(f"not HTTP: {first[:80]!r}") from None
         for line in lines:
             name, _, value = line.partition(b":")
             self.headers[name.strip().lower()] = value.strip()
@@ -75,7 +75,7 @@ class Response:
         return True
 
     def _chunks(self) -> list[bytes]:
-        """Return the whole chunks of the buffer: an event is never more than one."""
+        """Return the complete chunks of the buffer. An event never spans two chunks."""
         found: list[bytes] = []
         while not self.is_complete:
             size, end, rest = self._buffer.partition(b"\r\n")
@@ -91,14 +91,14 @@ class Response:
 
 
 class Delta(Struct):
-    """What a chunk of a chat adds."""
+    """The addition of one chunk to a chat answer."""
 
     content: str | None = None
     reasoning_content: str | None = None
 
 
 class Choice(Struct):
-    """The answer's next piece: of a chat a delta, of a text the text."""
+    """The answer's next piece: a delta in a chat, a text in a completion."""
 
     delta: Delta | None = None
     text: str | None = None
@@ -106,20 +106,20 @@ class Choice(Struct):
 
     @property
     def piece(self) -> str:
-        """The piece, whichever it is."""
+        """The text of the piece."""
         if self.delta is None:
             return self.text or ""
         return self.delta.content or self.delta.reasoning_content or ""
 
 
 class Cached(Struct):
-    """Of the prompt's tokens those that were not computed again."""
+    """The number of prompt tokens that were not computed again."""
 
     cached_tokens: int = 0
 
 
 class Usage(Struct):
-    """The tokens of an answer, as the server counts them."""
+    """The numbers of tokens of an answer, as the server counts them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -127,7 +127,7 @@ class Usage(Struct):
 
 
 class Chunk(Struct):
-    """One event of a stream: OpenAI's, or one of llmd's own, with its text or what it came to."""
+    """One event of a stream in OpenAI's format or llmd's own."""
 
     choices: list[Choice] = []
     text: str = ""
@@ -136,19 +136,19 @@ class Chunk(Struct):
 
     @property
     def piece(self) -> str:
-        """What it adds to the answer."""
+        """The text that the event adds to the answer."""
         return self.choices[0].piece if self.choices else self.text
 
 
 class Events:
-    """The events of a stream, from its bytes."""
+    """A parser of the events of a stream."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._decoder = msgspec.json.Decoder(Chunk)
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Return the events that are whole by now. Raise `TornOff` for one that is no chunk."""
+        """Return the events that are now complete. Raise `TornOff` for a malformed one."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         found: list[Chunk] = []
         for line in lines:
@@ -160,5 +160,5 @@ class Events:
             try:
                 found.append(self._decoder.decode(value))
             except msgspec.MsgspecError as error:
-                raise TornOff(f"no chunk ({error}): {value[:80]!r}") from None
+                raise TornOff(f"not a chunk ({error}): {value[:80]!r}") from None
         return found
