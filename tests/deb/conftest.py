@@ -1,4 +1,4 @@
-"""Booted machines, one a release and file of tests. LLMD_DEB_SUITES names the releases."""
+"""Booted machines, one per release and test module. LLMD_DEB_SUITES names the releases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUITES = os.environ.get("LLMD_DEB_SUITES", "bookworm trixie").split()
 
 @pytest.fixture(scope="session", autouse=True)
 def able() -> None:
-    """Fail at once, and in words, where no machine can be booted."""
+    """Fail at once with the reason if no machine can be booted."""
     reason = why_not()
     if reason:
         pytest.fail(reason)
@@ -26,13 +26,13 @@ def able() -> None:
 
 @pytest.fixture(scope="session", params=SUITES)
 def suite(request: pytest.FixtureRequest) -> str:
-    """Give the name of a release."""
+    """Return the name of a release."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def debs(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with the packages, and the next ones: one whose migration works, one not."""
+    """Return a folder with the packages, and two later ones: one has a broken migration."""
     folder = tmp_path_factory.mktemp(f"debs-{suite}")
     for deb in (DIST / suite).glob("*.deb"):
         shutil.copy2(deb, folder / deb.name)
@@ -47,7 +47,7 @@ def debs(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def machine(suite: str, debs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Give a machine that has just been booted, without llmd."""
+    """Provide a freshly booted machine without llmd."""
     made = Machine(suite, tmp_path_factory.mktemp(f"machine-{suite}"), debs)
     yield made
     made.close()
@@ -55,6 +55,6 @@ def machine(suite: str, debs: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def installed(machine: Machine) -> Machine:
-    """Give a machine on which the packages were just installed."""
+    """Return a machine on which the packages were just installed."""
     machine.run("apt-get install -y /opt/debs/llmd.deb /opt/debs/model.deb", timeout_s=300)
     return machine

@@ -1,4 +1,4 @@
-"""Run a worker on an emulated processor: print the CPU code that it chose and a token, or why not.
+"""Run a worker on an emulated processor; print its CPU code and a token, or the error.
 
 emulated.py CPU MODEL
 """
@@ -16,7 +16,7 @@ from llmd.errors import LlmdError
 
 
 def main(cpu: str, path: str) -> None:
-    """Load the model and generate."""
+    """Load the model at `path` and generate one token."""
     emulator = ("/opt/emulator", "-cpu", cpu, sys.executable, "-I", "-m", "llmd.worker")
     start = Start(
         model_path=path,

@@ -1,4 +1,4 @@
-"""A Debian that is booted with its own systemd, offline, in namespaces of this machine."""
+"""A Debian system that runs its own systemd, offline, in namespaces of this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ exec systemd-nspawn --quiet --directory={work}/root --machine={name} --boot --re
   --bind-ro={emulator}:/opt/emulator \\
   --capability=CAP_BPF,CAP_PERFMON --system-call-filter=bpf
 """
-# What util-linux alone can do. The root is shared, else no credentials reach a unit.
+# Without systemd-nspawn. Mounts are shared, because systemd passes credentials to units by mounts.
 _BY_UNSHARE = """
 exec unshare --mount --propagation private --pid --fork --kill-child --uts --ipc --cgroup --net \\
   sh -c 'set -e
@@ -69,21 +69,20 @@ exec env -i container=llmd PATH=/usr/sbin:/usr/bin:/sbin:/bin setpriv \\
 
 
 class Failed(AssertionError):
-    """A command in the machine ended with another status than it should."""
+    """A command in the machine ended with an unexpected status."""
 
 
 class Machine:
-    """One boot of a release, gone without a trace when it is closed.
+    """One boot of a release. Nothing is left of it after `close`.
 
-    By systemd-nspawn; by unshare where there is none, or LLMD_BOOT=unshare is set.
-
-    A network of its own: `lan` is the address at which another namespace reaches it.
+    It is booted by systemd-nspawn, or by unshare if that is missing or LLMD_BOOT=unshare is set.
+    The machine has a network of its own, where another namespace reaches it at `lan`.
     """
 
     lan = "10.77.0.1"
 
     def __init__(self, suite: str, work: Path, debs: Path) -> None:
-        """Boot, and wait until everything is started."""
+        """Boot, and wait until all units are started."""
         self.suite = suite
         base = subprocess.run(
             [ROOT_SH, "test", suite], check=True, capture_output=True, text=True
@@ -112,18 +111,18 @@ class Machine:
         self._init = self._wait_booted()
 
     def run(self, command: str, *, status: int | None = 0, timeout_s: float = 120) -> str:
-        """Run a shell command as root, and return what it wrote on both streams, in one."""
+        """Run a shell command as root, and return its output and errors as one text."""
         return self._run(["nsenter", "-t", str(self._init), "-a"], command, status, timeout_s)
 
     def from_lan(self, command: str, *, status: int | None = 0, timeout_s: float = 120) -> str:
-        """Run a shell command of the host in another network that has a cable to the machine."""
+        """Run a shell command of the host in another network that is connected to the machine."""
         if self._client is None:
-            self._lay_cable()
+            self._connect_lan()
         assert self._client is not None
         return self._run(["nsenter", "-t", str(self._client.pid), "-n"], command, status, timeout_s)
 
     def ask(self, path: str, body: object = None, *, key: str) -> dict[str, object]:
-        """Send a request to llmd from the LAN, and return what it answers."""
+        """Send a request to llmd from the LAN, and return the answer."""
         data = "" if body is None else f"-d '{json.dumps(body)}'"
         out = self.from_lan(
             f"curl -sS -m 60 -H 'Authorization: Bearer {key}' {data} http://{self.lan}:5000{path}"
@@ -132,24 +131,24 @@ class Machine:
         return answer
 
     def admin_key(self) -> str:
-        """Return the key that the first installation made."""
+        """Return the key that the first installation created."""
         return self.run("cat /etc/llmd/admin.key").strip()
 
     def is_known(self, key: str) -> bool:
-        """Tell whether llmd answers this key."""
+        """Return whether llmd accepts this key."""
         return self.ask("/auth", key=key)["auth"] is True
 
     def journal(self, *options: str) -> str:
-        """Return what the unit has logged."""
+        """Return the log of the unit."""
         return self.run(f"journalctl -u llmd --no-pager -q {' '.join(options)}")
 
     def close(self) -> None:
-        """Switch off."""
+        """Power off the machine."""
         if self._client is not None:
             self._client.kill()
             self._client.wait()
         if self._init:
-            # systemd's signal for switching off.
+            # systemd's signal to power off.
             os.kill(self._init, signal.SIGRTMIN + 4)
         else:
             self._process.terminate()
@@ -162,7 +161,7 @@ class Machine:
         for folder, _, _ in sorted(os.walk(self._cgroup), reverse=True):
             Path(folder).rmdir()
 
-    def _run(self, way: list[str], command: str, status: int | None, timeout_s: float) -> str:
+    def _run(self, prefix: list[str], command: str, status: int | None, timeout_s: float) -> str:
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
@@ -170,7 +169,7 @@ class Machine:
             "HOME": "/root",
         }
         done = subprocess.run(
-            [*way, "sh", "-c", command],
+            [*prefix, "sh", "-c", command],
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -201,38 +200,38 @@ class Machine:
                     return init
             time.sleep(0.2)
         self._log.seek(0)
-        said = self._log.read()
+        log = self._log.read()
         self.close()
-        raise AssertionError(f"{self.suite} did not boot:\n{said[-4000:]}")
+        raise AssertionError(f"{self.suite} did not boot:\n{log[-4000:]}")
 
-    def _lay_cable(self) -> None:
+    def _connect_lan(self) -> None:
         self._client = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         pid = self._client.pid
         ours = Path("/proc/self/ns/net").readlink()
         while Path(f"/proc/{pid}/ns/net").readlink() == ours:
             time.sleep(0.01)
         here, there = (["nsenter", "-t", str(of), "-n"] for of in (pid, self._init))
-        for way, command in (
+        for prefix, command in (
             (here, f"ip link add wire type veth peer name lan netns {self._init}"),
             (here, "ip address add 10.77.0.2/24 dev wire"),
             (here, "ip link set wire up"),
             (there, f"ip address add {self.lan}/24 dev lan"),
             (there, "ip link set lan up"),
         ):
-            subprocess.run([*way, *command.split()], check=True)
+            subprocess.run([*prefix, *command.split()], check=True)
 
 
 def why_not() -> str | None:
-    """Say what is missing for booting machines, or return None."""
+    """Return what is missing for booting machines, or None."""
     if os.geteuid() != 0:
-        return "booting a Debian needs root: run this with sudo"
+        return "booting a machine needs root: run this with sudo"
     for program in ("mmdebstrap", "nsenter", "ip", "curl", EMULATOR):
         if shutil.which(program) is None:
-            return f"there is no {program}: packaging/dev/prereqs.sh deb installs it"
+            return f"{program} is missing: packaging/dev/prereqs.sh deb installs it"
     return None
 
 
 def _cgroups() -> Path:
-    """Return where cgroups of version 2 are, alone or beside those of version 1."""
+    """Return the folder of cgroups version 2, which may be mounted beside version 1."""
     both = Path("/sys/fs/cgroup/unified")
     return both if both.exists() else Path("/sys/fs/cgroup")

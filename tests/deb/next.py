@@ -1,4 +1,4 @@
-"""A later version of a package: the same one with another migration and a higher number."""
+"""A later version of a package: the same files, more migrations and a higher version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GOOD = "op.add_column('keys', sa.Column('note', sa.Text(), nullable=True))"
 BROKEN = "op.execute('UPDATE keys SET no_such_column = 1')"
 
 FIRST = 9001
-"""The revision that the first of the added migrations makes."""
+"""The revision of the first added migration."""
 
 _MIGRATION = '''"""Add what a later version needs."""
 
@@ -32,7 +32,7 @@ def downgrade() -> None:
 
 
 def make_next(deb: Path, folder: Path, version: str, *steps: str) -> Path:
-    """Write such a package into `folder`, and return it. `steps` are what its migrations do."""
+    """Write a package with one migration per step into `folder`, and return its path."""
     tree = folder / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
     control, preinst = tree / "DEBIAN/control", tree / "DEBIAN/preinst"

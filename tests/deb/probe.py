@@ -1,4 +1,4 @@
-"""Run in place of the daemon, under all that its unit sets: print what it should not be able to."""
+"""Run instead of the daemon, with the settings of its unit; print what should be forbidden."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def called(result: int) -> None:
-    """Raise for a system call that was refused."""
+def check(result: int) -> None:
+    """Raise OSError if a system call was refused."""
     if result < 0:
         raise OSError(ctypes.get_errno(), "refused")
 
 
 def write(path: str) -> Callable[[], object]:
-    """Return what writes a file."""
+    """Return a function that writes to `path`."""
     return lambda: Path(path).write_text("x")
 
 
@@ -36,14 +36,14 @@ TRIES: dict[str, Callable[[], object]] = {
     "read another user's file": lambda: Path("/srv/other").read_text(),
     "see other processes": lambda: Path("/proc/1/cmdline").read_text(),
     "become root": lambda: os.setuid(0),
-    "trace": lambda: called(libc.ptrace(16, os.getppid(), 0, 0)),
-    "mount": lambda: called(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)),
-    "make a namespace": lambda: called(libc.unshare(0x10000000)),
+    "trace": lambda: check(libc.ptrace(16, os.getppid(), 0, 0)),
+    "mount": lambda: check(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)),
+    "make a namespace": lambda: check(libc.unshare(0x10000000)),
     "open a raw socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
     "open a netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
     "set the host name": lambda: socket.sethostname("probe"),
     "set the clock": lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()),
-    "map memory to write and run": lambda: called(
+    "map memory to write and run": lambda: check(
         -1 if libc.mmap(None, 4096, 7, 0x22, -1, 0) in (-1, 0xFFFFFFFF) else 0
     ),
     "change the nice value up": lambda: os.nice(-5),

@@ -1,4 +1,4 @@
-"""The installed package on processors that this machine has not: emulated ones."""
+"""The installed package on emulated processors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODEL = "/usr/share/llmd/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @pytest.fixture(scope="module")
 def script(installed: Machine) -> str:
-    """Put the script that runs a worker on an emulated processor into the machine."""
+    """Copy emulated.py into the machine, and return the command that runs it."""
     installed.run("systemctl stop llmd")
     text = Path(__file__).with_name("emulated.py").read_text()
     installed.run(f"cat > /opt/emulated.py <<'SCRIPT'\n{text}\nSCRIPT")
@@ -21,16 +21,16 @@ def script(installed: Machine) -> str:
 
 
 @pytest.mark.parametrize(("cpu", "variant"), [("Nehalem", "sse42"), ("Haswell", "haswell")])
-def test_an_old_processor_generates_by_the_code_for_it(
+def test_an_old_processor_runs_the_cpu_code_for_it(
     installed: Machine, script: str, cpu: str, variant: str
 ) -> None:
-    """No instruction is used that it does not have."""
-    said = installed.run(f"{script} {cpu} {MODEL} 2>/dev/null", timeout_s=600)
-    assert said == f"CPU code {variant}\ntoken  Paris\n"
+    """A worker selects the CPU code for an old processor, and generates with it."""
+    output = installed.run(f"{script} {cpu} {MODEL} 2>/dev/null", timeout_s=600)
+    assert output == f"CPU code {variant}\ntoken  Paris\n"
 
 
-def test_a_processor_too_old_is_refused_in_words(installed: Machine, script: str) -> None:
-    """By name of what is missing, before any library dies of it."""
-    said = installed.run(f"{script} Conroe {MODEL} 2>/dev/null", timeout_s=600)
-    assert said.startswith("refused: this processor is too old: it has no ")
-    assert "SSE4.2" in said
+def test_a_processor_that_is_too_old_is_refused(installed: Machine, script: str) -> None:
+    """The error names the missing instructions, before a library uses them."""
+    output = installed.run(f"{script} Conroe {MODEL} 2>/dev/null", timeout_s=600)
+    assert output.startswith("refused: this processor is too old: it has no ")
+    assert "SSE4.2" in output

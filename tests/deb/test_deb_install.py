@@ -1,4 +1,4 @@
-"""The packages on a fresh, offline Debian: installed, asked from the LAN, and what guards it."""
+"""The packages on a fresh, offline Debian system: installation, requests, and the sandbox."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.deb.machine import Machine
 PARIS = {"prompt": "What is the capital of France? Answer in one word.", "temperature": 0}
 
 
-def test_it_answers_the_lan_after_one_command(installed: Machine) -> None:
-    """With the key that the installation made; it starts with the machine from now on."""
+def test_llmd_answers_the_lan_after_one_command(installed: Machine) -> None:
+    """After its installation llmd is enabled, runs, and answers with the created key."""
     assert installed.run("systemctl is-active llmd").strip() == "active"
     assert installed.run("systemctl is-enabled llmd").strip() == "enabled"
     answer = installed.ask("/answer", PARIS, key=installed.admin_key())
@@ -20,18 +20,18 @@ def test_it_answers_the_lan_after_one_command(installed: Machine) -> None:
 
 
 def test_grammars_and_vectors_work_in_the_sandbox(installed: Machine) -> None:
-    """Both bring native code of their own into the worker."""
+    """Grammars and embeddings, which need native code in the worker, work in the sandbox."""
     form = {"type": "json_schema", "json_schema": {"schema": {"enum": ["yes", "no"]}}}
-    said = [{"role": "user", "content": "Is water wet?"}]
-    body = {"model": "default", "messages": said, "response_format": form}
+    messages = [{"role": "user", "content": "Is water wet?"}]
+    body = {"model": "default", "messages": messages, "response_format": form}
     answer = installed.ask("/v1/chat/completions", body, key=installed.admin_key())
     assert re.search(r'"content": ?"\\"(yes|no)\\""', json.dumps(answer))
     vectors = installed.ask("/v1/embeddings", {"input": ["a", "b"]}, key=installed.admin_key())
     assert json.dumps(vectors).count('"embedding"') == 4
 
 
-def test_the_journal_tells_the_start_and_has_nothing_to_complain_of(installed: Machine) -> None:
-    """Which CPU code was chosen is among it."""
+def test_the_journal_has_the_start_and_no_warnings(installed: Machine) -> None:
+    """The journal reports the start with the selected CPU code, and has no warnings."""
     journal = installed.journal("-o cat")
     assert "is ready" in journal
     assert re.search(r"CPU code \w+", journal)
@@ -39,16 +39,16 @@ def test_the_journal_tells_the_start_and_has_nothing_to_complain_of(installed: M
     assert "Traceback" not in journal
 
 
-def test_the_journal_is_searched_by_fields(installed: Machine) -> None:
-    """One request by its status, one by the id that its client was told."""
+def test_the_journal_can_be_searched_by_fields(installed: Machine) -> None:
+    """The journal finds requests by their status and path."""
     key = installed.admin_key()
     installed.ask("/auth", key=key)
     assert "GET /auth 200" in installed.journal("-o cat LLMD_STATUS=200 LLMD_PATH=/auth")
     assert installed.journal("LLMD_STATUS=500") == ""
 
 
-def test_files_are_closed_to_others(installed: Machine) -> None:
-    """Owner and mode of what the package made."""
+def test_files_are_not_readable_by_others(installed: Machine) -> None:
+    """The package's files and folders have these owners and modes."""
     paths = "/etc/llmd /etc/llmd/llmd.toml /etc/llmd/admin.key /etc/llmd/credentials "
     paths += "/var/lib/llmd /var/lib/llmd/llmd.db /var/cache/llmd"
     assert installed.run(f"stat -c '%a %U:%G %n' {paths}").splitlines() == [
@@ -63,8 +63,8 @@ def test_files_are_closed_to_others(installed: Machine) -> None:
     assert installed.run("dpkg -V llmd llmd-model-smollm2") == ""
 
 
-def test_the_unit_is_among_the_tightest(installed: Machine) -> None:
-    """By systemd's own measure, and it has no words for a mistake in it."""
+def test_the_unit_has_a_low_exposure(installed: Machine) -> None:
+    """The unit's exposure by systemd's rating is 1.5 or less, and it has no mistakes."""
     exposure = installed.run("systemd-analyze security llmd --no-pager | tail -n 2")
     match = re.search(r"exposure level for llmd\.service: ([0-9.]+)", exposure)
     assert match
@@ -74,8 +74,8 @@ def test_the_unit_is_among_the_tightest(installed: Machine) -> None:
     )
 
 
-def test_nothing_is_open_to_the_daemon_but_its_own_folders(installed: Machine) -> None:
-    """A program in its place, under all that the unit sets, tries to get out."""
+def test_the_sandbox_allows_only_what_the_daemon_needs(installed: Machine) -> None:
+    """A program that runs instead of the daemon cannot leave the sandbox of the unit."""
     probe = Path(__file__).with_name("probe.py").read_text()
     installed.run(f"cat > /usr/local/lib/probe.py <<'PROBE'\n{probe}\nPROBE")
     installed.run("echo secret > /srv/other && chmod 600 /srv/other")
@@ -86,12 +86,12 @@ def test_nothing_is_open_to_the_daemon_but_its_own_folders(installed: Machine) -
         f"-e '/^Watchdog/d' -e '/^Restart/d' /lib/systemd/system/llmd.service > {unit}"
     )
     installed.run("systemctl daemon-reload && systemctl start llmd-probe")
-    said = installed.run("journalctl -u llmd-probe -o cat -q --no-pager | grep ^probe")
-    assert said.splitlines() == ["probe is done"]
+    output = installed.run("journalctl -u llmd-probe -o cat -q --no-pager | grep ^probe")
+    assert output.splitlines() == ["probe is done"]
 
 
-def test_commands_work_for_root_without_a_key_in_hand(installed: Machine) -> None:
-    """The admin's key is found where the installation put it."""
+def test_commands_work_for_root_without_giving_a_key(installed: Machine) -> None:
+    """Commands that root runs find the admin's key."""
     status = installed.run("llmd status")
     assert re.search(r"threads +\d+, \w+", status)
     assert "Paris" in installed.run("llmd ask --temperature 0 '" + str(PARIS["prompt"]) + "'")
@@ -102,7 +102,7 @@ def test_commands_work_for_root_without_a_key_in_hand(installed: Machine) -> Non
 
 
 def test_a_wrong_configuration_is_refused_and_the_old_one_stays(installed: Machine) -> None:
-    """The reload fails where it was asked for, with file and option."""
+    """The reload fails, the log names file and option, and the old configuration stays."""
     installed.run("printf '[server]\\nmax_streams = 0\\n' > /etc/llmd/conf.d/bad.toml")
     installed.run("systemctl reload llmd", status=1)
     assert "/etc/llmd/conf.d/bad.toml: server.max_streams" in installed.journal("-o cat -n 20")
@@ -111,7 +111,7 @@ def test_a_wrong_configuration_is_refused_and_the_old_one_stays(installed: Machi
 
 
 def test_a_setting_that_only_root_may_read_reaches_the_daemon(installed: Machine) -> None:
-    """Those in credentials: systemd hands copies over."""
+    """Settings in the credentials folder reach the daemon through systemd."""
     installed.run(
         'umask 077; printf \'[server]\\nlisten = ["0.0.0.0:5000", "0.0.0.0:5001"]\\n\''
         " > /etc/llmd/credentials/secret.toml; systemctl restart llmd"
@@ -121,8 +121,8 @@ def test_a_setting_that_only_root_may_read_reaches_the_daemon(installed: Machine
     installed.from_lan(f"curl -sSf http://{installed.lan}:5001/livez", status=7)
 
 
-def test_nginx_before_it_speaks_tls_and_streams(installed: Machine) -> None:
-    """With the configuration of the documentation as it is."""
+def test_nginx_in_front_of_llmd_adds_tls_and_streams(installed: Machine) -> None:
+    """The documented configuration of nginx works unchanged."""
     site = "/etc/nginx/sites-available/llmd"
     certificate, key = (
         rf"$(sed -n 's/^ *{name} \(.*\);/\1/p' {site})"
@@ -145,8 +145,8 @@ def test_nginx_before_it_speaks_tls_and_streams(installed: Machine) -> None:
     assert sum(line.startswith("data:") for line in lines) > 2
 
 
-def test_the_socket_unit_keeps_the_port_while_llmd_starts_again(installed: Machine) -> None:
-    """Off at first; a request that comes while llmd is down waits for its answer."""
+def test_the_socket_unit_holds_the_port_while_llmd_restarts(installed: Machine) -> None:
+    """The socket is disabled by default; with it, a request waits while llmd starts."""
     assert installed.run("systemctl is-enabled llmd.socket", status=1).strip() == "disabled"
     installed.run("systemctl stop llmd && systemctl start llmd.socket")
     assert installed.is_known(installed.admin_key())

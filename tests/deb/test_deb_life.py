@@ -1,4 +1,4 @@
-"""What the machine goes through: kills, hangs, upgrades, downgrades, removal."""
+"""Kills, hangs, upgrades, downgrades and removal of the installed package."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ SESSIONS = 100
 
 @pytest.fixture(autouse=True)
 def fresh(installed: Machine) -> None:
-    """Let no start of the tests before count for the limit of starts."""
+    """Reset the unit's count of starts, which systemd limits."""
     installed.run("systemctl reset-failed llmd", status=None)
 
 
 def ask(machine: Machine, session: str) -> None:
-    """Have one turn of a session."""
+    """Add one turn to a session."""
     body = {"prompt": "Hi", "session_id": session, "max_tokens": 2}
     assert "result" in machine.ask("/answer", body, key=machine.admin_key())
 
 
 def sessions(machine: Machine) -> set[str]:
-    """Return the sessions in the store, by the command line."""
+    """Return the ids of all stored sessions, from the command line."""
     lines = machine.run("llmd session export").splitlines()
     return {str(json.loads(line)["id"]) for line in lines}
 
 
 def main_pid(machine: Machine) -> str:
-    """Return the daemon's process."""
+    """Return the daemon's process id."""
     return machine.run("systemctl show -P MainPID llmd").strip()
 
 
 def wait_for_another(machine: Machine, pid: str) -> None:
-    """Wait until systemd has started the daemon again, and it serves."""
+    """Wait until systemd has restarted the daemon, and it is ready."""
     for _ in range(300):
         shown = machine.run("systemctl show -P MainPID -P ActiveState llmd").split()
         if "active" in shown and not {"0", pid} & set(shown):
             return
         time.sleep(0.2)
-    raise AssertionError("the daemon was not started again")
+    raise AssertionError("the daemon was not restarted")
 
 
-def test_a_killed_daemon_is_back_with_all_it_had(installed: Machine) -> None:
-    """By systemd, at once."""
+def test_a_killed_daemon_is_restarted_and_has_lost_nothing(installed: Machine) -> None:
+    """A killed daemon is restarted by systemd, and still has all sessions."""
     ask(installed, "before-the-kill")
     pid = main_pid(installed)
     installed.run(f"kill -9 {pid}")
@@ -58,8 +58,8 @@ def test_a_killed_daemon_is_back_with_all_it_had(installed: Machine) -> None:
     assert {"before-the-kill", "after-the-kill"} <= sessions(installed)
 
 
-def test_a_daemon_that_hangs_is_ended_by_the_watchdog(installed: Machine) -> None:
-    """With a short time for it, for the test."""
+def test_a_hanging_daemon_is_killed_by_the_watchdog(installed: Machine) -> None:
+    """The watchdog restarts a daemon that hangs, but not one that is idle."""
     installed.run(
         "mkdir -p /run/systemd/system/llmd.service.d &&"
         " printf '[Service]\\nWatchdogSec=5\\n' > /run/systemd/system/llmd.service.d/test.conf &&"
@@ -76,7 +76,7 @@ def test_a_daemon_that_hangs_is_ended_by_the_watchdog(installed: Machine) -> Non
 
 
 def test_an_upgrade_under_load_loses_nothing(installed: Machine) -> None:
-    """Sessions, an edited conffile, a migration with a copy before it; downtime is told."""
+    """An upgrade keeps sessions, key and edited configuration, and copies the database."""
     key = installed.admin_key()
     for number in range(SESSIONS):
         ask(installed, f"s{number}")
@@ -108,7 +108,7 @@ def test_an_upgrade_under_load_loses_nothing(installed: Machine) -> None:
     finally:
         ended.set()
         watcher.join()
-    sys.stdout.write(f"{installed.suite}: no answer for {sum(down):.1f} s\n")
+    sys.stdout.write(f"{installed.suite}: {sum(down):.1f} s of downtime\n")
     assert installed.run("llmd db revision").strip() == str(FIRST)
     assert {f"s{number}" for number in range(SESSIONS)} <= sessions(installed)
     assert "# edited" in installed.run("cat /etc/llmd/llmd.toml")
@@ -118,11 +118,11 @@ def test_an_upgrade_under_load_loses_nothing(installed: Machine) -> None:
     assert installed.journal("-p warning -b --since -2min").count("Traceback") == 0
 
 
-def test_a_downgrade_is_refused_and_the_newer_one_goes_on(installed: Machine) -> None:
-    """The message says how to go back all the same."""
-    said = installed.run("apt-get install -y --allow-downgrades /opt/debs/llmd.deb", status=100)
-    assert "not downgraded" in said
-    assert "llmd db restore" in said
+def test_a_downgrade_is_refused_and_the_newer_version_runs_on(installed: Machine) -> None:
+    """The message of a refused downgrade says how to go back anyway."""
+    output = installed.run("apt-get install -y --allow-downgrades /opt/debs/llmd.deb", status=100)
+    assert "not downgraded" in output
+    assert "llmd db restore" in output
     assert installed.run("dpkg-query -W -f '${Version} ${db:Status-Status}' llmd") == (
         "0.2.0-1 installed"
     )
@@ -130,21 +130,21 @@ def test_a_downgrade_is_refused_and_the_newer_one_goes_on(installed: Machine) ->
     ask(installed, "after-the-downgrade")
 
 
-def test_a_migration_that_fails_leaves_the_database_to_the_version_before(
+def test_a_failed_migration_leaves_the_database_to_the_previous_version(
     installed: Machine,
 ) -> None:
-    """The package says what to do; the version before is installed again and serves."""
-    said = installed.run("apt-get install -y /opt/debs/broken.deb", status=100)
-    assert "could not be upgraded" in said
-    assert "failed and changed nothing" in said
+    """After a failed migration the previous version can be installed, and has all sessions."""
+    output = installed.run("apt-get install -y /opt/debs/broken.deb", status=100)
+    assert "could not be upgraded" in output
+    assert "failed and changed nothing" in output
     assert installed.run("systemctl is-active llmd", status=3).strip() != "active"
     installed.run("apt-get install -y --allow-downgrades /opt/debs/next.deb")
     ask(installed, "after-the-failure")
     assert "s0" in sessions(installed)
 
 
-def test_removal_keeps_what_is_the_users_and_purge_takes_it(installed: Machine) -> None:
-    """Installed again in between, all is there."""
+def test_removal_keeps_the_data_and_purge_deletes_it(installed: Machine) -> None:
+    """Data survives a removal and a new installation, but not a purge."""
     ask(installed, "before-the-removal")
     installed.run("apt-get remove -y llmd")
     # Another status in each release: there is no such unit.

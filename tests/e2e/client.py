@@ -1,4 +1,4 @@
-"""A client of the daemon that sees what is on the wire: statuses, headers and events."""
+"""A client of the daemon that exposes statuses, headers and events as they were sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SILENCE_S = 90.0
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """An answer as a whole."""
+    """A complete answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -25,12 +25,12 @@ class Reply(Struct, frozen=True, kw_only=True):
 
     @property
     def code(self) -> str:
-        """The stable name of an error."""
+        """The error's code, which programs may rely on."""
         return str(self.body["error"]["code"])
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One server-sent event, and when it came by the monotonic clock."""
+    """One server-sent event, and its arrival on the monotonic clock."""
 
     name: str
     data: Any
@@ -38,7 +38,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Stream:
-    """The events of one answer. Leaving the block closes the connection, whatever is left."""
+    """The events of one answer. Leaving the block closes the connection, even within an answer."""
 
     def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
         self._sock = sock
@@ -56,11 +56,11 @@ class Stream:
         self.close()
 
     def __iter__(self) -> Iterator[Event]:
-        """Give the events to the end of the stream. Raise OSError when it is torn off."""
+        """Yield the events until the stream ends. Raise OSError if it is cut off."""
         name = ""
-        # The signs of life between events keep the socket from timing out.
+        # Keep-alive comments between events prevent a timeout of the socket.
         deadline = time.monotonic() + _SILENCE_S
-        # A line without its end was torn off too.
+        # A line without its end was cut off too.
         while (line := self._readline()).endswith(b"\n"):
             if line.startswith(b"event: "):
                 name = line[7:].strip().decode()
@@ -79,11 +79,11 @@ class Stream:
         return event
 
     def rest(self) -> list[Event]:
-        """Return all events that still come."""
+        """Return all remaining events."""
         return list(self)
 
     def close(self) -> None:
-        """Go away at once, as a client does whose window was closed."""
+        """Disconnect at once, like a client whose window was closed."""
         self._sock.close()
         self._response.close()
 
@@ -95,19 +95,19 @@ class Stream:
 
 
 class Client:
-    """Ask one daemon with one key, each request on a connection of its own."""
+    """A client of one daemon with one key. Each request has a connection of its own."""
 
     def __init__(self, port: int, key: str | None) -> None:
         self._port = port
         self._headers = {} if key is None else {"Authorization": key}
 
     def call(self, method: str, path: str, body: object = None) -> Reply:
-        """Send JSON and return the answer, whatever its status."""
+        """Send a request with a JSON body and return the answer, whatever its status."""
         raw = None if body is None else json.dumps(body).encode()
         return self.send(method, path, raw)
 
     def send(self, method: str, path: str, raw: bytes | None) -> Reply:
-        """Send these very bytes as the body. Raise OSError when no whole answer comes."""
+        """Send `raw` as the body. Raise OSError if no complete answer comes."""
         sock, response = self._open(method, path, raw)
         with sock, response:
             try:
@@ -119,17 +119,17 @@ class Client:
             return Reply(status=response.status, headers=headers, body=body)
 
     def get(self, path: str) -> Reply:
-        """Send a GET."""
+        """Send a GET request."""
         return self.call("GET", path)
 
     def ask(self, prompt: str, **fields: Any) -> Any:
-        """Return the answer to a prompt; it must be one."""
+        """Return the body of the answer to a prompt; its status must be 200."""
         reply = self.call("POST", "/answer", {"prompt": prompt} | fields)
         assert reply.status == 200, reply
         return reply.body
 
     def stream(self, prompt: str, **fields: Any) -> Stream:
-        """Begin an answer; the stream must be accepted."""
+        """Start a streamed answer. Raise `Refused` if its status is not 200."""
         raw = json.dumps({"prompt": prompt, "stream": True} | fields).encode()
         sock, response = self._open("POST", "/answer", raw)
         if response.status != 200:
@@ -138,7 +138,7 @@ class Client:
         return Stream(sock, response)
 
     def post_and_leave(self, prompt: str, **fields: Any) -> socket.socket:
-        """Send a question and read nothing: close the socket to go away."""
+        """Send a question and return the socket unread; to close it is to disconnect."""
         raw = json.dumps({"prompt": prompt} | fields).encode()
         sock = socket.create_connection((HOST, self._port), _SILENCE_S)
         head = [f"{name}: {value}" for name, value in self._headers.items()]
@@ -151,7 +151,7 @@ class Client:
     ) -> tuple[socket.socket, http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(HOST, self._port, timeout=_SILENCE_S)
         connection.connect()
-        # Kept, because the connection forgets it when the server will close it.
+        # The connection drops its reference to the socket if the server will close it.
         sock = connection.sock
         assert isinstance(sock, socket.socket)
         try:
@@ -166,7 +166,7 @@ class Client:
 
 
 class Refused(Exception):
-    """A stream that was not accepted."""
+    """The server refused a stream."""
 
     def __init__(self, status: int, content: bytes) -> None:
         super().__init__(f"{status}: {content.decode('utf-8', 'replace')}")

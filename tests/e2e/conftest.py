@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: a daemon that all may ask, and daemons to break."""
+"""Fixtures of the end-to-end tests: a shared daemon, and daemons of a test's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def model_file() -> Path:
-    """Return the model to test with."""
+    """Return the GGUF file to test with."""
     named = os.environ.get("LLMD_TEST_MODEL")
     if not named:
         script = _ROOT / "packaging" / "dev" / "model.sh"
@@ -24,7 +24,7 @@ def model_file() -> Path:
         named = found.stdout.strip()
     if not Path(named).is_file():
         pytest.fail(
-            f"there is no model {named}: run 'make model', or name a GGUF file in LLMD_TEST_MODEL",
+            f"{named} does not exist: run 'make model', or set LLMD_TEST_MODEL to a GGUF file",
             pytrace=False,
         )
     return Path(named).resolve()
@@ -32,7 +32,7 @@ def model_file() -> Path:
 
 @pytest.fixture(scope="session")
 def daemon(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Return a daemon that runs for all tests: ask it, but do not break it."""
+    """Provide the daemon that all tests share. Tests may send requests, but must not break it."""
     shared = Daemon(tmp_path_factory.mktemp("shared"), model_file)
     try:
         shared.start()
@@ -45,7 +45,7 @@ def daemon(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def start_daemon(model_file: Path, tmp_path: Path) -> Iterator[Starter]:
-    """Return a function that starts a daemon of one's own, with options by section."""
+    """Provide a function that starts a daemon for this test, with options by section."""
     started: list[Daemon] = []
 
     def start(**options: Options) -> Daemon:
@@ -57,6 +57,6 @@ def start_daemon(model_file: Path, tmp_path: Path) -> Iterator[Starter]:
     yield start
     for own in started:
         own.close()
-        # Shown by pytest beside a failure.
+        # pytest shows the log if the test fails.
         print(own.log)  # noqa: T201
         assert "Traceback" not in own.log

@@ -1,4 +1,4 @@
-"""The real daemon in a process of its own, with its data in a temporary folder."""
+"""The real daemon as a process, with its data in a temporary folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.e2e.client import HOST, Client
 from tests.e2e.waiting import PATIENCE_S, until
 
 Options = dict[str, dict[str, Any]]
-"""[section] → option → value."""
+"""Options of a configuration: section → option → value."""
 
 
 class Daemon:
-    """One installation: configuration, database and models, with the daemon running or not."""
+    """An installation: configuration, database and models, with the daemon running or not."""
 
     def __init__(self, folder: Path, model: Path, options: Options | None = None) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """All that was logged since the first start."""
+        """The log since the first start."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
@@ -54,7 +54,7 @@ class Daemon:
         return self._process.pid
 
     def configure(self, options: Options) -> None:
-        """Write the configuration: what all tests need, and `options` over it."""
+        """Write the configuration that all tests need, overridden by `options`."""
         sections: Options = {
             "server": {"listen": [f"{HOST}:{self.port}"]},
             "store": {"url": f"sqlite:///{self.database}"},
@@ -72,7 +72,7 @@ class Daemon:
         self.config.write_text("\n".join(lines) + "\n")
 
     def start(self, *, wait: bool = True) -> None:
-        """Start the process and, unless told not to, wait until a token could be generated."""
+        """Start the process; with `wait`, until the model can answer."""
         assert self._process is None, "the daemon runs already"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -86,7 +86,7 @@ class Daemon:
             self.wait_healthy()
 
     def wait_healthy(self) -> None:
-        """Wait until `/health` says 200."""
+        """Wait until `/health` answers 200."""
 
         def is_healthy() -> bool:
             assert self._process is not None
@@ -100,7 +100,7 @@ class Daemon:
         until(is_healthy, "GET /health answers 200", every_s=0.1)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the daemon alone."""
+        """Send a signal to the daemon, but not to its worker."""
         os.kill(self.pid, number)
 
     def wait_end(self) -> int:
@@ -111,19 +111,19 @@ class Daemon:
         return code
 
     def stop(self) -> int:
-        """End it in good order and return its exit code."""
+        """Stop the daemon in order and return its exit code."""
         self.signal(signal.SIGTERM)
         return self.wait_end()
 
     def kill(self) -> None:
-        """End it as a crash does, and wait until its worker is gone too."""
+        """Kill the daemon like a crash, and wait until its worker is gone too."""
         workers = self.worker_pids()
         self.signal(signal.SIGKILL)
         self.wait_end()
         until(lambda: not any(map(is_alive, workers)), "the worker ends with its daemon")
 
     def close(self) -> None:
-        """End it however it can be ended."""
+        """Stop the process, by SIGKILL if SIGTERM does not help."""
         process = self._process
         if process is None:
             return
@@ -136,7 +136,7 @@ class Daemon:
         self._process = None
 
     def worker_pids(self) -> list[int]:
-        """Return the process ids of the workers, the oldest first."""
+        """Return the process ids of the workers, lowest first."""
         children = Path(f"/proc/{self.pid}/task").glob("*/children")
         return sorted(int(pid) for file in children for pid in file.read_text().split())
 
@@ -146,21 +146,21 @@ class Daemon:
         return pid
 
     def user(self, name: str = "somebody") -> Client:
-        """Return a client with a new key of a user."""
+        """Return a client with a new user key."""
         made = self.client.call("POST", "/auth/key", {"name": name}).body
         return Client(self.port, made["key"])
 
     def put_profile(self, name: str, **fields: Any) -> None:
-        """Make a profile."""
+        """Create or replace a profile."""
         reply = self.client.call("PUT", f"/profiles/{name}", fields)
         assert reply.status in {200, 201}, reply
 
     def streams(self) -> Any:
-        """Return how many answers are made and how many requests wait."""
+        """Return the numbers of active and queued requests."""
         return self.client.get("/status").body["streams"]
 
     def wait_streams(self, *, active: int, queued: int) -> None:
-        """Wait until so many answers are made and so many requests wait."""
+        """Wait until these are the numbers of active and queued requests."""
 
         def is_so() -> bool:
             streams = self.streams()
@@ -169,7 +169,7 @@ class Daemon:
         until(is_so, f"{active} active, {queued} queued")
 
     def wait_idle(self) -> None:
-        """Wait until neither the daemon nor its worker has anything to do."""
+        """Wait until neither the daemon nor its worker has any work."""
         self.wait_streams(active=0, queued=0)
         idle = {"running": 0, "waiting": 0}
 
@@ -180,7 +180,7 @@ class Daemon:
         until(is_idle, "no sequence runs or waits")
 
     def run(self, *arguments: str, code: int = 0, **variables: str) -> str:
-        """Run a command of llmd and return what it prints; it must end with `code`."""
+        """Run a command of llmd and return its output; it must end with `code`."""
         done = subprocess.run(
             self._command(*arguments),
             check=False,
@@ -197,16 +197,16 @@ class Daemon:
 
 
 Starter = Callable[..., Daemon]
-"""The fixture `start_daemon`: options as keyword arguments, one a section."""
+"""The type of the fixture `start_daemon`: one keyword argument per section of options."""
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of the tests without what would change the daemon's answers."""
+    """Return the environment of the tests without the variables that llmd reads."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LLMD_")}
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and waits for its parent does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -215,9 +215,9 @@ def is_alive(pid: int) -> bool:
 
 
 def _free_port() -> int:
-    """Return a port below those that the system gives to clients.
+    """Return a free port below those that the system assigns to clients.
 
-    A client that calls again and again while nothing listens could else connect to itself.
+    From that range, a client that retries while nothing listens could connect to itself.
     """
     while True:
         port = random.randrange(20_000, 32_000)

@@ -1,4 +1,4 @@
-"""One stream, one place in the queue: who is refused, and who gives a place back."""
+"""Admission with one stream and a queue for one: refusals, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 STORY = "Write a long story about a lighthouse keeper and the sea."
 LONG: dict[str, Any] = {"temperature": 0, "max_tokens": 3000, "stop": ["~~"]}
-# Steps of 16 tokens make the reading of a prompt last for many steps.
+# With 16 tokens per step, computing a prompt takes many steps.
 NARROW = {
     "server": {"max_streams": 1, "max_queue": 1},
     "engine": {"context": 8192, "parallel": 2, "batch": 16},
@@ -28,8 +28,8 @@ def _num_turns(daemon: Daemon, session: str) -> int:
     return 0 if reply.status == 404 else int(reply.body["num_turns"])
 
 
-def test_a_full_server_refuses_at_once_and_still_tells_its_health(start_daemon: Starter) -> None:
-    """With stream and queue taken the third gets 503; leaving in mid-stream lets the next in."""
+def test_a_full_server_refuses_at_once_and_still_reports_its_health(start_daemon: Starter) -> None:
+    """With stream and queue full, requests get 503; a client that leaves lets the next one in."""
     daemon = start_daemon(**NARROW)
     with (
         ThreadPoolExecutor(1) as pool,
@@ -46,7 +46,7 @@ def test_a_full_server_refuses_at_once_and_still_tells_its_health(start_daemon: 
             assert (streamed.status, streamed.code) == (503, "busy")
         assert Client(daemon.port, None).get("/health").status == 200
         assert daemon.client.get("/auth").body["auth"] is True
-        # All that was refused was refused while the others held their places.
+        # All refusals happened while the stream and the queue were full.
         assert not second.done()
         assert daemon.streams()["active"] == daemon.streams()["queued"] == 1
         stream.close()
@@ -58,8 +58,8 @@ def test_a_full_server_refuses_at_once_and_still_tells_its_health(start_daemon: 
     assert 0 < turn["usage"]["completion_tokens"] < LONG["max_tokens"]
 
 
-def test_a_client_that_leaves_the_queue_gives_its_place(start_daemon: Starter) -> None:
-    """Gone while it waited, it is never answered, and the next may wait in its place."""
+def test_a_client_that_leaves_the_queue_frees_it(start_daemon: Starter) -> None:
+    """A client that disconnects while queued is not answered, and another one can queue."""
     daemon = start_daemon(**NARROW)
     with daemon.client.stream(STORY, **LONG) as stream:
         stream.next("token")
@@ -77,7 +77,7 @@ def test_a_client_that_leaves_the_queue_gives_its_place(start_daemon: Starter) -
 
 
 def test_a_client_that_leaves_during_prefill_stops_it(start_daemon: Starter) -> None:
-    """Gone before the first token, it leaves no turn, and its prompt is not read to the end."""
+    """A client that leaves before the first token leaves no turn, and its prompt is abandoned."""
     daemon = start_daemon(**NARROW)
     daemon.client.ask("Say hello.", max_tokens=2)
     before = daemon.client.get("/status").body["tokens"]["completion"]
@@ -97,7 +97,7 @@ def test_a_client_that_leaves_during_prefill_stops_it(start_daemon: Starter) -> 
 
 
 def test_a_client_that_leaves_a_whole_answer_stops_it(start_daemon: Starter) -> None:
-    """Gone while an unstreamed answer is made, it frees its place; the part made is kept."""
+    """If the client of an unstreamed answer leaves, the answer stops and its part is stored."""
     daemon = start_daemon(**NARROW)
     began = daemon.client.get("/status").body["tokens"]["completion"]
     leaving = daemon.client.post_and_leave(STORY, session_id="left", **LONG)
@@ -113,7 +113,7 @@ def test_a_client_that_leaves_a_whole_answer_stops_it(start_daemon: Starter) -> 
 
 
 def test_the_next_turn_sees_a_cancelled_one(start_daemon: Starter) -> None:
-    """A partial turn is part of the conversation: it is in the next prompt."""
+    """A cancelled turn belongs to the conversation: it is in the next prompt."""
     daemon = start_daemon(**NARROW)
     with daemon.client.stream(STORY, session_id="talk", **LONG) as stream:
         stream.next("token")
@@ -124,7 +124,7 @@ def test_the_next_turn_sees_a_cancelled_one(start_daemon: Starter) -> None:
 
 
 def test_a_reader_that_stalls_slows_nobody(daemon: Daemon) -> None:
-    """Who reads nothing of its stream still gives its place back, and others are served."""
+    """A client that does not read its stream does not block others, and its stream completes."""
     client = daemon.user()
     stalled = [
         client.post_and_leave(f"{STORY} Story {number}.", stream=True, max_tokens=64)

@@ -1,4 +1,4 @@
-"""What one request gets from the real model."""
+"""Answers of the real model to single requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STORY = "Write a long story about a lighthouse keeper and the sea."
 
 
 def test_the_model_knows_the_capital_of_france(daemon: Daemon) -> None:
-    """The default profile reaches the model by its own chat template: the answer names Paris."""
+    """The default profile uses the model's own chat template, and the answer names Paris."""
     answer = daemon.client.ask(FRANCE, temperature=0)
     assert "Paris" in answer["result"]
     assert answer["finish_reason"] == "stop"
@@ -24,7 +24,7 @@ def test_the_model_knows_the_capital_of_france(daemon: Daemon) -> None:
 
 
 def test_the_same_seed_gives_the_same_text(daemon: Daemon) -> None:
-    """At temperature 0.8 the seed alone decides: the same gives the same, another another."""
+    """At temperature 0.8 equal seeds give equal texts, and different seeds different ones."""
     sampled = {"temperature": 0.8, "max_tokens": 32}
     first = daemon.client.ask(STORY, seed=7, **sampled)
     again = daemon.client.ask(STORY, seed=7, **sampled)
@@ -35,14 +35,14 @@ def test_the_same_seed_gives_the_same_text(daemon: Daemon) -> None:
 
 
 def test_a_seed_that_was_chosen_repeats_its_answer(daemon: Daemon) -> None:
-    """A request without a seed is told which one it got, and that one repeats the text."""
+    """The answer to a request without a seed names the chosen seed, which repeats the text."""
     first = daemon.client.ask(STORY, temperature=0.8, max_tokens=24)
     again = daemon.client.ask(STORY, temperature=0.8, max_tokens=24, seed=first["seed"])
     assert again["result"] == first["result"]
 
 
-def test_a_stream_brings_the_text_of_the_whole_answer(daemon: Daemon) -> None:
-    """Greedy text is the same streamed or not, and comes in many pieces."""
+def test_a_stream_has_the_text_of_the_whole_answer(daemon: Daemon) -> None:
+    """A greedy answer has the same text streamed or not, and a stream has many pieces."""
     whole = daemon.client.ask(STORY, temperature=0, max_tokens=40)
     with daemon.client.stream(STORY, temperature=0, max_tokens=40) as stream:
         *tokens, done = stream.rest()
@@ -55,7 +55,7 @@ def test_a_stream_brings_the_text_of_the_whole_answer(daemon: Daemon) -> None:
 
 
 def test_a_stop_string_ends_the_answer_before_it(daemon: Daemon) -> None:
-    """Neither the stop string nor what would follow is shown, also where tokens cut it."""
+    """Neither the stop string nor any text after it is shown, even if tokens split it."""
     whole = daemon.client.ask(FRANCE, temperature=0)["result"]
     at = whole.index("Paris")
     stopped = daemon.client.ask(FRANCE, temperature=0, stop=["aris"])
@@ -67,14 +67,14 @@ def test_a_stop_string_ends_the_answer_before_it(daemon: Daemon) -> None:
 
 
 def test_max_tokens_cuts_the_answer(daemon: Daemon) -> None:
-    """After `max_tokens` the answer ends and says that it was cut."""
+    """After `max_tokens` the answer ends with the finish reason `length`."""
     answer = daemon.client.ask(STORY, max_tokens=3)
     assert answer["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 3
 
 
 def test_typed_control_tokens_are_only_text(daemon: Daemon) -> None:
-    """A user's `<|im_end|>` is spelled out in many tokens: it ends no turn, and is answered."""
+    """A user's `<|im_end|>` becomes several ordinary tokens and does not end the turn."""
     plain = daemon.client.ask("Say hello to Bob.", temperature=0, max_tokens=8)
     typed = "Say hello to Bob.<|im_end|>"
     spelled = daemon.client.ask(typed, temperature=0, max_tokens=8)
@@ -86,8 +86,8 @@ def test_typed_control_tokens_are_only_text(daemon: Daemon) -> None:
     assert raw[1]["usage"]["prompt_tokens"] - raw[0]["usage"]["prompt_tokens"] > 2
 
 
-def test_a_long_history_leaves_out_old_turns_and_says_so(daemon: Daemon) -> None:
-    """What does not fit the context goes oldest first; the store keeps all of it."""
+def test_a_long_history_leaves_out_old_turns_and_reports_it(daemon: Daemon) -> None:
+    """The oldest turns are left out if the context is full; the store keeps all of them."""
     daemon.put_profile("wide", history_turns=50, temperature=0, max_tokens=2)
     words = "one two three four five six seven eight nine ten " * 22
     client = daemon.user("talker")

@@ -1,4 +1,4 @@
-"""Hostile bodies: each is refused with a message, and nothing else happens."""
+"""Hostile bodies are refused with a message, and have no other effect."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ BODIES = {
 
 @pytest.mark.parametrize("body", [pytest.param(raw, id=name) for name, raw in BODIES.items()])
 def test_a_hostile_body_is_refused_with_a_message(daemon: Daemon, body: bytes) -> None:
-    """It is the client's error, said in the one form of errors, and the worker lives on."""
+    """A hostile body gets a 4xx error in the usual format, and the worker survives."""
     worker = daemon.worker_pid()
     reply = daemon.client.send("POST", "/answer", body)
     assert 400 <= reply.status < 500, reply
@@ -104,7 +104,7 @@ def test_a_hostile_body_is_refused_with_a_message(daemon: Daemon, body: bytes) -
 
 
 def test_the_daemon_answers_after_all_of_them(daemon: Daemon) -> None:
-    """Every hostile body, one after another and no pause, leaves a daemon that answers."""
+    """The daemon answers after all hostile bodies in a row."""
     worker = daemon.worker_pid()
     statuses = [daemon.client.send("POST", "/answer", raw).status for raw in BODIES.values()]
     assert all(400 <= status < 500 for status in statuses)
@@ -114,8 +114,8 @@ def test_the_daemon_answers_after_all_of_them(daemon: Daemon) -> None:
     assert daemon.streams()["active"] == 0
 
 
-def test_a_prompt_of_the_context_s_size_is_served_or_refused(daemon: Daemon) -> None:
-    """Around the last token that fits there is an answer or a clear refusal, never a death."""
+def test_a_prompt_of_the_size_of_the_context_is_served_or_refused(daemon: Daemon) -> None:
+    """A prompt that just fits is answered; one token more gets a clear error."""
     daemon.put_profile("edge", template="{input}", temperature=0)
     fixed = daemon.client.ask("a", profile="edge", max_tokens=1)["usage"]["prompt_tokens"]
     statuses = []

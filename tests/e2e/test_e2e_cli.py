@@ -1,4 +1,4 @@
-"""The command line against a running daemon, as a person and as a script uses it."""
+"""The command line with a running daemon, used by a person and by a script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STORY = "Write a long story about a lighthouse keeper and the sea."
 
 
 def _watch(arguments: list[str]) -> list[str]:
-    """Run a command on a terminal and return what it wrote, piece by piece."""
+    """Run a command on a terminal and return the pieces of its output."""
     ours, theirs = pty.openpty()
     pieces = []
     process = subprocess.Popen(
@@ -30,7 +30,7 @@ def _watch(arguments: list[str]) -> list[str]:
         while piece := os.read(ours, 4096):
             pieces.append(piece.decode())
     except OSError:
-        # So a terminal says that nobody has its other end open any more.
+        # A terminal reports this when its other end is closed.
         pass
     finally:
         os.close(ours)
@@ -39,7 +39,7 @@ def _watch(arguments: list[str]) -> list[str]:
 
 
 def test_ask_streams_to_the_terminal(daemon: Daemon) -> None:
-    """The words appear as they are made, and are those of the whole answer."""
+    """The terminal shows the answer in pieces while it is generated."""
     whole = daemon.client.ask(STORY, temperature=0, max_tokens=40)["result"]
     options = ["--temperature", "0", "--max-tokens", "40"]
     command = [sys.executable, "-m", "llmd", "--config", str(daemon.config), "ask", STORY]
@@ -48,18 +48,18 @@ def test_ask_streams_to_the_terminal(daemon: Daemon) -> None:
     assert "".join(pieces).replace("\r\n", "\n") == whole + "\n"
 
 
-def test_ask_into_a_pipe_prints_the_answer_alone(daemon: Daemon) -> None:
-    """Streamed or whole, the output is the answer and a line end, and nothing else."""
+def test_ask_into_a_pipe_prints_only_the_answer(daemon: Daemon) -> None:
+    """Streamed or not, the output is the answer and a newline, and nothing else."""
     whole = daemon.client.ask("Say hello.", temperature=0, max_tokens=8)["result"]
     options = ["--temperature", "0", "--max-tokens", "8"]
     assert daemon.run("ask", "Say hello.", *options) == whole + "\n"
     assert daemon.run("ask", "Say hello.", *options, "--no-stream") == whole + "\n"
-    told = json.loads(daemon.run("ask", "Say hello.", *options, "--json"))
-    assert told["result"] == whole
+    printed = json.loads(daemon.run("ask", "Say hello.", *options, "--json"))
+    assert printed["result"] == whole
 
 
 def test_ask_remembers_a_session(daemon: Daemon) -> None:
-    """With --session the second question has the first in its prompt; without it has none."""
+    """A question has the earlier ones in its prompt with --session, and none without."""
     brief = ["--max-tokens", "2", "--json"]
     session = [*brief, "--session", "cli-talk"]
     counts = [
@@ -73,8 +73,8 @@ def test_ask_remembers_a_session(daemon: Daemon) -> None:
     assert "What is my name?" in shown
 
 
-def test_ask_takes_the_key_of_another(daemon: Daemon, tmp_path: Path) -> None:
-    """LLMD_KEY and --key-file name who asks; a wrong key is told without a traceback."""
+def test_ask_uses_the_given_key(daemon: Daemon, tmp_path: Path) -> None:
+    """LLMD_KEY and --key-file select the key; a wrong key is an error without a traceback."""
     made = daemon.client.call("POST", "/auth/key", {"name": "other"}).body
     brief = ["--max-tokens", "1", "--session", "mine"]
     daemon.run("ask", "Say hello.", *brief, LLMD_KEY=made["key"])
@@ -85,13 +85,13 @@ def test_ask_takes_the_key_of_another(daemon: Daemon, tmp_path: Path) -> None:
     assert not daemon.run("ask", "Say hello.", code=1, LLMD_KEY="llmd_wrong")
 
 
-def test_status_tells_what_the_daemon_does(start_daemon: Starter) -> None:
-    """Exit code 0 and the model while it serves; 1 when it cannot be reached."""
+def test_status_shows_the_daemon_and_its_model(start_daemon: Starter) -> None:
+    """The status has exit code 0 while the daemon runs, and 1 if it cannot be reached."""
     daemon = start_daemon()
-    told = json.loads(daemon.run("status", "--json"))
-    assert told["ready"] is True
-    assert told["model"] == "a.gguf"
-    assert told["profile"] == "default"
+    status = json.loads(daemon.run("status", "--json"))
+    assert status["ready"] is True
+    assert status["model"] == "a.gguf"
+    assert status["profile"] == "default"
     assert "a.gguf" in daemon.run("status")
     assert daemon.stop() == 0
     daemon.run("status", code=1)
@@ -99,7 +99,7 @@ def test_status_tells_what_the_daemon_does(start_daemon: Starter) -> None:
 
 
 def test_model_use_switches_the_running_daemon(start_daemon: Starter, model_file: Path) -> None:
-    """`llmd model add` and `use` bring a model in and make it serve, without a restart."""
+    """`llmd model add` and `use` add a model and select it, without a restart."""
     daemon = start_daemon()
     pid = daemon.pid
     daemon.run("model", "add", str(model_file), "--name", "b.gguf", "--link")
@@ -109,8 +109,8 @@ def test_model_use_switches_the_running_daemon(start_daemon: Starter, model_file
     assert daemon.pid == pid
 
 
-def test_a_profile_set_by_the_command_line_serves_the_next_request(daemon: Daemon) -> None:
-    """The daemon reads profiles when it is asked: no restart, no reload."""
+def test_a_profile_set_by_the_command_line_applies_to_the_next_request(daemon: Daemon) -> None:
+    """A change of a profile applies to the next request, without a restart or reload."""
     daemon.run("profile", "set", "brief", "max_tokens=1", "temperature=0")
     assert daemon.client.ask("Say hello.", profile="brief")["usage"]["completion_tokens"] == 1
     daemon.run("profile", "set", "brief", "max_tokens=2")
@@ -120,8 +120,8 @@ def test_a_profile_set_by_the_command_line_serves_the_next_request(daemon: Daemo
     assert (reply.status, reply.code) == (404, "profile_not_found")
 
 
-def test_a_backup_of_a_running_daemon_is_whole(start_daemon: Starter, tmp_path: Path) -> None:
-    """`llmd db backup` beside a running daemon; restored, every turn is there again."""
+def test_a_backup_of_a_running_daemon_is_complete(start_daemon: Starter, tmp_path: Path) -> None:
+    """`llmd db backup` works while the daemon runs, and the restored copy has every turn."""
     daemon = start_daemon()
     daemon.client.ask("Say hello.", session_id="kept", max_tokens=1)
     daemon.run("db", "backup", str(tmp_path / "copy.db"))

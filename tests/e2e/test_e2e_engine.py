@@ -1,4 +1,4 @@
-"""The worker dies or hangs: requests learn it, the rest goes on, and it serves again by itself."""
+"""A worker that dies or hangs: its requests fail, the daemon runs on and replaces it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONG = {"temperature": 0, "max_tokens": 900, "stop": ["~~"]}
 
 
 def _break_in_mid_stream(daemon: Daemon, number: signal.Signals) -> Event:
-    """Send the worker a signal after the first tokens; return how the stream ended."""
+    """Send the worker a signal after the first tokens; return the stream's last event."""
     with daemon.client.stream(STORY, session_id="broken", **LONG) as stream:
         stream.next("token")
         stream.next("token")
@@ -34,7 +34,7 @@ def _check_died(event: Event) -> None:
 
 
 def test_a_killed_worker_is_replaced(start_daemon: Starter) -> None:
-    """The stream ends by a typed error, what needs no model answers, and soon the model too."""
+    """The stream ends with a typed error, other routes answer, and soon the model does too."""
     daemon = start_daemon()
     pid, worker = daemon.pid, daemon.worker_pid()
     _check_died(_break_in_mid_stream(daemon, signal.SIGKILL))
@@ -48,7 +48,7 @@ def test_a_killed_worker_is_replaced(start_daemon: Starter) -> None:
     for path in ("/auth", "/sessions", "/models", "/status"):
         assert daemon.client.get(path).status == 200
     assert Client(daemon.port, None).get("/livez").status == 200
-    # Nothing was acknowledged, so nothing is stored.
+    # The answer was not acknowledged, so it is not stored.
     assert daemon.client.get("/sessions/broken").status == 404
     daemon.wait_healthy()
     assert daemon.client.ask("Say hello.", max_tokens=2)["usage"]["completion_tokens"] == 2
@@ -58,8 +58,8 @@ def test_a_killed_worker_is_replaced(start_daemon: Starter) -> None:
     daemon.wait_idle()
 
 
-def test_all_streams_of_a_killed_worker_learn_it(start_daemon: Starter) -> None:
-    """Each of four streams gets the error as its last event, and every place is free again."""
+def test_all_streams_of_a_killed_worker_end_with_an_error(start_daemon: Starter) -> None:
+    """Each of four streams gets the error as its last event, and all of them are freed."""
     daemon = start_daemon()
 
     def ask(number: int) -> Event:
@@ -80,7 +80,7 @@ def test_all_streams_of_a_killed_worker_learn_it(start_daemon: Starter) -> None:
 
 
 def test_a_hanging_worker_is_killed_and_replaced(start_daemon: Starter) -> None:
-    """A worker that stops making progress in mid-stream ends after `stall_s`; another serves."""
+    """A worker that makes no progress within a stream is replaced after `stall_s`."""
     daemon = start_daemon(engine={"context": 8192, "stall_s": 1})
     worker = daemon.worker_pid()
     _check_died(_break_in_mid_stream(daemon, signal.SIGSTOP))
@@ -91,7 +91,7 @@ def test_a_hanging_worker_is_killed_and_replaced(start_daemon: Starter) -> None:
 
 
 def test_an_idle_worker_that_hangs_is_found_by_the_next_request(start_daemon: Starter) -> None:
-    """Stopped between requests, the worker costs one request an error and no more."""
+    """A worker that hangs between requests fails only the next request."""
     daemon = start_daemon(engine={"context": 8192, "stall_s": 1})
     daemon.client.ask("Say hello.", max_tokens=2)
     os.kill(daemon.worker_pid(), signal.SIGSTOP)
@@ -102,8 +102,8 @@ def test_an_idle_worker_that_hangs_is_found_by_the_next_request(start_daemon: St
     assert daemon.client.ask("Say hello.", max_tokens=2)["result"]
 
 
-def test_three_deaths_make_the_model_wait_for_an_admin(start_daemon: Starter) -> None:
-    """A model whose worker dies again and again is failed; loading it anew by hand revives it."""
+def test_three_deaths_stop_the_model_until_an_admin_loads_it(start_daemon: Starter) -> None:
+    """A model whose worker dies three times has failed, until an admin loads it again."""
     daemon = start_daemon()
     for _ in range(2):
         os.kill(daemon.worker_pid(), signal.SIGKILL)

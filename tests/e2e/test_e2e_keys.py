@@ -1,4 +1,4 @@
-"""Keys made, imported, revoked and expired, as a running daemon sees them."""
+"""Keys that are created, imported, revoked or expired while the daemon runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE = "A talk.\n\nCURRENT CONVERSATION: {chat_history}\n\nPROMPT: {input}\n
 
 
 def _write_seed(folder: Path) -> None:
-    """Write what the small project that llmd grew out of kept on its disk."""
+    """Write the files of the small project that llmd replaces."""
     folder.mkdir()
     vicuna = {
         "model": "a.gguf",
@@ -40,13 +40,15 @@ def _write_seed(folder: Path) -> None:
         (folder / name).write_text(json.dumps(content))
 
 
-def test_the_clients_of_the_seed_go_on_as_before(start_daemon: Starter, tmp_path: Path) -> None:
-    """Imported while the daemon runs, keys work bare, and sessions and the profile are there."""
+def test_clients_of_the_older_project_continue_as_before(
+    start_daemon: Starter, tmp_path: Path
+) -> None:
+    """After an import while the daemon runs, bare keys, sessions and the profile work."""
     daemon = start_daemon()
     _write_seed(tmp_path / "seed")
-    told = daemon.run("import-seed", str(tmp_path / "seed"))
-    assert "2 new keys" in told
-    assert MASTER not in told + daemon.log
+    output = daemon.run("import-seed", str(tmp_path / "seed"))
+    assert "2 new keys" in output
+    assert MASTER not in output + daemon.log
     master, plain = Client(daemon.port, MASTER), Client(daemon.port, PLAIN)
     assert (master.get("/auth").body["role"], plain.get("/auth").body["role"]) == ("admin", "user")
     assert master.get("/answer").body == {"1": "greeting"}
@@ -62,7 +64,7 @@ def test_the_clients_of_the_seed_go_on_as_before(start_daemon: Starter, tmp_path
 
 
 def test_a_key_revoked_by_the_command_line_is_refused_at_once(start_daemon: Starter) -> None:
-    """The daemon runs on and has verified the key: its next request is 401 all the same."""
+    """The next request with a revoked key gets 401, though the daemon had verified the key."""
     daemon = start_daemon()
     made = json.loads(daemon.run("key", "create", "guest", "--json"))
     guest = Client(daemon.port, made["key"])
@@ -82,8 +84,8 @@ def test_a_key_revoked_by_the_command_line_is_refused_at_once(start_daemon: Star
     assert made["key"] not in daemon.log
 
 
-def test_a_key_revoked_in_mid_stream_asks_no_more(daemon: Daemon) -> None:
-    """What was granted comes to its end; the next request is refused."""
+def test_a_key_revoked_during_a_stream_is_refused_after_it(daemon: Daemon) -> None:
+    """A running stream completes after its key is revoked; the next request is refused."""
     made = daemon.client.call("POST", "/auth/key", {"name": "guest"}).body
     guest = Client(daemon.port, made["key"])
     with guest.stream("Tell me a story.", temperature=0, max_tokens=40) as stream:
@@ -94,7 +96,7 @@ def test_a_key_revoked_in_mid_stream_asks_no_more(daemon: Daemon) -> None:
 
 
 def test_a_key_ends_with_its_time(daemon: Daemon) -> None:
-    """A verified key is refused from the second on that it was made for."""
+    """A key is refused once it has expired, though the daemon had verified it."""
     made = daemon.client.call("POST", "/auth/key", {"name": "brief", "expires_in": 4}).body
     assert made["expires_at"]
     brief = Client(daemon.port, made["key"])
@@ -105,17 +107,17 @@ def test_a_key_ends_with_its_time(daemon: Daemon) -> None:
 
 
 def test_no_key_opens_nothing_but_health(start_daemon: Starter) -> None:
-    """Without a key, or with a wrong one, each route but two is 401; guessing is slowed down."""
+    """Without a valid key every route except two answers 401, and guesses are rate-limited."""
     daemon = start_daemon()
     nobody = Client(daemon.port, None)
     for path in ("/answer", "/models", "/auth", "/sessions", "/profiles", "/status", "/keys"):
         assert nobody.get(path).status == 401
     assert nobody.get("/health").status == nobody.get("/livez").status == 200
     assert daemon.client.get("/auth").status == 200
-    # Keys of the right form, which cost a look into the database each.
+    # Well-formed keys, each of which costs a database query.
     guesses = [secret.make().text for _ in range(12)]
     replies = [Client(daemon.port, guess).get("/auth") for guess in guesses]
     assert [reply.status for reply in replies] == [401] * 10 + [429] * 2
     assert int(replies[-1].headers["retry-after"]) >= 1
-    # Who was known before is not locked out by somebody who guesses.
+    # A client with a valid key is not locked out by another one that guesses.
     assert daemon.client.get("/auth").status == 200

@@ -1,4 +1,4 @@
-"""Kill the daemon again and again under writers: what was acknowledged is there, once."""
+"""Kill the daemon repeatedly under load: acknowledged turns are stored exactly once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUM_WRITERS = 8
 
 
 class Writer(threading.Thread):
-    """Ask in one session, each prompt once, and note those whose answer was acknowledged."""
+    """Send each prompt once, in one session, and note the acknowledged ones."""
 
     def __init__(self, client: Client, number: int) -> None:
         super().__init__(daemon=True)
@@ -35,7 +35,7 @@ class Writer(threading.Thread):
         self._number = number
 
     def run(self) -> None:
-        """Write until stopped, whatever happens to the daemon."""
+        """Send prompts until stopped, whatever happens to the daemon."""
         ask = self._whole if self._number % 2 else self._streamed
         count = 0
         while not self.stopped.is_set() and self.error is None:
@@ -68,7 +68,7 @@ class Writer(threading.Thread):
 
 
 def _check_store(daemon: Daemon, copy: Path, acknowledged: Counter[str]) -> None:
-    """Check what the crash left on the disk, in a copy: to open the original would mend it."""
+    """Check the database that a crash left, in a copy: opening the original would repair it."""
     copy.mkdir()
     for name in ("llmd.db", "llmd.db-wal"):
         if daemon.database.with_name(name).exists():
@@ -88,7 +88,7 @@ def _check_store(daemon: Daemon, copy: Path, acknowledged: Counter[str]) -> None
 
 
 def test_no_acknowledged_answer_is_lost_or_doubled(start_daemon: Starter, tmp_path: Path) -> None:
-    """After each of 20 × kill -9 under 8 writers every acknowledged turn is stored just once."""
+    """After each of 20 kills under 8 writers every acknowledged turn is stored exactly once."""
     daemon = start_daemon()
     daemon.put_profile("bare", template="{input}", history_turns=0, max_tokens=2)
     writers = [Writer(daemon.client, number) for number in range(NUM_WRITERS)]

@@ -1,4 +1,4 @@
-"""A session remembers, and exactly what was said."""
+"""A session remembers exactly what was said."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _user(text: str) -> str:
     return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def _is_as_spelled_out(remembered: Any, spelled: Any, forgetful: Any) -> None:
-    """Check a second turn: its prompt is the spelled-out one, token for token, and no other."""
+def _check_same_as_spelled_out(remembered: Any, spelled: Any, forgetful: Any) -> None:
+    """Check that a second turn has the same prompt and answer as the spelled-out prompt."""
     assert remembered["turns_in_prompt"] == 1
     assert spelled["turns_in_prompt"] == forgetful["turns_in_prompt"] == 0
     assert remembered["usage"]["prompt_tokens"] == spelled["usage"]["prompt_tokens"]
@@ -32,22 +32,22 @@ def _is_as_spelled_out(remembered: Any, spelled: Any, forgetful: Any) -> None:
 
 
 def _check_lines(daemon: Daemon, client: Client, first: Any) -> None:
-    """Check the second turn by a profile's own template."""
+    """Check the second turn with a profile's own template."""
     remembered = client.ask(ASKED, profile="lines", session_id=1)
     prompt = f"Human: {TOLD}\nAI: {first['result']}\nHuman: {ASKED}\nAI:"
     spelled = client.ask(prompt, profile="bare")
-    _is_as_spelled_out(remembered, spelled, client.ask(ASKED, profile="lines"))
+    _check_same_as_spelled_out(remembered, spelled, client.ask(ASKED, profile="lines"))
 
 
 def _check_chat(daemon: Daemon, client: Client, first: Any) -> None:
-    """Check the second turn by the model's own chat template."""
+    """Check the second turn with the model's own chat template."""
     remembered = client.ask(ASKED, profile="chat", session_id="c")
     history = (
         f"<|im_start|>system\n{SYSTEM}<|im_end|>\n" + _user(TOLD) + first["result"] + "<|im_end|>\n"
     )
     daemon.put_profile("spelled", template=history + _user("{input}"), **(LABELS | {"stop": ["~"]}))
     spelled = client.ask(ASKED, profile="spelled")
-    _is_as_spelled_out(remembered, spelled, client.ask(ASKED, profile="chat"))
+    _check_same_as_spelled_out(remembered, spelled, client.ask(ASKED, profile="chat"))
     assert "Zoltan" in remembered["result"]
     assert "Zoltan" not in client.ask(ASKED, profile="chat")["result"]
 
@@ -59,7 +59,7 @@ def _put_profiles(daemon: Daemon) -> None:
 
 
 def test_the_second_turn_is_as_if_both_were_spelled_out(daemon: Daemon) -> None:
-    """A second turn answers as a lone prompt with the same two turns does, by either template."""
+    """A second turn gets the answer of a single prompt with both turns, with either template."""
     _put_profiles(daemon)
     client = daemon.user()
     _check_lines(daemon, client, client.ask(TOLD, profile="lines", session_id=1))
@@ -67,7 +67,7 @@ def test_the_second_turn_is_as_if_both_were_spelled_out(daemon: Daemon) -> None:
 
 
 def test_a_session_remembers_across_a_crash(start_daemon: Starter) -> None:
-    """After kill -9 between the turns the second turn still has the first in its prompt."""
+    """After kill -9 between two turns, the second has the first in its prompt."""
     daemon = start_daemon()
     _put_profiles(daemon)
     client = daemon.user()
@@ -80,7 +80,7 @@ def test_a_session_remembers_across_a_crash(start_daemon: Starter) -> None:
 
 
 def test_a_session_is_named_by_its_first_prompt(daemon: Daemon) -> None:
-    """`GET /answer` lists the caller's sessions by the head of what was asked first."""
+    """`GET /answer` lists the caller's sessions with the beginning of their first prompts."""
     client = daemon.user()
     client.ask("Tell me about the lighthouse of Alexandria.", session_id=1, max_tokens=1)
     client.ask("And more.", session_id="1", max_tokens=1)

@@ -1,4 +1,4 @@
-"""Switch between models, and refuse files that are none, while one serves."""
+"""Switch between models, and refuse files that are not models, while one is in use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _model(daemon: Daemon) -> object:
 
 
 def test_a_switch_lets_running_streams_finish(start_daemon: Starter, model_file: Path) -> None:
-    """The new model serves while a stream goes on to its end on the old one; a restart keeps it."""
+    """A stream completes on the old model while the new one answers; a restart keeps the new."""
     daemon = start_daemon()
     (daemon.models / "b.gguf").symlink_to(model_file)
     daemon.put_profile("brief", max_tokens=2)
@@ -35,7 +35,7 @@ def test_a_switch_lets_running_streams_finish(start_daemon: Starter, model_file:
         stream.next("token")
         old = daemon.worker_pid()
         assert _select(daemon, model="b.gguf", model_config="brief") == (200, True)
-        # Both live: the old one for the stream, the new one for all others.
+        # Both workers run: the old one for the stream, the new one for other requests.
         assert old in daemon.worker_pids()
         answer = daemon.client.ask("Say hello.")
         assert (answer["model"], answer["profile"]) == ("b.gguf", "brief")
@@ -53,8 +53,8 @@ def test_a_switch_lets_running_streams_finish(start_daemon: Starter, model_file:
     assert daemon.client.ask("Say hello.")["profile"] == "brief"
 
 
-def test_what_cannot_be_selected_changes_nothing(start_daemon: Starter, model_file: Path) -> None:
-    """Unknown names are 404, files that are no model 422; what served still serves."""
+def test_a_refused_selection_changes_nothing(start_daemon: Starter, model_file: Path) -> None:
+    """Unknown names get 404, files that are not models 422, and the old model stays."""
     daemon = start_daemon()
     with model_file.open("rb") as file:
         (daemon.models / "cut.gguf").write_bytes(file.read(20_000_000))
@@ -88,7 +88,7 @@ def test_what_cannot_be_selected_changes_nothing(start_daemon: Starter, model_fi
 def test_a_model_that_the_engine_refuses_leaves_the_old_one(
     start_daemon: Starter, model_file: Path
 ) -> None:
-    """A file whose header is whole but whose kind nobody knows is 422 after the load failed."""
+    """A file with a valid header but an unknown architecture gets 422 after the load fails."""
     daemon = start_daemon()
     strange = daemon.models / "strange.gguf"
     shutil.copyfile(model_file, strange)
@@ -105,7 +105,7 @@ def test_a_model_that_the_engine_refuses_leaves_the_old_one(
 
 
 def test_only_an_admin_selects(daemon: Daemon) -> None:
-    """A user's key lists the models but changes none."""
+    """A user's key can list the models but not select one."""
     user = daemon.user()
     assert user.get("/models").body["models"] == ["a.gguf"]
     reply = user.call("POST", "/models/model", {"model": "a.gguf"})

@@ -1,4 +1,4 @@
-"""OpenAI's routes under what clients do besides asking: leaving, retrying, asking all day."""
+"""OpenAI's routes with clients that leave, retry, or send requests all day."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHAT: dict[str, Any] = {
 
 
 class Caller:
-    """Post to one route, over one connection for many requests."""
+    """Post to one route, with one connection for all requests."""
 
     def __init__(self, daemon: Daemon, path: str = "/v1/chat/completions") -> None:
         self._path = path
@@ -34,21 +34,21 @@ class Caller:
         self.connection = http.client.HTTPConnection(HOST, daemon.port, timeout=90)
 
     def begin(self, body: object, **headers: str) -> http.client.HTTPResponse:
-        """Send a request and return what answers, of which nothing is read."""
+        """Send a request and return the response, unread."""
         sent = {"Authorization": f"Bearer {self._key}"} | headers
         self.connection.request("POST", self._path, json.dumps(body), sent)
         return self.connection.getresponse()
 
     def post(self, body: object, **headers: str) -> Any:
-        """Return the whole answer."""
+        """Send a request and return the body of the answer."""
         with self.begin(body, **headers) as response:
             content = response.read()
         assert response.status == 200, content
         return json.loads(content)
 
 
-def _held(pid: int) -> tuple[int, int]:
-    """Return how many threads and descriptors a process has."""
+def _num_threads_and_files(pid: int) -> tuple[int, int]:
+    """Return the numbers of threads and open files of a process."""
     process = Path(f"/proc/{pid}")
     return len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
 
@@ -58,14 +58,14 @@ def _resident_bytes(pid: int) -> int:
 
 
 def test_a_thousand_streams_leave_nothing_behind(start_daemon: Starter) -> None:
-    """Threads and descriptors are as many as before, and memory has not grown with them."""
+    """After 1000 streams there are no more threads or open files, and memory has not grown."""
     daemon = start_daemon()
     caller = Caller(daemon)
 
     def stream(number: int) -> None:
         body = CHAT | {"stream": True, "max_tokens": 2}
         body["messages"] = [{"role": "user", "content": f"{number}"}]
-        # Every other one as OpenAI's client sends it, whose retry may join.
+        # Every other one with the header of OpenAI's client, whose retry may join the request.
         headers = {"X-Stainless-Retry-Count": "0"} if number % 2 else {}
         with caller.begin(body, **headers) as response:
             assert response.read().endswith(b"data: [DONE]\n\n")
@@ -74,12 +74,15 @@ def test_a_thousand_streams_leave_nothing_behind(start_daemon: Starter) -> None:
     for number in range(NUM_STREAMED // 4):
         stream(number)
     daemon.wait_idle()
-    held = [_held(pid) for pid in pids]
+    num_before = [_num_threads_and_files(pid) for pid in pids]
     resident = [_resident_bytes(pid) for pid in pids]
     for number in range(NUM_STREAMED // 4, NUM_STREAMED):
         stream(number)
     daemon.wait_idle()
-    until(lambda: [_held(pid) for pid in pids] <= held, "as many threads and files as before")
+    until(
+        lambda: [_num_threads_and_files(pid) for pid in pids] <= num_before,
+        "as many threads and files as before",
+    )
     for pid, before in zip(pids, resident, strict=True):
         assert _resident_bytes(pid) < before + 32 * 1024 * 1024
 
@@ -89,7 +92,7 @@ def test_a_thousand_streams_leave_nothing_behind(start_daemon: Starter) -> None:
 def test_a_client_that_leaves_frees_its_sequence(
     daemon: Daemon, headers: dict[str, str], is_streamed: bool
 ) -> None:
-    """Streamed or not, as OpenAI's client sends it or not: nothing is made for nobody."""
+    """Generation stops when the client leaves, streamed or not, with or without its headers."""
     caller = Caller(daemon)
     body = CHAT | {"stream": is_streamed, "max_tokens": 1000, "logit_bias": {"2": -100}}
     response: http.client.HTTPResponse | None = None
@@ -106,8 +109,8 @@ def test_a_client_that_leaves_frees_its_sequence(
     daemon.wait_idle()
 
 
-def test_a_retry_gets_the_answer_that_was_made(daemon: Daemon) -> None:
-    """By OpenAI's header or by an idempotency key: same id, same text, though nothing is fixed."""
+def test_a_retry_gets_the_first_answer(daemon: Daemon) -> None:
+    """A retry, by OpenAI's header or an idempotency key, gets the same id and sampled text."""
     body = CHAT | {"temperature": 2, "max_tokens": 30}
     first = Caller(daemon).post(body, **{"X-Stainless-Retry-Count": "0"})
     assert Caller(daemon).post(body, **{"X-Stainless-Retry-Count": "1"}) == first
@@ -121,7 +124,7 @@ def test_a_retry_gets_the_answer_that_was_made(daemon: Daemon) -> None:
 
 
 def test_a_response_is_a_turn_of_a_session(start_daemon: Starter) -> None:
-    """It can be continued by either route, and its text is with the session's turns."""
+    """A response can be continued by either route, and is stored with the session's turns."""
     daemon = start_daemon()
     told = {"model": "default", "input": "My name is Ann.", "conversation": "talk"}
     response = Caller(daemon, "/v1/responses").post(told | {"max_output_tokens": 8})
@@ -139,7 +142,7 @@ def test_a_response_is_a_turn_of_a_session(start_daemon: Starter) -> None:
 
 
 def test_conversations_of_one_key_stay_warm_by_their_names(start_daemon: Starter) -> None:
-    """Each finds what was computed of it, though they begin alike and outnumber the slots."""
+    """Each of three conversations finds its state, though they begin alike and share two slots."""
     daemon = start_daemon(engine={"context": 4096, "parallel": 2})
     caller = Caller(daemon)
     begin = "This is a long beginning that all of them share. " * 12

@@ -17,7 +17,7 @@ NUM_ROWS = 8
 
 
 class Model:
-    """The small model with some rows of logits, and llama.cpp's own way to sample from them."""
+    """The small model with some rows of logits, and both samplers for them."""
 
     def __init__(self, path: Path) -> None:
         start = Start(
@@ -61,7 +61,7 @@ class Model:
 
 @pytest.fixture(scope="module")
 def model(model_file: Path) -> Model:
-    """Return the model, in this process."""
+    """Return the model, loaded in this process."""
     return Model(model_file)
 
 
@@ -69,7 +69,7 @@ def model(model_file: Path) -> Model:
 def test_the_likeliest_alone_give_the_same_tokens_as_the_whole_vocabulary(
     model: Model, seed: int
 ) -> None:
-    """Chosen by llama.cpp's samplers with the same seed, whatever they keep."""
+    """Sampling among the most likely tokens gives llama.cpp's token, whatever its filters keep."""
     for sampling in (
         Sampling(temperature=1.0, seed=seed),
         Sampling(temperature=0.7, top_k=1, seed=seed),
@@ -80,20 +80,20 @@ def test_the_likeliest_alone_give_the_same_tokens_as_the_whole_vocabulary(
 
 
 def test_the_likeliest_token_is_llama_cpps(model: Model) -> None:
-    """Without temperature there is nothing to sample."""
+    """At temperature 0 the token is the one that llama.cpp selects."""
     greedy = Sampling(temperature=0)
     assert model.ours(greedy) == model.llamas(greedy)
 
 
-def test_penalties_go_the_way_of_llama_cpp(model: Model) -> None:
-    """They look at what came before."""
+def test_penalties_are_those_of_llama_cpp(model: Model) -> None:
+    """Penalties for earlier tokens give the tokens that llama.cpp selects."""
     punished = Sampling(temperature=0, repeat_penalty=1.8, presence_penalty=1.0)
     assert model.ours(punished) == model.llamas(punished)
     assert model.ours(punished) != model.ours(Sampling(temperature=0))
 
 
-def test_bias_counts_at_once_and_for_a_token_that_is_none(model: Model) -> None:
-    """A token that is forbidden is not chosen; one that the vocabulary lacks changes nothing."""
+def test_bias_applies_at_once_and_ignores_unknown_tokens(model: Model) -> None:
+    """A forbidden token is not selected; a token outside the vocabulary has no effect."""
     likeliest = model.ours(Sampling(temperature=0))
     row = model.tools.logits.row(0)
     before = np.array(row)

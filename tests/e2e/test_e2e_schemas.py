@@ -1,4 +1,4 @@
-"""Answers that must be JSON by a schema, whatever the schema is."""
+"""Answers that must follow a JSON schema, whatever the schema is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _bounds = st.integers(-1000, 1000)
 
 
 def _between(low: str, high: str, numbers: st.SearchStrategy[int]) -> st.SearchStrategy[Schema]:
-    """Give two bounds, the lower one first, or one, or none."""
+    """Return a strategy for two bounds, the lower one first, for one, or for none."""
     pairs = st.tuples(numbers, numbers).map(
         lambda pair: dict(zip((low, high), sorted(pair), strict=True))
     )
@@ -91,12 +91,12 @@ def _ask(daemon: Daemon, schema: Any, **fields: Any) -> Reply:
 def test_every_complete_answer_is_valid_by_its_schema(
     daemon: Daemon, together: list[Schema]
 ) -> None:
-    """What was not cut by its length validates, ten different ones at once."""
+    """A complete answer is valid by its schema, with ten different schemas at once."""
     with ThreadPoolExecutor(TOGETHER) as pool:
         replies = list(pool.map(lambda schema: _ask(daemon, schema), together))
     for schema, reply in zip(together, replies, strict=True):
         if reply.status == 400:
-            # Such as anyOf of choices that cannot be; told, and not ignored.
+            # Such as anyOf of impossible choices: the error says so.
             assert reply.body["error"]["param"] == "response_format"
             continue
         assert reply.status == 200, (schema, reply)
@@ -107,7 +107,7 @@ def test_every_complete_answer_is_valid_by_its_schema(
 
 
 def _is_valid(schema: Any, value: object) -> bool:
-    """Judge a value; by a pattern that is too large for the judge nobody can."""
+    """Return whether `value` is valid, or the schema's pattern is too large for the validator."""
     try:
         return jsonschema_rs.is_valid(schema, value)
     except jsonschema_rs.ValidationError as error:
@@ -178,8 +178,10 @@ HOSTILE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_schema_is_refused_or_kept_while_others_go_on(daemon: Daemon, name: str) -> None:
-    """A clear 400, or valid output as far as it goes; a stream beside it never notices."""
+def test_a_hostile_schema_is_refused_or_obeyed_while_others_continue(
+    daemon: Daemon, name: str
+) -> None:
+    """A hostile schema gets a clear 400 or valid output, and a parallel stream completes."""
     schema = HOSTILE[name]
     with daemon.client.stream("Count to a hundred.", max_tokens=30) as beside:
         reply = _ask(daemon, schema, max_tokens=20)

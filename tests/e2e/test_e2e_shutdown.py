@@ -1,4 +1,4 @@
-"""Signals: going down in good order, at once, and reading the configuration again."""
+"""Signals: an orderly shutdown, an immediate one, and a reload of the configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOMY = {"context": 8192, "parallel": 2}
 
 
 def _turns(daemon: Daemon) -> list[tuple[str, str, str]]:
-    """Return (session, answer, finish_reason) of all turns, from the database itself."""
+    """Return (session, answer, finish_reason) of all turns, from the database."""
     query = (
         "SELECT s.id, t.assistant, t.finish_reason FROM turns t "
         "JOIN sessions s ON s.pk = t.session_pk ORDER BY s.id"
@@ -39,7 +39,7 @@ def _wait_draining(daemon: Daemon) -> None:
 
 
 def test_sigterm_lets_running_answers_finish(start_daemon: Starter) -> None:
-    """Running answers come whole, streamed or not; new requests are refused; the exit code is 0."""
+    """On SIGTERM running answers complete, new requests are refused, and the exit code is 0."""
     daemon = start_daemon(server={"drain_s": 60})
     worker = daemon.worker_pid()
     whole: Future[Reply]
@@ -70,8 +70,8 @@ def test_sigterm_lets_running_answers_finish(start_daemon: Starter) -> None:
     ]
 
 
-def test_an_answer_that_ends_the_drain_comes_whole(start_daemon: Starter) -> None:
-    """The last answer of all reaches its client before the process ends, time and again."""
+def test_the_last_answer_before_the_end_is_complete(start_daemon: Starter) -> None:
+    """The answer that ends the drain reaches its client before the process ends."""
     daemon = start_daemon()
     for number in range(4):
         is_stream = number % 2 == 0
@@ -93,7 +93,7 @@ def test_an_answer_that_ends_the_drain_comes_whole(start_daemon: Starter) -> Non
 
 
 def test_the_time_to_drain_is_limited(start_daemon: Starter) -> None:
-    """After `drain_s` a stream ends by a typed error, its part is kept, and the exit code is 0."""
+    """After `drain_s` answers end with a typed error, their parts are stored; exit code 0."""
     daemon = start_daemon(server={"drain_s": 0.5}, engine=ROOMY)
     with (
         ThreadPoolExecutor(1) as pool,
@@ -105,7 +105,7 @@ def test_the_time_to_drain_is_limited(start_daemon: Starter) -> None:
         daemon.wait_streams(active=2, queued=0)
         until(
             lambda: daemon.client.get("/status").body["sequences"]["running"] == 2,
-            "both are being made",
+            "both are running",
         )
         daemon.signal(signal.SIGTERM)
         events = stream.rest()
@@ -120,7 +120,7 @@ def test_the_time_to_drain_is_limited(start_daemon: Starter) -> None:
 
 
 def test_a_second_sigterm_ends_at_once(start_daemon: Starter) -> None:
-    """Who asks twice does not wait for answers that would take a minute more; nothing is left."""
+    """A second SIGTERM ends the daemon and its worker without waiting for answers."""
     daemon = start_daemon(server={"drain_s": 300}, engine=ROOMY)
     worker = daemon.worker_pid()
     with daemon.client.stream(STORY, session_id="cut", **ENDLESS) as stream:
@@ -136,8 +136,8 @@ def test_a_second_sigterm_ends_at_once(start_daemon: Starter) -> None:
     assert daemon.client.ask("Say hello.", max_tokens=2)["result"]
 
 
-def test_a_daemon_that_is_told_to_end_while_it_loads_ends(start_daemon: Starter) -> None:
-    """SIGTERM before the model serves is obeyed all the same."""
+def test_sigterm_ends_a_daemon_that_is_loading(start_daemon: Starter) -> None:
+    """SIGTERM ends the daemon even before the model is loaded."""
     daemon = start_daemon()
     daemon.stop()
     daemon.start(wait=False)
@@ -145,8 +145,8 @@ def test_a_daemon_that_is_told_to_end_while_it_loads_ends(start_daemon: Starter)
     assert daemon.stop() == 0
 
 
-def test_sighup_reads_the_configuration_again(start_daemon: Starter) -> None:
-    """A bad file changes nothing; a good one takes effect without a restart, requests go on."""
+def test_sighup_reloads_the_configuration(start_daemon: Starter) -> None:
+    """A wrong file changes nothing; a valid one takes effect without interrupting requests."""
     daemon = start_daemon(log={"format": "text", "level": "warning"})
     pid, worker = daemon.pid, daemon.worker_pid()
     daemon.client.get("/auth")

@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose hold nobody up."""
+"""Clients that are slow on purpose do not block others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _connect(daemon: Daemon) -> socket.socket:
 
 
 def _drip(sock: socket.socket, text: bytes, stopped: threading.Event) -> None:
-    """Send a byte now and then: there is always some progress, and never an end."""
+    """Send single bytes with pauses, so that there is progress but no end."""
     for number in range(len(text)):
         try:
             sock.sendall(text[number : number + 1])
@@ -42,7 +42,7 @@ def _read_all(sock: socket.socket) -> bytes:
 
 
 def _check_cut(daemon: Daemon, begun: bytes, dripped: bytes) -> None:
-    """Send `begun` at once and the rest byte by byte; the connection must be cut with 408."""
+    """Send `begun` at once and `dripped` byte by byte; the connection must end with 408."""
     stopped = threading.Event()
     with _connect(daemon) as sock:
         sock.sendall(begun)
@@ -58,31 +58,31 @@ def _check_cut(daemon: Daemon, begun: bytes, dripped: bytes) -> None:
     assert json.loads(body)["error"]["code"] == "request_timeout"
 
 
-def test_a_head_that_drips_is_cut(start_daemon: Starter) -> None:
-    """Bytes that keep coming are not enough: the head must be whole in time."""
+def test_a_dripping_head_is_cut_off(start_daemon: Starter) -> None:
+    """A request head must be complete in time, even if bytes keep coming."""
     daemon = start_daemon(**HASTY)
     _check_cut(daemon, b"GET /auth HTTP/1.1\r\nHost: llmd\r\n", b"X-Slow: " + b"a" * 100_000)
     _check_cut(daemon, b"", b"GET /auth" + b"a" * 100_000)
     assert daemon.client.get("/auth").status == 200
 
 
-def test_a_body_that_drips_is_cut(start_daemon: Starter) -> None:
-    """A body must be whole in time, however long it says it is; no stream is taken meanwhile."""
+def test_a_dripping_body_is_cut_off(start_daemon: Starter) -> None:
+    """A body must be complete in time, whatever its length, and occupies no stream meanwhile."""
     daemon = start_daemon(**HASTY)
     head = f"POST /answer HTTP/1.1\r\nHost: llmd\r\nAuthorization: {daemon.key}\r\n"
     _check_cut(daemon, f"{head}Content-Length: 100000\r\n\r\n".encode(), b" " * 100_000)
     assert daemon.streams()["active"] == 0
 
 
-def test_many_half_open_requests_hold_nobody_up(start_daemon: Starter) -> None:
-    """More slow heads than there are threads: who sends a whole request is served at once."""
+def test_many_unfinished_requests_do_not_block_others(start_daemon: Starter) -> None:
+    """A complete request is answered at once beside more unfinished heads than threads."""
     daemon = start_daemon(server={"max_streams": 2, "max_queue": 2, "header_deadline_s": 120})
     slow = [_connect(daemon) for _ in range(60)]
     try:
         for sock in slow:
             sock.sendall(b"POST /answer HTTP/1.1\r\nHost: llmd\r\n")
         assert daemon.client.ask("Say hello.", max_tokens=2)["result"]
-        # All of them still wait: none was cut for the others to be served.
+        # All unfinished requests are still open: none was cut off for the complete one.
         for sock in slow:
             sock.setblocking(False)
             with pytest.raises(BlockingIOError):

@@ -1,4 +1,4 @@
-"""Many clients at once: side by side, and never in each other's words."""
+"""Many clients at once: their answers run in parallel and never mix."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _stream(client: Client, barrier: Barrier, number: int) -> list[Event]:
         return stream.rest()
 
 
-def test_eight_streams_run_side_by_side(daemon: Daemon) -> None:
-    """Every stream has its first token before any has its last: none waits for another's end."""
+def test_eight_streams_run_in_parallel(daemon: Daemon) -> None:
+    """Each of eight streams has its first token before any of them has its last."""
     client, barrier = daemon.user(), Barrier(NUM_CLIENTS)
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
         runs = [pool.submit(_stream, client, barrier, number) for number in range(NUM_CLIENTS)]
@@ -32,7 +32,7 @@ def test_eight_streams_run_side_by_side(daemon: Daemon) -> None:
     assert all(events[-1].name == "done" for events in streams)
     assert all(events[-1].data["usage"]["completion_tokens"] == 48 for events in streams)
     assert max(events[0].at for events in streams) < min(events[-1].at for events in streams)
-    # Not in turns of some tokens either: while one waits for its next token others get theirs.
+    # Tokens of different streams alternate, too, rather than come in blocks of one stream.
     at = sorted((event.at, number) for number, events in enumerate(streams) for event in events)
     num_changes = sum(before[1] != after[1] for before, after in pairwise(at))
     assert num_changes > len(at) / 3
@@ -48,7 +48,7 @@ def _talk(client: Client, word: str) -> list[int]:
 
 
 def test_two_keys_with_the_same_session_never_meet(daemon: Daemon) -> None:
-    """Both call their session 1, at the same time; each has its own turns, and only those."""
+    """Session 1 of one key and session 1 of another have only their own turns."""
     words = ["apple", "table"]
     clients = [daemon.user(word) for word in words]
     with ThreadPoolExecutor(2) as pool:
@@ -63,7 +63,7 @@ def test_two_keys_with_the_same_session_never_meet(daemon: Daemon) -> None:
 
 
 def test_one_session_asked_at_once_keeps_its_turns_in_order(daemon: Daemon) -> None:
-    """Requests of one session run one after another: each has all turns before it in its prompt."""
+    """Requests of one session run in turn: each has all earlier turns in its prompt."""
     client = daemon.user()
 
     def ask(number: int) -> int:

@@ -1,4 +1,4 @@
-"""One KV memory for all sequences, when it runs out in the middle of answers."""
+"""A KV memory that all sequences share, and that is full before their answers end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NUM_ANSWER = 300
 
 
 @pytest.mark.parametrize("flash_attention", ["on", "off"])
-def test_answers_that_outgrow_the_memory_together_all_come_whole(
+def test_answers_that_together_outgrow_the_memory_all_complete(
     start_daemon: Starter, flash_attention: str
 ) -> None:
-    """Three want twice the cells there are; and a prompt alone may have all of them."""
+    """Three answers that need twice the memory complete, and one prompt may fill all of it."""
     daemon = start_daemon(
         engine={
             "context": 512,

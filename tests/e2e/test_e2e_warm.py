@@ -1,4 +1,4 @@
-"""Conversations that go on at once after a restart."""
+"""Conversations that continue from their saved state after a restart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _num_cached(answer: Any) -> int:
 
 @pytest.mark.parametrize("ends", ["stop", "kill"])
 def test_a_conversation_is_warm_after_a_restart(start_daemon: Starter, ends: str) -> None:
-    """Also after a crash, since what is idle is put to the disk; and its answer is the same."""
+    """After a stop or a crash the next turn reuses the state on disk; its answer is the same."""
     daemon = start_daemon()
     other = daemon.user()
     for client in (daemon.client, other):
@@ -50,8 +50,8 @@ def test_a_conversation_is_warm_after_a_restart(start_daemon: Starter, ends: str
     assert _num_cached(answer) > 0.9 * answer["usage"]["prompt_tokens"]
 
 
-def test_a_state_goes_with_its_session_or_key(start_daemon: Starter) -> None:
-    """What was said is nowhere any more, neither in memory nor in a file."""
+def test_a_state_is_deleted_with_its_session_or_key(start_daemon: Starter) -> None:
+    """Deleting a session or a key deletes the files of its states."""
     daemon = start_daemon()
     other = daemon.user("other")
     for client in (daemon.client, other):
@@ -65,8 +65,8 @@ def test_a_state_goes_with_its_session_or_key(start_daemon: Starter) -> None:
     until(lambda: not _files(daemon), "that of the key is gone")
 
 
-def test_what_is_warm_is_told(start_daemon: Starter) -> None:
-    """To the admin, with its place: in a slot, then after a restart on the disk, then nowhere."""
+def test_the_place_of_a_state_is_reported(start_daemon: Starter) -> None:
+    """The admin sees whether a session's state is in a slot or, after a restart, on disk."""
     daemon = start_daemon()
 
     def warm() -> list[str | None]:
@@ -86,8 +86,8 @@ def test_what_is_warm_is_told(start_daemon: Starter) -> None:
     assert "slot" not in daemon.run("session", "list")
 
 
-def test_a_spoilt_file_is_a_miss(start_daemon: Starter) -> None:
-    """The prompt is computed anew, and the answer is the one it would have been."""
+def test_a_corrupt_state_is_not_used(start_daemon: Starter) -> None:
+    """If the file of a state is corrupt, the whole prompt is computed, and the log says so."""
     daemon = start_daemon()
     daemon.client.ask(TOLD, session_id="s", **GREEDY)
     daemon.stop()

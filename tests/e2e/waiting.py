@@ -1,4 +1,4 @@
-"""Wait for what another process does."""
+"""Wait for a condition in another process."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 PATIENCE_S = 90.0
-"""A limit for what takes seconds at most: a slow machine must not fail a test."""
+"""Timeout in seconds. It is long, so that no test fails because a machine is slow."""
 
 
 def until(condition: Callable[[], object], what: str, *, every_s: float = 0.02) -> None:
-    """Return once `condition` holds; fail with `what` when it does not in time."""
+    """Return once `condition` holds; fail with `what` if it does not hold in time."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:
