@@ -10,8 +10,13 @@ bin := .venv/bin
 scripts = $(wildcard $(dev)/*.sh .ci/run)
 # The model of the end-to-end tests; LLMD_TEST_MODEL=/path/to/a.gguf names another.
 with_model = LLMD_TEST_MODEL="$${LLMD_TEST_MODEL:-$$($(dev)/model.sh --path)}"
+# Tests run in a process per core. A process that has finished takes over tests of another one;
+# until then each has neighbouring tests, which share a daemon.
+parallel := --numprocesses auto --dist worksteal
 # The Debian releases to build packages for: make deb DIST=bookworm
 DIST ?= bookworm trixie
+# The packages in .venv are for all purposes, or to run llmd only.
+purpose := all
 # More arguments for the program that a target runs: make unit ARGS="-k store -x"
 ARGS ?=
 
@@ -24,7 +29,7 @@ prereqs: ## check for Python, a compiler and make; install them where that is al
 	@$(dev)/prereqs.sh
 
 venv: prereqs ## create .venv with the packages of the lock files, and llmd itself
-	@$(dev)/venv.sh
+	@$(dev)/venv.sh $(purpose)
 
 engine: venv ## build the llama.cpp libraries for this processor, once per machine (four minutes)
 	@$(dev)/engine.sh
@@ -37,17 +42,18 @@ model: venv ## download the small model for first steps and tests, once per mach
 
 setup: engine model ## everything that run and test need
 
+run: purpose := run
 run: setup ## start a daemon on 127.0.0.1:5000 (LLMD_PORT) with its data in var/ and ask a question
 	@exec $(dev)/run.sh
 
 test: setup ## run every test except those of the packages (deb-test)
-	$(with_model) $(bin)/python -m pytest $(ARGS)
+	$(with_model) $(bin)/python -m pytest $(parallel) $(ARGS)
 
 unit: venv ## run the tests that need no model (a minute)
-	$(bin)/python -m pytest tests/unit --numprocesses auto $(ARGS)
+	$(bin)/python -m pytest tests/unit $(parallel) $(ARGS)
 
 e2e: setup ## run the tests of the real daemon with a real model
-	$(with_model) $(bin)/python -m pytest -m e2e $(ARGS)
+	$(with_model) $(bin)/python -m pytest -m e2e $(parallel) $(ARGS)
 
 deb: engine-all model ## build packages for DIST (default: bookworm and trixie) in dist/, as root
 	@$(dev)/prereqs.sh deb
@@ -77,7 +83,7 @@ bench-exact: setup ## check that reused states and drafts do not change greedy a
 
 cov: setup ## run every test and measure branch coverage, in daemon and worker too; at least 90 %
 	$(bin)/coverage erase
-	$(with_model) $(bin)/coverage run -m pytest $(ARGS)
+	$(with_model) $(bin)/coverage run -m pytest $(parallel) $(ARGS)
 	$(bin)/coverage combine --quiet
 	$(bin)/coverage report --fail-under=90
 

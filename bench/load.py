@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bench.wire import Chunk, Events, Response, TornOff
+from bench.wire import Chunk, Events, Response, CutOff
 
 PATIENCE_S = 900.0
 """Timeout for one answer, in seconds. It is long, because slowness is not an error."""
@@ -132,7 +132,7 @@ class _Connection(asyncio.Protocol):
             body = self._response.feed(data)
             if body:
                 self._sink(body)
-        except (TornOff, ValueError) as error:
+        except (CutOff, ValueError) as error:
             self._fail(error)
             return
         if self._response.is_complete:
@@ -147,7 +147,7 @@ class _Connection(asyncio.Protocol):
             return
         try:
             self._response.end()
-        except TornOff as error:
+        except CutOff as error:
             self._fail(exc or error)
         else:
             self._finish()
@@ -241,7 +241,7 @@ class Client:
         answer.began = time.perf_counter()
         try:
             response = await self._send(raw, sink)
-        except (OSError, TornOff, _Dropped, TimeoutError, ValueError) as error:
+        except (OSError, CutOff, _Dropped, TimeoutError, ValueError) as error:
             answer.error = f"{type(error).__name__}: {error}"
         else:
             if response.status != 200:

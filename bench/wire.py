@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 
-class TornOff(Exception):
+class CutOff(Exception):
     """A response that was cut off or is malformed."""
 
 
@@ -50,9 +50,9 @@ class Response:
         return found
 
     def end(self) -> None:
-        """Note that the connection was closed. Raise `TornOff` if the response is incomplete."""
+        """Note that the connection was closed. Raise `CutOff` if the response is incomplete."""
         if not self.status or self._is_chunked or self._left:
-            raise TornOff("the connection was closed within the answer")
+            raise CutOff("the connection was closed within the answer")
         self.is_complete = True
 
     def _read_head(self) -> bool:
@@ -63,7 +63,7 @@ class Response:
         try:
             self.status = int(first.split(b" ", 2)[1])
         except (IndexError, ValueError):
-            raise TornOff(f"not HTTP: {first[:80]!r}") from None
+            raise CutOff(f"not HTTP: {first[:80]!r}") from None
         for line in lines:
             name, _, value = line.partition(b":")
             self.headers[name.strip().lower()] = value.strip()
@@ -148,7 +148,7 @@ class Events:
         self._decoder = msgspec.json.Decoder(Chunk)
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Return the events that are now complete. Raise `TornOff` for a malformed one."""
+        """Return the events that are now complete. Raise `CutOff` for a malformed one."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         found: list[Chunk] = []
         for line in lines:
@@ -160,5 +160,5 @@ class Events:
             try:
                 found.append(self._decoder.decode(value))
             except msgspec.MsgspecError as error:
-                raise TornOff(f"not a chunk ({error}): {value[:80]!r}") from None
+                raise CutOff(f"not a chunk ({error}): {value[:80]!r}") from None
         return found

@@ -121,19 +121,18 @@ fetch() {
 # progress: read ninja's lines and print the percentage: in place on a terminal, otherwise on a
 # line of its own every 10 %.
 progress() {
-  local on_terminal=0
-  [ -t 1 ] && on_terminal=1
-  awk -v tty="$on_terminal" '
-    match($0, /^\[ *[0-9]+%\]/) {
-      percent = substr($0, 2, RLENGTH - 3) + 0
-      if (tty) printf "\r  building llama.cpp %3d %%", percent
-      else if (percent >= next_told) {
-        printf "  building llama.cpp %3d %%\n", percent
-        next_told = percent - percent % 10 + 10
-      }
-      fflush()
-    }
-    END { if (tty) printf "\n" }'
+  local line percent next=0
+  while IFS= read -r line; do
+    [[ "$line" =~ ^\[\ *([0-9]+)%\] ]] || continue
+    percent="${BASH_REMATCH[1]}"
+    if [ -t 1 ]; then
+      printf '\r  building llama.cpp %3d %%' "$percent"
+    elif [ "$percent" -ge "$next" ]; then
+      printf '  building llama.cpp %3d %%\n' "$percent"
+      next=$((percent - percent % 10 + 10))
+    fi
+  done
+  [ ! -t 1 ] || echo
 }
 
 # configure SOURCE BUILD: run CMake; keep its report, which names the variants, in BUILD.log.

@@ -2,12 +2,21 @@
 # Create .venv from the lock files, with llmd as an editable install. Does nothing if the lock
 # files, setup.cfg and Python have not changed since the last time.
 #
+#   venv.sh       install the packages for all purposes
+#   venv.sh run   install those to build and run llmd only, unless all are there already
+#
 # llama-cpp-python is installed from its source distribution without building llama.cpp: engine.sh
 # builds the libraries once, and they outlive any virtual environment.
 set -euo pipefail
 # shellcheck source=packaging/dev/steps.sh
 . "$(dirname "$0")/steps.sh"
 
+purpose="${1:-all}"
+case "$purpose" in
+  all) requirements=(-r requirements/run.txt -r requirements/dev.txt) ;;
+  run) requirements=(-r requirements/run.txt) ;;
+  *) die "give run or nothing, not $purpose" ;;
+esac
 python="${PYTHON:-python3}"
 stamp="$venv/.llmd-stamp"
 cd "$root"
@@ -22,8 +31,10 @@ state="$(
     cat requirements/{build,run,dev}.txt setup.cfg pyproject.toml packaging/dev/venv.sh; } \
     | sha256sum | cut -d' ' -f1
 )"
-if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$state" ]; then
-  exit 0
+if [ -x "$venv/bin/python" ]; then
+  case "$(cat "$stamp" 2>/dev/null)" in
+    "all $state" | "$purpose $state") exit 0 ;;
+  esac
 fi
 rm -f "$stamp"
 
@@ -41,8 +52,8 @@ locked() {
   CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" pip install --require-hashes \
     --only-binary :all: --no-binary llama-cpp-python --no-build-isolation "$@"
 }
-step "build requirements" locked -r requirements/build.txt
-step "run and development requirements" locked -r requirements/run.txt -r requirements/dev.txt
+step "requirements (build)" locked -r requirements/build.txt
+step "requirements ($purpose)" locked "${requirements[@]}"
 step "llmd, editable" pip install --no-deps --no-build-isolation --editable .
 step "pip check" pip check
-printf '%s\n' "$state" >"$stamp"
+printf '%s %s\n' "$purpose" "$state" >"$stamp"

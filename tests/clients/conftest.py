@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from openai import OpenAI
 
 from tests.clients.sdk import MODEL, NUM_TOKENS, connect
-from tests.e2e.conftest import model_file, start_daemon
 from tests.e2e.daemon import Daemon
-
-__all__ = ["model_file", "start_daemon"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,19 +26,10 @@ def _only_this_machine() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def daemon(
-    _only_this_machine: None, model_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Daemon]:
-    """Provide a daemon that all tests share; they must not stop it or change its settings."""
-    shared = Daemon(tmp_path_factory.mktemp("clients"), model_file)
-    try:
-        shared.start()
-        shared.put_profile(MODEL, temperature=0, max_tokens=NUM_TOKENS)
-        yield shared
-        assert shared.stop() == 0
-    finally:
-        shared.close()
-    assert "Traceback" not in shared.log
+def daemon(daemon: Daemon) -> Daemon:
+    """Return the daemon that all tests share, with the profile of these tests."""
+    daemon.put_profile(MODEL, temperature=0, max_tokens=NUM_TOKENS)
+    return daemon
 
 
 @pytest.fixture(scope="session")

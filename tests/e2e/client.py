@@ -70,7 +70,7 @@ class Stream:
             elif time.monotonic() > deadline:
                 raise AssertionError(f"no event for {_SILENCE_S:g} s")
         if name not in {"done", "error"}:
-            raise ConnectionError("the stream was torn off")
+            raise ConnectionError("the stream was cut off")
 
     def next(self, name: str) -> Event:
         """Return the next event; it must have this name."""
@@ -91,7 +91,7 @@ class Stream:
         try:
             return self._response.readline()
         except http.client.HTTPException as error:
-            raise ConnectionError("the stream was torn off") from error
+            raise ConnectionError("the stream was cut off") from error
 
 
 class Client:
@@ -113,7 +113,7 @@ class Client:
             try:
                 content = response.read()
             except http.client.HTTPException as error:
-                raise ConnectionError("the answer was torn off") from error
+                raise ConnectionError("the answer was cut off") from error
             headers = {name.lower(): value for name, value in response.getheaders()}
             body = json.loads(content) if content else None
             return Reply(status=response.status, headers=headers, body=body)

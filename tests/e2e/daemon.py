@@ -76,7 +76,7 @@ class Daemon:
         assert self._process is None, "the daemon runs already"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command("serve"),
+                [*_on_own_cores(), *self._command("serve")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -212,6 +212,20 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def _on_own_cores() -> list[str]:
+    """Return a command prefix that binds a daemon to the share of the cores of this process.
+
+    With --numprocesses, several daemons compute at the same time. On the same cores they would
+    slow each other down by far more than their share, because their threads wait for each other.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if not 1 < num_processes <= len(cores):
+        return []
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    return ["taskset", "--cpu-list", ",".join(map(str, cores[number::num_processes]))]
 
 
 def _free_port() -> int:

@@ -140,7 +140,7 @@ def test_a_reader_that_stalls_slows_nobody(daemon: Daemon) -> None:
         received = b""
         while not received.endswith(b"0\r\n\r\n"):
             chunk = sock.recv(65536)
-            assert chunk, "the stream was torn off"
+            assert chunk, "the stream was cut off"
             received += chunk
         sock.close()
         assert b"event: done" in received

@@ -129,7 +129,7 @@ def test_a_second_sigterm_ends_at_once(start_daemon: Starter) -> None:
         _wait_draining(daemon)
         daemon.signal(signal.SIGTERM)
         assert daemon.wait_end() == 1
-        with pytest.raises(ConnectionError, match="torn off"):
+        with pytest.raises(ConnectionError, match="cut off"):
             stream.rest()
     until(lambda: not is_alive(worker), "the worker ends with its daemon")
     daemon.start()

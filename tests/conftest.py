@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: a shared daemon, and daemons of a test's own."""
+"""Fixtures with the real daemon: one that all tests share, and daemons of a test's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.daemon import Daemon, Options, Starter
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
