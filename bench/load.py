@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bench.wire import Chunk, Events, Response, CutOff
+from bench.wire import Chunk, CutOff, Events, Response
 
 PATIENCE_S = 900.0
 """Timeout for one answer, in seconds. It is long, because slowness is not an error."""
