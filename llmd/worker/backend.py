@@ -102,6 +102,10 @@ class Backend(Protocol):
     """The number of tokens of one decode that can have logits."""
     max_draft_tokens: int
     """The longest draft of a sequence; 0 if drafted tokens could not be taken back."""
+    can_truncate: bool
+    """Whether a slot can be cut back to any number of tokens: not where layers are recurrent."""
+    window: int
+    """The number of positions that a windowed layer looks back; 0 without such layers."""
     can_pad: bool
     """Whether tokens can be added to any slot for one decode, and taken back after it."""
     measured_steps_s: dict[int, float]
@@ -154,6 +158,18 @@ class Backend(Protocol):
 
     def truncate(self, slot: int, num_tokens: int) -> int:
         """Keep at most the first `num_tokens` of a slot; return how many were kept."""
+
+    def first_cell(self, slot: int) -> int:
+        """Return the first position from which on all cells are there, in windowed layers too."""
+
+    def save_checkpoint(self, slot: int) -> StateBytes:
+        """Return the part of a slot that cannot be cut back: recurrent and windowed layers."""
+
+    def load_checkpoint(self, slot: int, state: StateBytes) -> bool:
+        """Load what `save_checkpoint` returned over a slot; return False if it does not fit.
+
+        `truncate` must follow, to the number of tokens that the slot held when it was saved.
+        """
 
     def save(self, slot: int) -> StateBytes:
         """Return the keys and values of a slot."""

@@ -81,6 +81,7 @@ class FakeBackend:
         max_sequences: int = 4,
         max_batch_tokens: int = 32,
         recurrent: bool = False,
+        window: int = 0,
         max_draft_tokens: int = 0,
         num_cells: int = 0,
         can_pad: bool = False,
@@ -93,11 +94,16 @@ class FakeBackend:
         self.num_context_tokens = num_context_tokens
         self.max_sequences = max_sequences
         self.max_batch_tokens = max_batch_tokens
-        self.recurrent = recurrent
-        self.max_draft_tokens = 0 if recurrent else max_draft_tokens
+        self.can_truncate = not recurrent
+        self.window = window
+        self.max_draft_tokens = 0 if recurrent or (window and num_cells) else max_draft_tokens
         self.max_output_rows = min(max_sequences + 32, max_batch_tokens)
         self.loads = True
         self.resident: list[list[int]] = [[] for _ in range(max_sequences)]
+        self.first_cells = [0] * max_sequences
+        """The first position whose cell windowed layers still hold, for each slot."""
+        self.states_at = [0] * max_sequences
+        """The number of tokens that recurrent and windowed layers have seen, for each slot."""
         self.outputs: dict[int, list[int]] = {}
         self.steps: list[dict[int, int]] = []
         """For each decode, the number of tokens of each slot."""
@@ -161,7 +167,12 @@ class FakeBackend:
         assert len(self._batch) < self.max_batch_tokens, "the batch is full"
         assert position == len(self.resident[slot]), "the position leaves a gap or is taken"
         assert position < self.num_context_tokens, "a token beyond the context"
+        assert self.states_at[slot] == position, "a checkpoint was loaded, and its rest not cut off"
+        if self.window:
+            first_seen = max(0, position - self.window + 1)
+            assert self.first_cells[slot] <= first_seen, "a token sees a cell that is not there"
         self.resident[slot].append(token)
+        self.states_at[slot] += 1
         self._check_cells()
         self._batch.append((slot, output, position))
 
@@ -183,23 +194,50 @@ class FakeBackend:
     def truncate(self, slot: int, num_tokens: int) -> int:
         assert not self._batch, "a slot was truncated while tokens wait in the batch"
         resident = self.resident[slot]
-        assert num_tokens <= len(resident), "more tokens are to be kept than the slot holds"
-        if self.recurrent and num_tokens < len(resident):
+        assert num_tokens <= len(resident), "more tokens were claimed than the slot holds"
+        if not self.can_truncate and num_tokens < self.states_at[slot]:
             num_tokens = 0
         del resident[num_tokens:]
+        self.states_at[slot] = min(self.states_at[slot], num_tokens)
+        if not num_tokens:
+            self.first_cells[slot] = 0
         return num_tokens
 
+    def first_cell(self, slot: int) -> int:
+        return self.first_cells[slot]
+
     def save(self, slot: int) -> bytes:
-        return array.array("i", self.resident[slot]).tobytes()
+        tokens = self.resident[slot]
+        if self.window:
+            # Cells outside of every window are left out of a copy.
+            first_cell = max(self.first_cells[slot], len(tokens) - self.window)
+            tokens = [first_cell, *tokens]
+        return array.array("i", tokens).tobytes()
 
     def load(self, slot: int, state: StateBytes) -> bool:
-        assert not self.resident[slot], "a state was loaded into a slot that is not empty"
-        tokens = list(array.array("i", state))
-        self.resident[slot] = tokens
-        self._check_cells()
-        # A load that fails may have written a part of the state.
+        assert not self.resident[slot], "a state was loaded over another"
+        first_cell, tokens = self._read(state)
+        # A load that fails may have written a part.
         self.resident[slot] = tokens if self.loads else tokens[:1]
+        self.states_at[slot] = len(self.resident[slot])
+        self.first_cells[slot] = first_cell
+        self._check_cells()
         return self.loads
+
+    def save_checkpoint(self, slot: int) -> bytes:
+        return self.save(slot)
+
+    def load_checkpoint(self, slot: int, state: StateBytes) -> bool:
+        first_cell, tokens = self._read(state)
+        assert self.resident[slot][: len(tokens)] == tokens, "a checkpoint of other tokens"
+        self.states_at[slot] = len(tokens)
+        self.first_cells[slot] = first_cell
+        return self.loads
+
+    def _read(self, state: StateBytes) -> tuple[int, list[int]]:
+        """Return the first cell and the tokens of a copy."""
+        numbers = list(array.array("i", state))
+        return (numbers[0], numbers[1:]) if self.window else (0, numbers)
 
     def _check_cells(self) -> None:
         assert not self.num_cells or sum(map(len, self.resident)) <= self.num_cells, "no cell free"

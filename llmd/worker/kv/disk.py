@@ -18,10 +18,11 @@ from pathlib import Path
 
 import msgspec
 
-from llmd.worker.backend import StateBytes
 from llmd.worker.kv import state_file
 from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.prefix import common_prefix
+from llmd.worker.kv.reuse_rule import NO_REUSE, Reuse, ReuseRule
+from llmd.worker.kv.saved_state import SavedState
 
 MAX_PENDING_BYTES = 256 * 1024 * 1024
 """A state is dropped if more than this waits to be written: it would take memory from others."""
@@ -37,9 +38,17 @@ class DiskState:
     tokens: list[int]
     path: Path
     num_bytes: int
-    data: StateBytes | None = None
+    first_cell: int
+    checkpoints: list[int]
+    """The numbers of tokens that the state has checkpoints of."""
+    saved: SavedState | None = None
     """The state itself, until it is written."""
     is_removed: bool = False
+
+    def reuse(self, rule: ReuseRule, tokens: list[int]) -> Reuse:
+        """Return how much of this state serves a prompt."""
+        num_shared = common_prefix(self.tokens, tokens)
+        return rule.apply(num_shared, len(self.tokens), self.first_cell, self.checkpoints)
 
 
 class DiskStates:
@@ -75,19 +84,28 @@ class DiskStates:
         """All states that can be read, the least recently used first."""
         return list(self._states)
 
-    def add(self, conversation: Conversation, tokens: list[int], data: StateBytes) -> None:
+    def add(self, conversation: Conversation, tokens: list[int], saved: SavedState) -> None:
         """Keep a state in place of those it continues. The writer thread writes it later."""
-        too_much = self._num_pending_bytes + len(data) > MAX_PENDING_BYTES
-        if not self._is_usable or len(data) > self._max_bytes or too_much:
+        num_bytes = saved.num_bytes
+        too_much = self._num_pending_bytes + num_bytes > MAX_PENDING_BYTES
+        if not self._is_usable or num_bytes > self._max_bytes or too_much:
             return
         for old in self.states:
             is_own = old.conversation.owner == conversation.owner
             if is_own and tokens[: len(old.tokens)] == old.tokens:
                 self.remove(old)
         path = self._folder / f"{os.urandom(16).hex()}{_SUFFIX}"
-        state = DiskState(conversation, list(tokens), path, len(data), data)
+        state = DiskState(
+            conversation,
+            list(tokens),
+            path,
+            num_bytes,
+            saved.first_cell,
+            [one.num_tokens for one in saved.checkpoints],
+            saved,
+        )
         self._states.append(state)
-        self._num_pending_bytes += len(data)
+        self._num_pending_bytes += num_bytes
         self._queue.put(state)
         self._make_room()
 
@@ -98,25 +116,27 @@ class DiskStates:
             for state in self._states
         )
 
-    def find(self, owner: str, tokens: list[int]) -> tuple[int, DiskState | None]:
-        """Return the owner's state that shares the longest prefix with `tokens`, and its length."""
-        best, num_shared = None, 0
+    def find(
+        self, owner: str, tokens: list[int], rule: ReuseRule
+    ) -> tuple[Reuse, DiskState | None]:
+        """Return the owner's state that serves most of `tokens`, and how much of them."""
+        best, most = None, NO_REUSE
         for state in self._states:
             if state.conversation.owner == owner:
-                num = common_prefix(state.tokens, tokens)
-                if num > num_shared:
-                    best, num_shared = state, num
-        return num_shared, best
+                reuse = state.reuse(rule, tokens)
+                if reuse.num_tokens > most.num_tokens:
+                    best, most = state, reuse
+        return most, best
 
-    def load(self, state: DiskState) -> StateBytes | None:
-        """Return a state's bytes; delete the file and return None if anything is wrong with it.
+    def load(self, state: DiskState) -> SavedState | None:
+        """Read a state; delete the file and return None if anything is wrong with it.
 
         The state becomes the most recently used.
         """
-        data = state.data
-        if data is None:
+        saved = state.saved
+        if saved is None:
             try:
-                data = state_file.read(state.path)
+                saved = state_file.read(state.path)
             except (OSError, ValueError, msgspec.MsgspecError) as error:
                 self._warn(f"a kept state cannot be used: {error}")
                 self.remove(state)
@@ -125,7 +145,7 @@ class DiskStates:
         self._states.append(state)
         with contextlib.suppress(OSError):
             os.utime(state.path)
-        return data
+        return saved
 
     def remove(self, state: DiskState) -> None:
         """Drop a state and delete its file. Idempotent."""
@@ -168,6 +188,8 @@ class DiskStates:
                     header.tokens,
                     path,
                     header.num_bytes,
+                    header.first_cell,
+                    [part.num_tokens for part in header.parts[1:]],
                 )
             )
         self._make_room()
@@ -201,22 +223,22 @@ class DiskStates:
 
     def _write_all(self) -> None:
         while (state := self._queue.get()) is not None:
-            data = state.data
-            if data is None:
+            saved = state.saved
+            if saved is None:
                 continue
             try:
                 if not state.is_removed:
-                    self._write(state, data)
+                    self._write(state, saved)
             except OSError as error:
                 self._warn(f"a state cannot be kept on the disk: {error}")
                 state.is_removed = True
-            self._num_pending_bytes -= len(data)
-            state.data = None
+            self._num_pending_bytes -= saved.num_bytes
+            state.saved = None
 
-    def _write(self, state: DiskState, data: StateBytes) -> None:
+    def _write(self, state: DiskState, saved: SavedState) -> None:
         beside = state.path.with_suffix(".new")
         try:
-            state_file.write(beside, *state.conversation, state.tokens, data)
+            state_file.write(beside, *state.conversation, state.tokens, saved)
         except OSError:
             beside.unlink(missing_ok=True)
             raise

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmd.worker.backend import StateBytes
 from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.prefix import common_prefix
+from llmd.worker.kv.reuse_rule import NO_REUSE, Reuse, ReuseRule
+from llmd.worker.kv.saved_state import SavedState
 
 
 @dataclass(frozen=True, eq=False)
 class RamState:
-    """The keys and values of `tokens`, as bytes."""
+    """The saved state of `tokens`."""
 
     conversation: Conversation
     tokens: list[int]
-    data: StateBytes
+    saved: SavedState
+
+    def reuse(self, rule: ReuseRule, tokens: list[int]) -> Reuse:
+        """Return how much of this state serves a prompt."""
+        return rule.apply(
+            common_prefix(self.tokens, tokens),
+            len(self.tokens),
+            self.saved.first_cell,
+            [one.num_tokens for one in self.saved.checkpoints],
+        )
 
 
 class RamStates:
@@ -32,40 +42,40 @@ class RamStates:
         return iter(tuple(self._states))
 
     def add(
-        self, conversation: Conversation, tokens: list[int], data: StateBytes
+        self, conversation: Conversation, tokens: list[int], saved: SavedState
     ) -> list[RamState]:
         """Keep a state and return those evicted for it, the least recently used first.
 
         The state replaces those of its owner that it continues. A state larger than `max_bytes`
         is not kept, and evicts nothing.
         """
-        if len(data) > self.max_bytes:
+        if saved.num_bytes > self.max_bytes:
             return []
-        state = RamState(conversation, list(tokens), data)
+        state = RamState(conversation, list(tokens), saved)
         for old in self:
             if _continues(state, old):
                 self.remove(old)
         self._states.append(state)
-        self.num_bytes += len(data)
+        self.num_bytes += saved.num_bytes
         evicted: list[RamState] = []
         while self.num_bytes > self.max_bytes:
             evicted.append(self._states[0])
             self.remove(self._states[0])
         return evicted
 
-    def find(self, owner: str, tokens: list[int]) -> tuple[int, RamState | None]:
-        """Return the owner's state that shares the longest prefix with `tokens`, and its length.
+    def find(self, owner: str, tokens: list[int], rule: ReuseRule) -> tuple[Reuse, RamState | None]:
+        """Return the owner's state that serves most of `tokens`, and how much of them.
 
         Nothing is changed: `touch` a state that is used.
         """
-        best, num_shared = None, 0
+        best, most = None, NO_REUSE
         for state in self._states:
             if state.conversation.owner == owner:
-                num = common_prefix(state.tokens, tokens)
+                reuse = state.reuse(rule, tokens)
                 # Of two as long, the one used later: it is the less likely to be evicted.
-                if num and num >= num_shared:
-                    best, num_shared = state, num
-        return num_shared, best
+                if reuse.num_tokens and reuse.num_tokens >= most.num_tokens:
+                    best, most = state, reuse
+        return most, best
 
     def touch(self, state: RamState) -> None:
         """Make a state the most recently used."""
@@ -76,7 +86,7 @@ class RamStates:
         """Drop a state, if it is still there."""
         if state in self._states:
             self._states.remove(state)
-            self.num_bytes -= len(state.data)
+            self.num_bytes -= state.saved.num_bytes
 
     def forget(self, owner: str, session: str | None) -> None:
         """Drop the states of an owner's session, or of all the owner's sessions."""
@@ -86,7 +96,7 @@ class RamStates:
 
     def check(self) -> None:
         """Raise RuntimeError if the count of bytes is wrong or above its limit."""
-        num_bytes = sum(len(state.data) for state in self._states)
+        num_bytes = sum(state.saved.num_bytes for state in self._states)
         if num_bytes != self.num_bytes or num_bytes > self.max_bytes:
             raise RuntimeError(
                 f"KV states in RAM: {num_bytes} bytes are held, {self.num_bytes} were counted, "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from llmd.worker.kv.conversation import NO_CONVERSATION, Conversation
-from llmd.worker.kv.prefix import common_prefix
+from llmd.worker.kv.reuse_rule import Checkpoint
 
 
 @dataclass
@@ -20,6 +20,8 @@ class Slot:
     forgotten: bool = False
     """Whether its session was deleted while a sequence used it: it is emptied on release."""
     last_used: int = 0
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    """The checkpoints of its tokens, the shortest first; of models that need any."""
 
 
 class Slots:
@@ -53,23 +55,29 @@ class Slots:
         self._clock += 1
         slot.last_used = self._clock
 
-    def choose(self, conversation: Conversation, tokens: list[int], *, prefers_empty: bool) -> Slot:
+    def choose(
+        self,
+        conversation: Conversation,
+        num_reusable: Callable[[Slot], int],
+        *,
+        prefers_empty: bool,
+    ) -> Slot:
         """Return the free slot for a prompt. Raise LookupError when none is free.
 
-        The slot that the conversation used comes first, even if most of it is lost: the other
-        slots are worth more to their own conversations. Then the slot that holds most of the
-        prompt, unless most of the slot would be lost. Then one beside slots in use, or with
-        `prefers_empty` an empty one.
+        `num_reusable` returns how many tokens of the prompt a slot can serve. The slot that the
+        conversation used comes first, even if most of it is lost: the other slots are worth more
+        to their own conversations. Then the slot that serves most of the prompt, unless most of
+        the slot would be lost. Then one beside slots in use, or with `prefers_empty` an empty one.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             raise LookupError("no slot is free")
         for slot in free:
             is_own = conversation.session and slot.conversation == conversation
-            if is_own and common_prefix(slot.tokens, tokens):
+            if is_own and num_reusable(slot):
                 return slot
-        best = max(free, key=lambda slot: _num_continued(slot, conversation.owner, tokens))
-        if _num_continued(best, conversation.owner, tokens) > 0:
+        best = max(free, key=lambda slot: _num_continued(slot, num_reusable))
+        if _num_continued(best, num_reusable) > 0:
             return best
         return min(free, key=lambda slot: self._cost_of_taking(slot, prefers_empty=prefers_empty))
 
@@ -90,9 +98,7 @@ class Slots:
         return span, -num_neighbours, is_full, slot.last_used
 
 
-def _num_continued(slot: Slot, owner: str, tokens: list[int]) -> int:
-    """Return the length of the shared prefix, or 0 where most of the slot would be lost."""
-    if slot.conversation.owner != owner:
-        return 0
-    num_shared = common_prefix(slot.tokens, tokens)
-    return num_shared if 2 * num_shared >= len(slot.tokens) else 0
+def _num_continued(slot: Slot, num_reusable: Callable[[Slot], int]) -> int:
+    """Return how many tokens a slot serves, or 0 where most of the slot would be lost."""
+    num_tokens = num_reusable(slot)
+    return num_tokens if 2 * num_tokens >= len(slot.tokens) else 0

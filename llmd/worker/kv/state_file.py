@@ -1,4 +1,8 @@
-"""The format of a file with one KV state: its owner, its tokens, a checksum, and the state."""
+"""The format of a file with one KV state: its owner, tokens and checksums, then the state itself.
+
+The file begins with a magic number and the length of the header. From the next page on, the state
+and then its checkpoints follow, one behind the other.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,10 @@ import msgspec
 import numpy as np
 
 from llmd.worker.backend import StateBytes
+from llmd.worker.kv.reuse_rule import Checkpoint
+from llmd.worker.kv.saved_state import SavedState
 
-_MAGIC = b"LLMDKV2\n"
+_MAGIC = b"LLMDKV3\n"
 _LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 64 * 1024 * 1024
 _PAGE = 4096
@@ -29,32 +35,54 @@ _MADV_POPULATE_READ = 22
 """The constant of Linux 5.14, which Python's mmap module does not name yet."""
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """The header of a file. `checksum` is that of the state behind it."""
+class FilePart(msgspec.Struct, frozen=True, kw_only=True):
+    """A state or checkpoint of the first `num_tokens` tokens."""
 
-    owner: str
-    session: str
-    tokens: list[int]
+    num_tokens: int
     num_bytes: int
     checksum: int
 
 
-def write(path: Path, owner: str, session: str, tokens: list[int], data: StateBytes) -> None:
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The header of a file. `first_cell` is that of `SavedState`."""
+
+    owner: str
+    session: str
+    tokens: list[int]
+    first_cell: int
+    parts: list[FilePart]
+    """The state, then its checkpoints."""
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all parts."""
+        return sum(part.num_bytes for part in self.parts)
+
+
+def write(path: Path, owner: str, session: str, tokens: list[int], saved: SavedState) -> None:
     """Write a new file that only this user can read. Raise OSError if that fails."""
+    contents = [
+        (len(tokens), saved.data),
+        *((one.num_tokens, one.data) for one in saved.checkpoints),
+    ]
     header = msgspec.msgpack.encode(
         Header(
             owner=owner,
             session=session,
             tokens=tokens,
-            num_bytes=len(data),
-            checksum=checksum(data),
+            first_cell=saved.first_cell,
+            parts=[
+                FilePart(num_tokens=number, num_bytes=len(data), checksum=checksum(data))
+                for number, data in contents
+            ],
         )
     )
     head = _MAGIC + _LENGTH.pack(len(header)) + header
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
         file.write(head.ljust(_begin_of(len(header)), b"\0"))
-        file.write(data)
+        for _, data in contents:
+            file.write(data)
 
 
 def read_header(path: Path) -> Header:
@@ -63,14 +91,24 @@ def read_header(path: Path) -> Header:
         return _header(file.read)[0]
 
 
-def read(path: Path) -> StateBytes:
+def read(path: Path) -> SavedState:
     """Return a state after checking it. Raise the errors of `read_header`."""
     with path.open("rb") as file:
         header, begin = _header(file.read)
-        data = _content(file)[begin:]
-    if len(data) != header.num_bytes or checksum(data) != header.checksum:
-        raise ValueError("the content does not match the checksum")
-    return data
+        content = _content(file)[begin:]
+    if len(content) != header.num_bytes:
+        raise ValueError("the file is not as long as its header says")
+    parts: list[Checkpoint] = []
+    begin = 0
+    for part in header.parts:
+        data = content[begin : begin + part.num_bytes]
+        if checksum(data) != part.checksum:
+            raise ValueError("the content does not match the checksum")
+        parts.append(Checkpoint(part.num_tokens, data))
+        begin += part.num_bytes
+    if not parts:
+        raise ValueError("the file has no state")
+    return SavedState(parts[0].data, header.first_cell, tuple(parts[1:]))
 
 
 def checksum(data: StateBytes) -> int:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Literal
 
 from llmd.engine.protocol import KeptState
-from llmd.worker.backend import Backend, StateBytes
+from llmd.worker.backend import Backend
 from llmd.worker.kv.conversation import NO_CONVERSATION, Conversation
 from llmd.worker.kv.disk import DiskState, DiskStates
 from llmd.worker.kv.prefix import common_prefix
 from llmd.worker.kv.ram import RamState, RamStates
 from llmd.worker.kv.reuse import ReuseStatistics
+from llmd.worker.kv.reuse_rule import NO_REUSE, Checkpoint, Reuse, ReuseRule
+from llmd.worker.kv.saved_state import SavedState
 from llmd.worker.kv.slots import Slot, Slots
 from llmd.worker.kv.template_prefix import TemplatePrefixes
 
@@ -26,6 +28,18 @@ MIN_SAVED_TOKENS = 64
 """A state is copied to RAM only if at least 64 tokens would be lost.
 
 Fewer are computed again as fast as a state is copied.
+"""
+
+MAX_CHECKPOINTS = 8
+"""The number of checkpoints of a slot. The first, often behind the system text, stays longest."""
+
+_CHECKPOINT_SHARE = 1 / 2
+"""The checkpoints of all slots may take half of the RAM for states, beside these."""
+
+_MIN_USEFUL = 8
+"""Memory that can be cut back in its slot gets checkpoints only if at least 8 fit.
+
+There they serve only states that were moved to RAM or disk.
 """
 
 
@@ -47,6 +61,10 @@ class KvTiers:
         self._disk = disk
         self._prefixes = TemplatePrefixes()
         self._reuse = ReuseStatistics()
+        self._rule = ReuseRule(backend.can_truncate, backend.window)
+        self._max_checkpoint_bytes = int(max_ram_bytes * _CHECKPOINT_SHARE)
+        self.needs_checkpoints = self._rule.needs_checkpoints and max_ram_bytes > 0
+        """Whether prefixes of a prompt can be reused later only from checkpoints."""
 
     @property
     def num_free(self) -> int:
@@ -78,21 +96,25 @@ class KvTiers:
         At least one token is left to compute, for its logits. The slot and the idle slots hold
         up to `room` tokens together afterwards. Raise LookupError when no slot is free.
         """
-        slot = self._slots.choose(conversation, tokens, prefers_empty=not self._ram.max_bytes)
-        num_warm = self._warm_up(slot, conversation.owner, tokens[:-1], room)
+        owner, usable = conversation.owner, tokens[:-1]
+        slot = self._slots.choose(
+            conversation,
+            lambda one: self._reuse_of(one, owner, usable).num_tokens,
+            prefers_empty=not self._ram.max_bytes,
+        )
+        num_warm = self._warm_up(slot, owner, usable, room)
         num_cached = self._backend.truncate(slot.index, num_warm)
         slot.conversation, slot.tokens = conversation, tokens[:num_cached]
+        slot.checkpoints = [one for one in slot.checkpoints if one.num_tokens <= num_cached]
         slot.busy = True
         return slot, num_cached
 
     def num_warm(self, owner: str, tokens: list[int]) -> int:
         """Return how many of `tokens`, of which one is always computed, slots or RAM hold now."""
         usable = tokens[:-1]
-        held: list[Slot | RamState] = [*self._slots, *self._ram]
-        return max(
-            (common_prefix(one.tokens, usable) for one in held if one.conversation.owner == owner),
-            default=0,
-        )
+        in_ram, _ = self._ram.find(owner, usable, self._rule)
+        in_slots = [self._reuse_of(slot, owner, usable).num_tokens for slot in self._slots]
+        return max(in_ram.num_tokens, *in_slots)
 
     def has_prefix(self, tokens: list[int]) -> bool:
         """Return whether exactly these tokens are kept as a template's prefix."""
@@ -105,59 +127,105 @@ class KvTiers:
         if self._disk is not None:
             yield from (_kept(state, "disk") for state in self._disk.states)
 
+    def _reuse_of(self, slot: Slot, owner: str, tokens: list[int]) -> Reuse:
+        """Return how much of a slot serves a prompt of an owner."""
+        if slot.conversation.owner != owner or not slot.tokens:
+            return NO_REUSE
+        return self._rule.apply(
+            common_prefix(slot.tokens, tokens),
+            len(slot.tokens),
+            self._backend.first_cell(slot.index) if self._rule.window else 0,
+            [one.num_tokens for one in slot.checkpoints],
+        )
+
     def _warm_up(self, slot: Slot, owner: str, tokens: list[int], room: int) -> int:
         """Bring the longest prefix of `tokens` found in any tier into a slot; return its length.
 
-        What the slot held and cannot be reused is saved first, if it is worth saving.
+        The slot must be truncated to that length. What it held and cannot be reused is saved
+        first, if it is worth saving.
         """
-        num_own = common_prefix(slot.tokens, tokens) if slot.conversation.owner == owner else 0
-        num_ram, in_ram = self._ram.find(owner, tokens)
+        own = self._reuse_of(slot, owner, tokens)
+        ram, in_ram = self._ram.find(owner, tokens, self._rule)
         num_prefix, prefix = self._prefixes.find(tokens)
         if in_ram is not None and len(in_ram.tokens) > room:
-            num_ram = 0
-        num_disk, on_disk = self._disk.find(owner, tokens) if self._disk else (0, None)
+            ram = NO_REUSE
+        disk, on_disk = NO_REUSE, None
+        if self._disk is not None:
+            disk, on_disk = self._disk.find(owner, tokens, self._rule)
         if on_disk is not None and len(on_disk.tokens) > room:
-            num_disk = 0
-        num_near = max(num_own, num_ram, num_prefix)
-        if on_disk is not None and num_disk >= num_near + MIN_FILED_TOKENS:
-            self._reuse.count_reused(owner, num_disk, len(on_disk.tokens))
-            return num_disk if self._load_from_disk(slot, on_disk, room) else 0
-        if in_ram is not None and num_ram > max(num_own, num_prefix):
-            self._reuse.count_reused(owner, num_ram, len(in_ram.tokens))
+            disk = NO_REUSE
+        num_near = max(own.num_tokens, ram.num_tokens, num_prefix)
+        if on_disk is not None and disk.num_tokens >= num_near + MIN_FILED_TOKENS:
+            self._reuse.count_reused(owner, disk.num_tokens, len(on_disk.tokens))
+            return self._load_from_disk(slot, on_disk, disk, room)
+        if in_ram is not None and ram.num_tokens > max(own.num_tokens, num_prefix):
+            self._reuse.count_reused(owner, ram.num_tokens, len(in_ram.tokens))
             self._ram.touch(in_ram)
-            if self._load(slot, in_ram.data, room - len(in_ram.tokens)):
-                return num_ram
-            self._ram.remove(in_ram)
-            return 0
-        if num_prefix > num_own:
-            return num_prefix if self._load(slot, prefix, room - num_prefix) else 0
-        self._reuse.count_reused(owner, num_own, len(slot.tokens))
-        self._save_rest(slot, num_own)
-        return num_own
+            num_loaded = self._load(slot, in_ram.saved, ram, room - len(in_ram.tokens))
+            if not num_loaded:
+                self._ram.remove(in_ram)
+            return num_loaded
+        if num_prefix > own.num_tokens:
+            return self._load(slot, SavedState(prefix), Reuse(num_prefix), room - num_prefix)
+        self._reuse.count_reused(owner, own.num_tokens, len(slot.tokens))
+        self._save_rest(slot, own.num_tokens)
+        return self._load_checkpoint(slot, own) if own.from_checkpoint else own.num_tokens
 
-    def _load(self, slot: Slot, data: StateBytes, room: int) -> bool:
-        """Replace what a slot holds by a state; return False, with the slot empty, on failure.
+    def _load(self, slot: Slot, saved: SavedState, reuse: Reuse, room: int) -> int:
+        """Replace what a slot holds by a state, as far as it is reused; return its length.
 
-        What the slot held is saved first. The other idle slots keep at most `room` tokens.
+        On failure the slot is empty, and the result 0. What the slot held is saved first. The
+        other idle slots keep at most `room` tokens.
         """
         self._save_rest(slot, 0)
         self._empty(slot)
         self.make_room(room)
-        return self._backend.load(slot.index, data)
+        if not self._backend.load(slot.index, saved.data):
+            return 0
+        slot.checkpoints = list(saved.checkpoints)
+        return self._load_checkpoint(slot, reuse) if reuse.from_checkpoint else reuse.num_tokens
 
-    def _load_from_disk(self, slot: Slot, state: DiskState, room: int) -> bool:
+    def _load_checkpoint(self, slot: Slot, reuse: Reuse) -> int:
+        """Load a checkpoint over what a slot holds; return the reuse's length, or 0 on failure."""
+        checkpoint = next(one for one in slot.checkpoints if one.num_tokens == reuse.num_tokens)
+        if self._backend.load_checkpoint(slot.index, checkpoint.data):
+            return reuse.num_tokens
+        return 0
+
+    def _load_from_disk(self, slot: Slot, state: DiskState, reuse: Reuse, room: int) -> int:
         assert self._disk is not None, "a file without a disk"  # noqa: S101
-        data = self._disk.load(state)
-        if data is not None and self._load(slot, data, room - len(state.tokens)):
-            return True
-        self._disk.remove(state)
-        return False
+        saved = self._disk.load(state)
+        num_loaded = 0
+        if saved is not None:
+            num_loaded = self._load(slot, saved, reuse, room - len(state.tokens))
+        if not num_loaded:
+            self._disk.remove(state)
+        return num_loaded
 
     # Save
 
     def add_prefix(self, slot: Slot, tokens: list[int]) -> None:
         """Keep what a slot holds, which is exactly `tokens`, as a template's prefix."""
         self._prefixes.add(tokens, self._backend.save(slot.index))
+
+    def add_checkpoint(self, slot: Slot, num_tokens: int) -> None:
+        """Keep what cannot be cut back of a slot that holds exactly `num_tokens` now."""
+        data = self._backend.save_checkpoint(slot.index)
+        least = _MIN_USEFUL if self._rule.can_truncate else 1
+        if least * len(data) > self._max_checkpoint_bytes:
+            self.needs_checkpoints = False
+            return
+        if len(slot.checkpoints) >= MAX_CHECKPOINTS:
+            del slot.checkpoints[1]
+        slot.checkpoints.append(Checkpoint(num_tokens, data))
+        self._drop_checkpoints()
+
+    def _drop_checkpoints(self) -> None:
+        """Drop the oldest checkpoints, of idle slots first, until the others fit."""
+        num_bytes = sum(len(one.data) for slot in self._slots for one in slot.checkpoints)
+        for slot in [*self._slots.idle, *(slot for slot in self._slots if slot.busy)]:
+            while slot.checkpoints and num_bytes > self._max_checkpoint_bytes:
+                num_bytes -= len(slot.checkpoints.pop(0).data)
 
     def release(self, slot: Slot, tokens: list[int]) -> None:
         """Take back a slot that now holds the keys and values of `tokens`."""
@@ -190,12 +258,11 @@ class KvTiers:
             return False
         for slot in self._slots:
             if not slot.busy and self._is_unsaved(slot):
-                data = self._backend.save(slot.index)
-                self._disk.add(slot.conversation, slot.tokens, data)
+                self._disk.add(slot.conversation, slot.tokens, self._saved(slot))
                 return self._disk.holds(slot.conversation.owner, slot.tokens)
         for state in self._ram:
             if self._is_unsaved(state):
-                self._disk.add(state.conversation, state.tokens, state.data)
+                self._disk.add(state.conversation, state.tokens, state.saved)
                 return self._disk.holds(state.conversation.owner, state.tokens)
         return False
 
@@ -218,10 +285,15 @@ class KvTiers:
         """Copy a slot's state to RAM; states evicted for it go to the disk."""
         if not self._ram.max_bytes:
             return
-        data = self._backend.save(slot.index)
-        for evicted in self._ram.add(slot.conversation, slot.tokens, data):
+        for evicted in self._ram.add(slot.conversation, slot.tokens, self._saved(slot)):
             if self._disk is not None and self._reuse.expects_reuse(evicted.conversation):
-                self._disk.add(evicted.conversation, evicted.tokens, evicted.data)
+                self._disk.add(evicted.conversation, evicted.tokens, evicted.saved)
+
+    def _saved(self, slot: Slot) -> SavedState:
+        """Return a copy of what a slot holds."""
+        # Cells that the next token does not look at are left out of a copy.
+        first_cell = max(0, len(slot.tokens) - self._rule.window) if self._rule.window else 0
+        return SavedState(self._backend.save(slot.index), first_cell, tuple(slot.checkpoints))
 
     # Forget
 
@@ -243,6 +315,7 @@ class KvTiers:
     def _empty(self, slot: Slot) -> None:
         self._backend.truncate(slot.index, 0)
         slot.conversation, slot.tokens, slot.forgotten = NO_CONVERSATION, [], False
+        slot.checkpoints = []
 
 
 def _kept(held: Slot | RamState | DiskState, place: Literal["slot", "memory", "disk"]) -> KeptState:

@@ -59,14 +59,6 @@ class LoadedModel:
         return f"{version('llama-cpp-python')} {self._num_library_bytes}"
 
     @property
-    def is_recurrent(self) -> bool:
-        """Whether the model keeps a state that cannot go back to an earlier token."""
-        return bool(
-            self.lib.llama_model_is_recurrent(self.model)
-            or self.lib.llama_model_is_hybrid(self.model)
-        )
-
-    @property
     def architecture(self) -> str:
         """Name of the model's architecture, such as ``llama``."""
         buffer = ctypes.create_string_buffer(128)

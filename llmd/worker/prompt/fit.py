@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -32,6 +32,8 @@ class Fitted:
     """The end of the prompt's text, up to `TAIL_CHARS` characters."""
     num_shareable: int = 0
     """Number of tokens at the beginning that come from the chat template alone."""
+    parts: list[Part] = field(default_factory=list)
+    """The text that the tokens come from; empty for a prompt of tokens."""
 
 
 def fit(backend: Backend, request: Submit) -> Fitted:
@@ -92,7 +94,7 @@ def _fitted(
     backend: Backend, prompt: Prompt, tokens: list[int], parts: list[Part], num_turns: int
 ) -> Fitted:
     tail = parts[-1].text[-TAIL_CHARS:] if parts else ""
-    return Fitted(tokens, num_turns, tail, num_shareable(backend, prompt, parts, tokens))
+    return Fitted(tokens, num_turns, tail, num_shareable(backend, prompt, parts, tokens), parts)
 
 
 def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from llmd.engine.protocol import ChatPrompt, Submit
+from llmd.engine.protocol import ChatPrompt, Part, Submit
 from llmd.worker.answer.parser import AnswerParser
 from llmd.worker.answer.stream import AnswerStream
 from llmd.worker.backend import Backend
+from llmd.worker.kv.prefix import common_prefix
 from llmd.worker.prompt.fit import fit
 from llmd.worker.scheduling.sequence import Sequence
 
@@ -26,7 +27,34 @@ def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Seque
         submitted_at,
         is_thinking,
         fitted.num_shareable,
+        checkpoints_of(backend, fitted.parts, fitted.tokens),
     )
+
+
+MIN_CHECKPOINT_TOKENS = 16
+"""A checkpoint nearer than this to the next one is left out: the tokens are soon read again."""
+
+
+def checkpoints_of(backend: Backend, parts: list[Part], tokens: list[int]) -> list[int]:
+    """Return after how many tokens of a prompt its state should be kept, in order.
+
+    The last is before the last token, for a request that asks the same again. The others are
+    where another question may follow: before the second message, behind the system text as a
+    rule, and before the last message. None where the memory can be cut back anyway.
+    """
+    if backend.can_truncate and not backend.window:
+        return []
+    last = len(tokens) - 1
+    messages = [at for at, part in enumerate(parts) if not part.literal]
+    starts = {
+        common_prefix(backend.tokenize(parts[:at]), tokens)
+        for at in {*messages[1:2], *messages[-1:]}
+    }
+    found: list[int] = [last] if last > 0 else []
+    for start in sorted(starts, reverse=True):
+        if MIN_CHECKPOINT_TOKENS <= start <= found[0] - MIN_CHECKPOINT_TOKENS:
+            found.insert(0, start)
+    return found
 
 
 def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> AnswerParser | None:

@@ -82,7 +82,10 @@ class Scheduler:
 
     def prepare(self, request: Submit) -> Sequence:
         """Return the sequence of a request. Raise `InvalidField` or `PromptTooLong`."""
-        return sequence_of(self._backend, request, self._clock())
+        sequence = sequence_of(self._backend, request, self._clock())
+        if not self._kv.needs_checkpoints:
+            sequence.checkpoints = []
+        return sequence
 
     def enqueue(self, sequence: Sequence, matcher: Matcher | None) -> None:
         """Queue a sequence; `matcher` constrains its answer."""
@@ -141,7 +144,7 @@ class Scheduler:
         self._last_was_prefill = step.is_prefill
         if step.is_prefill:
             self._budget.record(step.num_tokens, self._clock() - began)
-            self._keep_prefixes()
+            self._keep_states()
         else:
             self._cost.record(result.num_rows, result.took_s)
         for chunk, row in result.rows:
@@ -223,9 +226,12 @@ class Scheduler:
             self._waiting.add(sequence)
         self._kv.make_room(self._cells.left_by(self._running.keys()))
 
-    def _keep_prefixes(self) -> None:
-        """Keep the template prefixes that were computed for the first time."""
+    def _keep_states(self) -> None:
+        """Keep checkpoints, and template prefixes that were computed for the first time."""
         for sequence, slot in self._running.items():
+            if sequence.num_computed in sequence.checkpoints:
+                self._kv.add_checkpoint(slot, sequence.num_computed)
+                sequence.checkpoints.remove(sequence.num_computed)
             number = sequence.num_shareable
             if number and sequence.num_computed == number:
                 self._kv.add_prefix(slot, sequence.tokens[:number])

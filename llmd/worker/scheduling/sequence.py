@@ -48,6 +48,8 @@ class Sequence:
     """Whether the prompt ends within a thought of the model."""
     num_shareable: int = 0
     """The length of the chat template's own prefix, as long as it is still to be kept."""
+    checkpoints: list[int] = field(default_factory=list)
+    """The numbers of tokens after which to keep a checkpoint, in order, as far as still to come."""
     sampler: Sampler | None = None
     """Made last, when nothing can refuse the request any more, since it holds native memory."""
     num_prompt_tokens: int = field(init=False)

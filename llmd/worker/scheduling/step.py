@@ -223,9 +223,10 @@ def _share_out(prefill: list[Sequence], room: int) -> dict[Sequence, int]:
 
 
 def _num_next(sequence: Sequence) -> int:
-    """Return how many tokens may be read at once: a template's prefix is read by itself."""
-    num_shareable = sequence.num_shareable - sequence.num_computed
-    return num_shareable if num_shareable > 0 else sequence.num_unread
+    """Return how many tokens may be read at once: up to the next point whose state is kept."""
+    points = [sequence.num_shareable, *sequence.checkpoints]
+    ahead = [point - sequence.num_computed for point in points if point > sequence.num_computed]
+    return min([sequence.num_unread, *ahead])
 
 
 def _cut_to_groups(shares: dict[Sequence, int]) -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from llmd.worker.kv import state_file
 from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.disk import DiskStates
+from llmd.worker.kv.reuse_rule import Checkpoint
+from llmd.worker.kv.saved_state import SavedState
 
 SIZE = 200_003
 STATE = random.Random(1).randbytes(SIZE)
@@ -36,10 +38,16 @@ def test_empty_and_exchanged_sectors_are_detected(begin: int) -> None:
 
 
 def test_a_large_state_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """A mapped state and its header are the same as written."""
+    """A state, its checkpoints and its first cell come back as they were."""
     path = tmp_path / "a"
-    state_file.write(path, "ann", "1", list(range(3000)), STATE)
-    assert bytes(state_file.read(path)) == STATE
+    saved = SavedState(STATE, 7, (Checkpoint(5, b"five"), Checkpoint(90, STATE[:4097])))
+    state_file.write(path, "ann", "1", list(range(3000)), saved)
+    read = state_file.read(path)
+    assert (bytes(read.data), read.first_cell) == (STATE, 7)
+    assert [(one.num_tokens, bytes(one.data)) for one in read.checkpoints] == [
+        (5, b"five"),
+        (90, STATE[:4097]),
+    ]
     header = state_file.read_header(path)
     assert (header.owner, header.session, header.tokens[-1]) == ("ann", "1", 2999)
 
@@ -49,9 +57,9 @@ def test_a_state_is_read_without_support_for_populating_pages(
 ) -> None:
     """A kernel before Linux 5.14 cannot populate mapped pages, so the file is copied."""
     path = tmp_path / "a"
-    state_file.write(path, "ann", "1", [1], STATE)
+    state_file.write(path, "ann", "1", [1], SavedState(STATE))
     monkeypatch.setattr(state_file, "_MADV_POPULATE_READ", 9999)
-    assert bytes(state_file.read(path)) == STATE
+    assert bytes(state_file.read(path).data) == STATE
 
 
 def test_a_full_disk_leaves_no_incomplete_file(
@@ -66,7 +74,7 @@ def test_a_full_disk_leaves_no_incomplete_file(
     monkeypatch.setattr(state_file, "write", full)
     warnings: list[str] = []
     disk = DiskStates(tmp_path, "model", 1 << 20, warnings.append)
-    disk.add(Conversation("ann", "1"), list(range(200)), b"state")
+    disk.add(Conversation("ann", "1"), list(range(200)), SavedState(b"state"))
     disk.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert len(warnings) == 1

@@ -37,6 +37,10 @@ class Harness:
         self.tiers.release(slot, tokens)
         return slot, num_cached
 
+    def in_ram(self, owner: str, tokens: list[int]) -> int:
+        """Return how many of these tokens a state in RAM serves."""
+        return self.tiers._ram.find(owner, tokens, self.tiers._rule)[0].num_tokens
+
     def begin(self, owner: str, tokens: list[int], session: str = "1") -> tuple[Slot, int]:
         """Compute tokens in a slot; return it and how many of them it held before."""
         slot, num_cached = self.tiers.acquire(Conversation(owner, session), tokens)
@@ -180,7 +184,7 @@ def test_state_that_shares_more_than_the_slot_is_loaded_over_it() -> None:
     harness.run("ann", OTHER)
     _, num_cached = harness.run("ann", [*LONG, 1, 2])
     assert num_cached == len(LONG) + 1
-    assert harness.tiers._ram.find("ann", OTHER)[0] == len(OTHER)
+    assert harness.in_ram("ann", OTHER) == len(OTHER)
 
 
 def test_state_that_cannot_be_loaded_is_dropped() -> None:
@@ -200,7 +204,7 @@ def test_state_that_cannot_be_loaded_may_have_been_evicted_meanwhile() -> None:
     harness.run("ann", OTHER)
     harness.backend.loads = False
     assert harness.run("ann", [*LONG, 5])[1] == 0
-    assert harness.tiers._ram.find("ann", OTHER)[0] == len(OTHER)
+    assert harness.in_ram("ann", OTHER) == len(OTHER)
 
 
 def test_recurrent_model_reuses_only_whole_slots() -> None:
