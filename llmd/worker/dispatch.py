@@ -36,7 +36,7 @@ MAX_QUERY_CHARS = 262_144
 """The longest text to tokenise: a longer one would make running answers wait noticeably."""
 
 SAVE_WITHIN_S = 3.0
-"""How long states are written when the daemon stops; it kills the worker after five seconds."""
+"""How long states are copied when the daemon stops: it kills the worker after five seconds."""
 
 
 class Dispatcher:

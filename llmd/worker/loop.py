@@ -21,7 +21,7 @@ COMMANDS_S = 0.02
 """How long commands are handled, and new prompts tokenised, before running answers go on."""
 
 IDLE_S = 2.0
-"""After this time without work, KV states are written to the disk, one by one."""
+"""KV states are written to the disk while there is no work, one each time this has passed."""
 
 
 class Worker:
@@ -63,7 +63,10 @@ class Worker:
             while not self._dispatcher.has_work or (
                 not self._inbox.empty() and time.monotonic() - began < COMMANDS_S
             ):
+                was_idle = not self._dispatcher.has_work
                 command = self._next_command()
+                if was_idle:
+                    began = time.monotonic()
                 if command is None:
                     self._dispatcher.close()
                     return

@@ -236,7 +236,7 @@ class FakeBackend:
 
     def _read(self, state: StateBytes) -> tuple[int, list[int]]:
         """Return the first cell and the tokens of a copy."""
-        numbers = list(array.array("i", state))
+        numbers = list(array.array("i", bytes(state)))
         return (numbers[0], numbers[1:]) if self.window else (0, numbers)
 
     def _check_cells(self) -> None:

@@ -54,8 +54,9 @@ class DiskState:
 class DiskStates:
     """The states of one model in a sub-folder of `folder`, where other models have theirs.
 
-    All files together take at most `max_bytes`; the least recently used are deleted first.
-    `fingerprint` distinguishes models, builds and layouts of the KV memory.
+    All states together, without the headers of their files, take at most `max_bytes`. The least
+    recently used are deleted first. `fingerprint` distinguishes models, builds and layouts of
+    the KV memory.
 
     Not thread-safe, except towards its own writer thread.
     """
@@ -84,12 +85,16 @@ class DiskStates:
         """All states that can be read, the least recently used first."""
         return list(self._states)
 
-    def add(self, conversation: Conversation, tokens: list[int], saved: SavedState) -> None:
-        """Keep a state in place of those it continues. The writer thread writes it later."""
+    def add(self, conversation: Conversation, tokens: list[int], saved: SavedState) -> bool:
+        """Keep a state in place of those it continues; the writer thread writes it later.
+
+        Return False, and keep nothing, if the state is too large, too much waits to be written, or
+        the folder cannot be used.
+        """
         num_bytes = saved.num_bytes
         too_much = self._num_pending_bytes + num_bytes > MAX_PENDING_BYTES
         if not self._is_usable or num_bytes > self._max_bytes or too_much:
-            return
+            return False
         for old in self.states:
             is_own = old.conversation.owner == conversation.owner
             if is_own and tokens[: len(old.tokens)] == old.tokens:
@@ -105,9 +110,11 @@ class DiskStates:
             saved,
         )
         self._states.append(state)
-        self._num_pending_bytes += num_bytes
+        with self._lock:
+            self._num_pending_bytes += num_bytes
         self._queue.put(state)
         self._make_room()
+        return True
 
     def holds(self, owner: str, tokens: list[int]) -> bool:
         """Return whether a state of the owner holds all these tokens."""
@@ -214,12 +221,12 @@ class DiskStates:
 
     def _others(self) -> Iterator[tuple[float, Path, int]]:
         """Yield the files of other models as (time of last use, path, size in bytes)."""
-        for folder in self._folder.parent.iterdir():
-            if folder != self._folder:
-                for path in folder.glob(f"*{_SUFFIX}"):
-                    with contextlib.suppress(OSError):
-                        stat = path.stat()
-                        yield stat.st_mtime, path, stat.st_size
+        for path in self._folder.parent.glob(f"*/*{_SUFFIX}"):
+            # Another worker may delete its files meanwhile.
+            with contextlib.suppress(OSError):
+                if path.parent != self._folder:
+                    stat = path.stat()
+                    yield stat.st_mtime, path, stat.st_size
 
     def _write_all(self) -> None:
         while (state := self._queue.get()) is not None:
@@ -232,7 +239,8 @@ class DiskStates:
             except OSError as error:
                 self._warn(f"a state cannot be kept on the disk: {error}")
                 state.is_removed = True
-            self._num_pending_bytes -= saved.num_bytes
+            with self._lock:
+                self._num_pending_bytes -= saved.num_bytes
             state.saved = None
 
     def _write(self, state: DiskState, saved: SavedState) -> None:

@@ -47,11 +47,11 @@ class RamStates:
         """Keep a state and return those evicted for it, the least recently used first.
 
         The state replaces those of its owner that it continues. A state larger than `max_bytes`
-        is not kept, and evicts nothing.
+        is not kept: it is returned, and evicts nothing.
         """
-        if saved.num_bytes > self.max_bytes:
-            return []
         state = RamState(conversation, list(tokens), saved)
+        if saved.num_bytes > self.max_bytes:
+            return [state]
         for old in self:
             if _continues(state, old):
                 self.remove(old)

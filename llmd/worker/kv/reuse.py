@@ -58,7 +58,8 @@ class ReuseStatistics:
                 counts.num_reused //= 2
         return keep
 
-    def count_reused(self, owner: str, num_reused: int, num_held: int) -> None:
+    def count_reused(self, conversation: Conversation, num_reused: int, num_held: int) -> None:
         """Count a prompt that goes on from `num_reused` of the `num_held` tokens of a state."""
-        if num_reused >= MIN_REUSED_TOKENS and 2 * num_reused >= num_held:
-            self._counts.setdefault(owner, _Counts()).num_reused += 1
+        is_reuse = num_reused >= MIN_REUSED_TOKENS and 2 * num_reused >= num_held
+        if is_reuse and not conversation.session:
+            self._counts.setdefault(conversation.owner, _Counts()).num_reused += 1

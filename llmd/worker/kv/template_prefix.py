@@ -26,7 +26,7 @@ def num_shareable(backend: Backend, prompt: Prompt, parts: list[Part], tokens: l
     """Return how many tokens of a prompt are the template's own text before any message.
 
     The result is 0 if the request influenced that text, by tools or by variables of the
-    template, and if the text cannot be told apart from the messages.
+    template, or if the text cannot be told apart from the messages.
     """
     if not isinstance(prompt, ChatPrompt) or prompt.tools is not None or prompt.variables != "{}":
         return 0

@@ -93,8 +93,9 @@ class KvTiers:
     ) -> tuple[Slot, int]:
         """Take a free slot for a sequence; return it, and how many of `tokens` it holds already.
 
-        At least one token is left to compute, for its logits. The slot and the idle slots hold
-        up to `room` tokens together afterwards. Raise LookupError when no slot is free.
+        At least one token is left to compute, for its logits. A state is loaded only if the slot
+        and the idle slots hold up to `room` tokens together with it. Raise LookupError when no
+        slot is free.
         """
         owner, usable = conversation.owner, tokens[:-1]
         slot = self._slots.choose(
@@ -110,7 +111,7 @@ class KvTiers:
         return slot, num_cached
 
     def num_warm(self, owner: str, tokens: list[int]) -> int:
-        """Return how many of `tokens`, of which one is always computed, slots or RAM hold now."""
+        """Return how many of `tokens`, without the last one, slots or RAM can serve now."""
         usable = tokens[:-1]
         in_ram, _ = self._ram.find(owner, usable, self._rule)
         in_slots = [self._reuse_of(slot, owner, usable).num_tokens for slot in self._slots]
@@ -156,10 +157,14 @@ class KvTiers:
             disk = NO_REUSE
         num_near = max(own.num_tokens, ram.num_tokens, num_prefix)
         if on_disk is not None and disk.num_tokens >= num_near + MIN_FILED_TOKENS:
-            self._reuse.count_reused(owner, disk.num_tokens, len(on_disk.tokens))
-            return self._load_from_disk(slot, on_disk, disk, room)
+            saved = self._disk.load(on_disk) if self._disk is not None else None
+            if saved is None:
+                # The file was damaged, and is gone now.
+                return self._warm_up(slot, owner, tokens, room)
+            self._reuse.count_reused(on_disk.conversation, disk.num_tokens, len(on_disk.tokens))
+            return self._load(slot, saved, disk, room - len(on_disk.tokens))
         if in_ram is not None and ram.num_tokens > max(own.num_tokens, num_prefix):
-            self._reuse.count_reused(owner, ram.num_tokens, len(in_ram.tokens))
+            self._reuse.count_reused(in_ram.conversation, ram.num_tokens, len(in_ram.tokens))
             self._ram.touch(in_ram)
             num_loaded = self._load(slot, in_ram.saved, ram, room - len(in_ram.tokens))
             if not num_loaded:
@@ -167,15 +172,15 @@ class KvTiers:
             return num_loaded
         if num_prefix > own.num_tokens:
             return self._load(slot, SavedState(prefix), Reuse(num_prefix), room - num_prefix)
-        self._reuse.count_reused(owner, own.num_tokens, len(slot.tokens))
+        self._reuse.count_reused(slot.conversation, own.num_tokens, len(slot.tokens))
         self._save_rest(slot, own.num_tokens)
         return self._load_checkpoint(slot, own) if own.from_checkpoint else own.num_tokens
 
     def _load(self, slot: Slot, saved: SavedState, reuse: Reuse, room: int) -> int:
         """Replace what a slot holds by a state, as far as it is reused; return its length.
 
-        On failure the slot is empty, and the result 0. What the slot held is saved first. The
-        other idle slots keep at most `room` tokens.
+        On failure the result is 0, and the slot may hold a part of the state. What the slot held
+        is saved first. The other idle slots keep at most `room` tokens.
         """
         self._save_rest(slot, 0)
         self._empty(slot)
@@ -191,16 +196,6 @@ class KvTiers:
         if self._backend.load_checkpoint(slot.index, checkpoint.data):
             return reuse.num_tokens
         return 0
-
-    def _load_from_disk(self, slot: Slot, state: DiskState, reuse: Reuse, room: int) -> int:
-        assert self._disk is not None, "a file without a disk"  # noqa: S101
-        saved = self._disk.load(state)
-        num_loaded = 0
-        if saved is not None:
-            num_loaded = self._load(slot, saved, reuse, room - len(state.tokens))
-        if not num_loaded:
-            self._disk.remove(state)
-        return num_loaded
 
     # Save
 
@@ -257,21 +252,22 @@ class KvTiers:
         if self._disk is None:
             return False
         for slot in self._slots:
-            if not slot.busy and self._is_unsaved(slot):
-                self._disk.add(slot.conversation, slot.tokens, self._saved(slot))
-                return self._disk.holds(slot.conversation.owner, slot.tokens)
-        for state in self._ram:
-            if self._is_unsaved(state):
-                self._disk.add(state.conversation, state.tokens, state.saved)
-                return self._disk.holds(state.conversation.owner, state.tokens)
-        return False
+            if not slot.busy and self._is_unsaved(slot, self._disk):
+                saved = self._saved(slot)
+                if self._disk.add(slot.conversation, slot.tokens, saved):
+                    return True
+        return any(
+            self._disk.add(state.conversation, state.tokens, state.saved)
+            for state in self._ram
+            if self._is_unsaved(state, self._disk)
+        )
 
-    def _is_unsaved(self, held: Slot | RamState) -> bool:
-        if self._disk is None or len(held.tokens) < MIN_FILED_TOKENS:
-            return False
-        owner = held.conversation.owner
-        return self._reuse.expects_reuse(held.conversation) and not self._disk.holds(
-            owner, held.tokens
+    def _is_unsaved(self, held: Slot | RamState, disk: DiskStates) -> bool:
+        """Return whether a state should be on the disk, and is not."""
+        return (
+            len(held.tokens) >= MIN_FILED_TOKENS
+            and self._reuse.expects_reuse(held.conversation)
+            and not disk.holds(held.conversation.owner, held.tokens)
         )
 
     def _save_rest(self, slot: Slot, num_kept: int) -> None:
@@ -286,7 +282,7 @@ class KvTiers:
         if not self._ram.max_bytes:
             return
         for evicted in self._ram.add(slot.conversation, slot.tokens, self._saved(slot)):
-            if self._disk is not None and self._reuse.expects_reuse(evicted.conversation):
+            if self._disk is not None and self._is_unsaved(evicted, self._disk):
                 self._disk.add(evicted.conversation, evicted.tokens, evicted.saved)
 
     def _saved(self, slot: Slot) -> SavedState:

@@ -31,5 +31,5 @@ class Cells:
         return not running or self._needed(sequence) + HEADROOM <= self.left_by(running)
 
     def _needed(self, sequence: Sequence) -> int:
-        """Return the most cells that a sequence has taken at the end of a step."""
+        """Return the most cells that a sequence can hold at the end of the next step."""
         return min(len(sequence.tokens) + self._num_ahead, sequence.num_context_tokens)

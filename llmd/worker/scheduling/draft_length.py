@@ -49,7 +49,7 @@ def plan_drafts(backend: Backend, cost: StepCost, decoding: list[Sequence]) -> D
 
 
 def _max_tokens(backend: Backend, decoding: list[Sequence]) -> int:
-    """Return how many tokens may be drafted for each: every slot must have room for them."""
+    """Return how many tokens may be drafted for each sequence: every slot must have room."""
     longest = max(len(sequence.tokens) for sequence in decoding)
     return min(
         backend.max_draft_tokens,
@@ -78,6 +78,6 @@ def _best(
         if rate >= least:
             best, least = 1 + num_more, rate
     can_grow = 1 < best <= len(expected) and not backend.num_cells
-    if can_grow and cost.is_cheaper_longer(num * best, num * (best + 1)):
+    if can_grow and cost.is_faster_with(num * best, num * (best + 1)):
         best += 1
     return best

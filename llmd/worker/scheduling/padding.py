@@ -44,7 +44,7 @@ def _runs(slots: list[int]) -> Iterable[int]:
 
 
 def _missing(slots: list[int], idle: Collection[int], size: int) -> list[int] | None:
-    """Return the idle slots that complete a run of `size`; None if busy slots are in between."""
+    """Return the idle slots that complete a run of `size`; None if there is none."""
     used = set(slots)
     for begin in range(slots[-1] - size + 1, slots[0] + 1):
         missing = [slot for slot in range(begin, begin + size) if slot not in used]

@@ -13,7 +13,7 @@ from itertools import accumulate
 from operator import mul
 
 _RUNS = (3, 2, 1)
-"""The lengths of the runs of tokens that are looked up, the most significant first."""
+"""The lengths of the runs of tokens that are looked up, the longest first."""
 
 _LENGTHS = (16, 8, 4)
 """The lengths of agreeing text that are told apart, the longest first."""
@@ -27,10 +27,10 @@ is trusted less than that, since larger models repeat themselves less.
 """
 
 _FIRST_WEIGHT = 4
-"""After 4 drafts of its own, half of a sequence's probability comes from them."""
+"""After 4 drafted tokens of its own, half of a sequence's probability comes from them."""
 
 _LAST_WEIGHT = 32
-"""Only about the last 32 drafts count, so that a change in the text is noticed."""
+"""Only about the last 32 drafted tokens count, so that a change in the text is noticed."""
 
 
 class PromptLookup:
@@ -42,7 +42,7 @@ class PromptLookup:
         """For each token of the last draft, that it and all tokens before it are right."""
         self.num_drafted = 0
         self.num_accepted = 0
-        self._places: dict[tuple[int, ...], int] = {}
+        self._positions: dict[tuple[int, ...], int] = {}
         """Where each run of tokens ended last."""
         self._num_indexed = 0
         self._num_agreeing = 0
@@ -57,12 +57,12 @@ class PromptLookup:
         self._index(tokens)
         self.probabilities = []
         max_tokens = min(max_tokens, self.max_tokens)
-        place = self._find(tokens)
-        if place is None or max_tokens <= 0:
+        position = self._find(tokens)
+        if position is None or max_tokens <= 0:
             return []
-        draft = tokens[place : place + max_tokens]
+        draft = tokens[position : position + max_tokens]
         while len(draft) < max_tokens:
-            # The text between the two places repeats, so the draft does as well.
+            # The text between the two positions repeats, so the draft does as well.
             draft += draft[: max_tokens - len(draft)]
         estimates = self._estimates
         own = [estimates[self._class_of(offset)] for offset in range(max_tokens)]
@@ -87,26 +87,26 @@ class PromptLookup:
     def _find(self, tokens: list[int]) -> int | None:
         """Return where the longest run of the last tokens ended before, if it did."""
         for run in _RUNS:
-            place = self._places.get(tuple(tokens[-run:]))
-            if place is not None:
-                self._num_agreeing = _num_agreeing(tokens, place, run)
-                return place
+            position = self._positions.get(tuple(tokens[-run:]))
+            if position is not None:
+                self._num_agreeing = _num_agreeing(tokens, position, run)
+                return position
         return None
 
     def _index(self, tokens: list[int]) -> None:
         """Index the ends of all runs of tokens, except the last run, which is looked up."""
-        places = self._places
+        positions = self._positions
         for end in range(max(1, self._num_indexed), len(tokens)):
             for run in _RUNS:
                 if run <= end:
-                    places[tuple(tokens[end - run : end])] = end
+                    positions[tuple(tokens[end - run : end])] = end
         self._num_indexed = max(self._num_indexed, len(tokens))
 
 
-def _num_agreeing(tokens: list[int], place: int, least: int) -> int:
-    """Return a lower bound of how many tokens before `place` are the same as those at the end."""
+def _num_agreeing(tokens: list[int], position: int, least: int) -> int:
+    """Return a lower bound of how many tokens before `position` agree with those at the end."""
     if least == _RUNS[0]:
         for num in _LENGTHS:
-            if place >= num and tokens[place - num : place] == tokens[-num:]:
+            if position >= num and tokens[position - num : position] == tokens[-num:]:
                 return num
     return least

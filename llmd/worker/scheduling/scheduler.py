@@ -75,7 +75,10 @@ class Scheduler:
     # Requests
 
     def submit(self, request: Submit) -> None:
-        """Prepare and queue a request, with its grammar compiled here. Raise `InvalidField`, …."""
+        """Prepare and queue a request, with its grammar compiled here.
+
+        Raise `InvalidField` or `PromptTooLong`.
+        """
         sequence = self.prepare(request)
         matcher = self._backend.compile(request, is_thinking=sequence.is_thinking)
         self.enqueue(sequence, matcher)
@@ -155,7 +158,7 @@ class Scheduler:
             self._kv.check()
 
     def beat(self, step_s: float, num_tokens: int) -> None:
-        """Report the state of the scheduler; with a `step_s` of 0, without a step."""
+        """Report the state of the scheduler. A `step_s` of 0 means that no step was run."""
         self._emit(
             Beat(
                 num_running=len(self._running),

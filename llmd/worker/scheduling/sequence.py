@@ -61,7 +61,7 @@ class Sequence:
     num_expected: int = 0
     """While it waits: how many of its tokens it should find in KV memory when it is admitted."""
     num_passed_over: int = 0
-    """Steps in which others were read, and nothing of its prompt."""
+    """How often others were admitted or read before it."""
     lookup: PromptLookup | None = None
     forgotten: bool = False
     """Whether its session was deleted while it waited: what it computes is dropped at its end."""

@@ -1,4 +1,4 @@
-"""A step: what one `llama_decode` computes, planned as a value before anything is changed.
+"""A step: what one `llama_decode` computes, planned as a value before the KV memory is changed.
 
 A step holds chunks of prompts, or the next tokens of answers with their drafts. Not both:
 llama.cpp computes the same number of tokens of each sequence in one pass over the weights, and
@@ -109,7 +109,7 @@ class StepResult:
 
 
 IdleLengths = Callable[[], Mapping[int, int]]
-"""Return the number of tokens in each slot that no sequence uses."""
+"""A function that returns the number of tokens in each slot that no sequence uses."""
 
 
 def plan_step(
@@ -123,7 +123,7 @@ def plan_step(
 
     With 0, the answers go on if there are any.
     """
-    by_slot = sorted(((slot.index, one) for one, slot in running.items()), key=lambda at: at[0])
+    by_slot = sorted(((slot.index, one) for one, slot in running.items()), key=lambda pair: pair[0])
     prefill = [one for one in running if one.status is Status.PREFILL]
     if prefill and (max_read_tokens or len(prefill) == len(by_slot)):
         room = min(max_read_tokens or backend.max_batch_tokens, backend.max_batch_tokens)

@@ -29,7 +29,7 @@ class StepCost:
     """
 
     def __init__(self, measured: Mapping[int, float], max_rows: int, *, can_pad: bool) -> None:
-        """Take the seconds measured by number of rows, of which one row is always there.
+        """Take the seconds measured by number of rows. An entry for one row is required.
 
         `can_pad` says whether rows can be added to a slot and taken back after the step.
         """
@@ -53,11 +53,11 @@ class StepCost:
         return self._exact_step_s(num_rows)
 
     def padded_rows(self, num_rows: int) -> int:
-        """Return the size of the next full group if it costs less than `num_rows`, else those."""
+        """Return the size of the next full group if it costs less, else `num_rows`."""
         full = _full_groups(num_rows)
         return full if self.pass_s(full) < self.pass_s(num_rows) else num_rows
 
-    def is_cheaper_longer(self, num_rows: int, more_rows: int) -> bool:
+    def is_faster_with(self, num_rows: int, more_rows: int) -> bool:
         """Return whether `more_rows` take less time than `num_rows`."""
         return self._exact_step_s(num_rows) > self._exact_step_s(more_rows)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.disk import DiskStates
 from llmd.worker.kv.reuse import ReuseStatistics
-from tests.unit.worker.kv.test_tiers import LONG, Harness
+from tests.unit.worker.kv.test_tiers import FILED, LONG, Harness
 
 
 def _kept(statistics: ReuseStatistics, times: int, session: str = "", owner: str = "ann") -> int:
@@ -27,7 +27,7 @@ def test_after_a_reuse_states_are_kept_again() -> None:
     """Each reuse allows 32 more states to be kept."""
     statistics = ReuseStatistics()
     _kept(statistics, 40)
-    statistics.count_reused("ann", 100, 120)
+    statistics.count_reused(Conversation("ann", ""), 100, 120)
     assert statistics.expects_reuse(Conversation("ann", ""))
     assert _kept(statistics, 24) == 24
 
@@ -36,8 +36,8 @@ def test_a_short_common_prefix_is_not_a_reuse() -> None:
     """Fewer than 64 tokens, or less than half of those kept, do not count as a reuse."""
     statistics = ReuseStatistics()
     _kept(statistics, 32)
-    statistics.count_reused("ann", 63, 63)
-    statistics.count_reused("ann", 300, 700)
+    statistics.count_reused(Conversation("ann", ""), 63, 63)
+    statistics.count_reused(Conversation("ann", ""), 300, 700)
     assert not statistics.expects_reuse(Conversation("ann", ""))
 
 
@@ -54,7 +54,7 @@ def test_older_states_count_for_less() -> None:
     statistics = ReuseStatistics()
     _kept(statistics, 10_000)
     for _ in range(8):
-        statistics.count_reused("ann", 100, 100)
+        statistics.count_reused(Conversation("ann", ""), 100, 100)
     assert _kept(statistics, 100) == 100
 
 
@@ -73,13 +73,13 @@ def test_states_without_reuse_are_not_written_to_the_disk(tmp_path: Path) -> Non
     """States of single questions are written only as long as reuse is expected."""
     warnings: list[str] = []
     disk = DiskStates(tmp_path, "model", 1 << 30, warnings.append)
-    harness = Harness(num_slots=1, max_state_bytes=5 * (len(LONG) + 1), disk=disk)
+    harness = Harness(num_slots=1, max_state_bytes=5 * (len(FILED) + 1), disk=disk)
     for number in range(100):
-        harness.run("ann", [number, *LONG], session="")
+        harness.run("ann", [number, *FILED], session="")
     # Of the first 32 states, the last two were evicted from RAM when reuse was no longer expected.
     assert len(disk.states) == 30
     for number in range(4):
-        harness.run("bob", [number, *LONG], session="1")
+        harness.run("bob", [number, *FILED], session="1")
     assert disk.states[-1].conversation.owner == "bob"
     disk.close()
     assert warnings == []

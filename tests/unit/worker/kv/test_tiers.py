@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from llmd.worker.kv.conversation import Conversation
 from llmd.worker.kv.disk import DiskStates
 from llmd.worker.kv.slots import Slot
-from llmd.worker.kv.tiers import MIN_SAVED_TOKENS, KvTiers
+from llmd.worker.kv.tiers import MAX_CHECKPOINTS, MIN_FILED_TOKENS, MIN_SAVED_TOKENS, KvTiers
 from tests.support.fake_backend import FakeBackend
 
 LONG = list(b"a" * (MIN_SAVED_TOKENS + 6))
+FILED = list(b"f" * MIN_FILED_TOKENS)
 OTHER = list(b"b" * (MIN_SAVED_TOKENS + 6))
 THIRD = list(b"c" * (MIN_SAVED_TOKENS + 6))
 
@@ -23,11 +27,12 @@ class Harness:
         num_slots: int = 2,
         *,
         recurrent: bool = False,
+        window: int = 0,
         max_state_bytes: int = 1 << 20,
         disk: DiskStates | None = None,
     ) -> None:
         self.backend = FakeBackend(
-            max_sequences=num_slots, max_batch_tokens=256, recurrent=recurrent
+            max_sequences=num_slots, max_batch_tokens=256, recurrent=recurrent, window=window
         )
         self.tiers = KvTiers(self.backend, max_state_bytes, disk)
 
@@ -266,3 +271,115 @@ def test_without_room_in_ram_no_state_is_copied() -> None:
     harness.run("ann", LONG)
     harness.run("ann", OTHER)
     assert backend.num_saved == 0
+
+
+# Checkpoints
+
+
+def _run_with_checkpoints(harness: Harness, tokens: list[int], *points: int) -> None:
+    """Compute tokens in a slot, with a checkpoint after each of these numbers of tokens."""
+    slot, num_cached = harness.tiers.acquire(Conversation("ann", "1"), tokens)
+    for point in (*points, len(tokens)):
+        for position in range(num_cached, point):
+            harness.backend.add(tokens[position], position, slot.index, output=False)
+        harness.backend.decode()
+        num_cached = point
+        if point < len(tokens):
+            harness.tiers.add_checkpoint(slot, point)
+    harness.tiers.release(slot, tokens)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_recurrent_model_goes_on_from_a_checkpoint(others: int) -> None:
+    """The same prompt again is warm up to the checkpoint, in its slot and after an eviction."""
+    harness = Harness(num_slots=1, recurrent=True)
+    _run_with_checkpoints(harness, [*LONG, 5, 6, 7], len(LONG), len(LONG) + 2)
+    for number in range(others):
+        harness.run("bob", [number, *OTHER])
+    assert harness.run("ann", [*LONG, 5, 6, 9])[1] == len(LONG) + 2
+    assert harness.run("ann", [*LONG, 8])[1] == len(LONG)
+    assert harness.run("ann", [*LONG[:9], 8])[1] == 0
+
+
+def test_checkpoints_come_back_from_the_disk(tmp_path: Path) -> None:
+    """After a restart, the same prompt again is warm up to its checkpoint."""
+    disk = DiskStates(tmp_path, "model", 1 << 20, print)
+    harness = Harness(num_slots=1, recurrent=True, disk=disk)
+    _run_with_checkpoints(harness, [*FILED, 5, 6, 7], len(FILED))
+    assert harness.tiers.save_one()
+    disk.close()
+    harness = Harness(
+        num_slots=1, recurrent=True, disk=DiskStates(tmp_path, "model", 1 << 20, print)
+    )
+    assert harness.run("ann", [*FILED, 8, 9])[1] == len(FILED)
+
+
+def test_windowed_state_from_ram_serves_a_prefix_only_by_a_checkpoint() -> None:
+    """In its slot all cells are there; a copy lacks those outside of the window."""
+    harness = Harness(num_slots=1, window=8)
+    _run_with_checkpoints(harness, [*LONG, *OTHER], len(LONG))
+    assert harness.run("ann", [*LONG, *OTHER[:30], 9])[1] == len(LONG) + 30
+    _run_with_checkpoints(harness, [*THIRD, *OTHER], len(THIRD))
+    harness.run("bob", OTHER)
+    assert harness.run("ann", [*THIRD, *OTHER[:30], 9])[1] == len(THIRD)
+
+
+def test_checkpoints_are_bounded() -> None:
+    """The oldest checkpoints but the first are dropped when a slot has many of them."""
+    harness = Harness(num_slots=1, recurrent=True)
+    points = list(range(10, 130, 10))
+    _run_with_checkpoints(harness, list(range(140)), *points)
+    kept = [one.num_tokens for one in next(iter(harness.tiers._slots)).checkpoints]
+    assert kept == [10, *points[-MAX_CHECKPOINTS + 1 :]]
+
+
+# Faults of the disk
+
+
+def test_damaged_file_loses_no_other_state(tmp_path: Path) -> None:
+    """If the file of a state is damaged, the next best state is used."""
+    disk = DiskStates(tmp_path, "model", 1 << 20, lambda _text: None)
+    harness = Harness(num_slots=2, disk=disk)
+    harness.run("ann", [*FILED, *FILED[:100]])
+    assert harness.tiers.save_one()
+    disk.close()
+    [file] = tmp_path.rglob("*.kv")
+    file.write_bytes(file.read_bytes()[:-1])
+    again = DiskStates(tmp_path, "model", 1 << 20, lambda _text: None)
+    harness = Harness(num_slots=1, disk=again)
+    harness.run("ann", FILED[:90])
+    assert harness.run("ann", [*FILED, *FILED[:100], 1])[1] == 90
+    assert again.states == []
+
+
+def test_state_that_the_disk_refuses_stops_no_other(tmp_path: Path) -> None:
+    """A state larger than the limit is passed over when idle states are saved."""
+    disk = DiskStates(tmp_path, "model", 4 * len(FILED) + 100, print)
+    harness = Harness(disk=disk)
+    harness.run("ann", [*FILED, *FILED[:60]], session="1")
+    harness.run("ann", [7, *FILED], session="2")
+    assert harness.tiers.save_one()
+    assert [state.conversation.session for state in disk.states] == ["2"]
+    assert not harness.tiers.save_one()
+    disk.close()
+
+
+def test_worker_goes_on_without_its_cache_folder(tmp_path: Path) -> None:
+    """A cache folder that is deleted while the worker runs costs the states, and nothing else."""
+    disk = DiskStates(tmp_path / "kv", "model", 1 << 20, lambda _text: None)
+    harness = Harness(disk=disk)
+    shutil.rmtree(tmp_path / "kv")
+    harness.run("ann", FILED)
+    harness.tiers.save_one()
+    disk.close()
+    assert harness.run("ann", [*FILED, 1])[1] == len(FILED)
+
+
+def test_state_too_large_for_ram_goes_to_the_disk(tmp_path: Path) -> None:
+    """A state that loses its slot is written if RAM has no room for it at all."""
+    disk = DiskStates(tmp_path, "model", 1 << 20, print)
+    harness = Harness(num_slots=1, max_state_bytes=100, disk=disk)
+    harness.run("ann", FILED)
+    harness.run("bob", OTHER)
+    assert [state.conversation.owner for state in disk.states] == ["ann"]
+    disk.close()
