@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, Options, Starter
+from tests.support.made_model import MadeModels, made_model
 
 _ROOT = Path(__file__).parents[1]
 
@@ -28,6 +30,13 @@ def model_file() -> Path:
             pytrace=False,
         )
     return Path(named).resolve()
+
+
+@pytest.fixture(scope="session")
+def made_models(tmp_path_factory: pytest.TempPathFactory) -> MadeModels:
+    """Return a function that makes a tiny model of a kind, once, and returns its file."""
+    folder = tmp_path_factory.mktemp("made")
+    return functools.cache(lambda kind: made_model(kind, folder))
 
 
 @pytest.fixture(scope="session")
