@@ -108,6 +108,8 @@ class Backend(Protocol):
     """The number of positions that a windowed layer looks back; 0 without such layers."""
     can_pad: bool
     """Whether tokens can be added to any slot for one decode, and taken back after it."""
+    attention_share: float
+    """How much more a row costs with each token before it, as a share of what its weights cost."""
     measured_steps_s: dict[int, float]
     """The seconds that a decode takes by its number of rows, measured at the start."""
     num_vocabulary: int

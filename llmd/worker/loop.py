@@ -13,8 +13,9 @@ from llmd.engine.protocol import Command, Event, Loading, Start, receive_command
 from llmd.worker.cpu.team import leave_core
 from llmd.worker.dispatch import Dispatcher, EmbeddingDispatcher
 from llmd.worker.kv.disk import DiskStates, fingerprint_of
-from llmd.worker.llama.context import load_backend
+from llmd.worker.llama.context import LlamaBackend, load_backend
 from llmd.worker.llama.embedding_context import load_embedder
+from llmd.worker.llama.timing import remembered_steps
 from llmd.worker.scheduling.grammar_thread import Compiled
 
 COMMANDS_S = 0.02
@@ -41,13 +42,16 @@ class Worker:
         else:
             backend = load_backend(start, self._on_progress)
             info = backend.info
+            if start.cache_dir:
+                file = Path(start.cache_dir, "steps", f"{_steps_name(start, backend)}.json")
+                backend.measured_steps_s = remembered_steps(file, backend.measured_steps_s)
             self._dispatcher = Dispatcher(
                 backend,
                 self._events.append,
                 self._inbox.put,
                 max_state_bytes=start.max_state_bytes,
                 clock=time.monotonic,
-                disk=_disk(start, backend.build),
+                disk=_disk(start, backend),
             )
         send_events(sock, [info])
 
@@ -104,14 +108,31 @@ class Worker:
             send_events(self._sock, [Loading(done, cpu_variant)])
 
 
-def _disk(start: Start, build: str) -> DiskStates | None:
+def _steps_name(start: Start, backend: LlamaBackend) -> str:
+    """Return a name for the times of this model with this CPU code and these threads."""
+    info = backend.info
+    return _fingerprint(
+        start,
+        backend,
+        info.cpu_variant,
+        info.num_threads,
+        info.num_threads_batch,
+        start.max_batch_tokens,
+    )
+
+
+def _fingerprint(start: Start, backend: LlamaBackend, *more: object) -> str:
+    """Return a fingerprint of the model, the build of llama.cpp and the layout of KV memory."""
+    kv_layout = f"{start.kv_type} {start.kv_unified} {start.flash_attention}"
+    return fingerprint_of(Path(start.model_path), backend.build, kv_layout, *map(str, more))
+
+
+def _disk(start: Start, backend: LlamaBackend) -> DiskStates | None:
     """Return the store of KV states on the disk, if the daemon wants one."""
     if not start.cache_dir or not start.max_disk_bytes:
         return None
-    kv_layout = f"{start.kv_type} {start.kv_unified} {start.flash_attention}"
-    fingerprint = fingerprint_of(Path(start.model_path), build, kv_layout)
     folder = Path(start.cache_dir, "kv")
-    return DiskStates(folder, fingerprint, start.max_disk_bytes, _warn)
+    return DiskStates(folder, _fingerprint(start, backend), start.max_disk_bytes, _warn)
 
 
 def _warn(text: str) -> None:

@@ -5,7 +5,6 @@ The models are tiny and random, made here. A wrong cell of the memory changes wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,7 +61,7 @@ def model(kind: str, made_models: MadeModels) -> Path:
 
 
 @pytest.fixture
-def reference(model: Path) -> Iterator[Reference]:
+def reference(model: Path) -> Reference:
     """Return a single sequence of the model without reuse."""
     return Reference(model)
 

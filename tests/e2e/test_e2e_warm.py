@@ -99,3 +99,20 @@ def test_a_corrupt_state_is_not_used(start_daemon: Starter) -> None:
     answer = _next_turn(daemon.client)
     assert _num_cached(answer) == 0
     assert "cannot be used" in daemon.log
+
+
+def test_a_request_computed_anew_gives_the_same_text(start_daemon: Starter) -> None:
+    """A long greedy request, alone on a daemon that was just started, always gets one text.
+
+    Its answer repeats the prompt, so that tokens are drafted. No state is kept in between.
+    """
+    daemon = start_daemon(cache={"disk_bytes": 0})
+    prompt = f"Repeat this story word by word. {TOLD}"
+    texts: set[str] = set()
+    for _ in range(3):
+        answer = daemon.client.ask(prompt, temperature=0, max_tokens=50)
+        assert _num_cached(answer) < 50
+        texts.add(answer["result"])
+        daemon.kill()
+        daemon.start()
+    assert len(texts) == 1

@@ -89,6 +89,7 @@ class FakeBackend:
     ) -> None:
         self.num_cells = num_cells
         self.can_pad = can_pad
+        self.attention_share = 0.0
         self.measured_steps_s = measured_steps_s or {1: 1.0, max_batch_tokens: 1.0}
         self.next_token = next_token
         self.num_context_tokens = num_context_tokens

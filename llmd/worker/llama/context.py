@@ -68,6 +68,7 @@ class LlamaBackend:
         self.max_draft_tokens = 0 if is_fixed else start.max_draft_tokens
         # Padding must not need cells of other slots either.
         self.can_pad = self.can_truncate and not start.kv_unified
+        self.attention_share = _attention_share(self._lib, loaded.model)
         self.measured_steps_s = measure_steps(self, MEASURED_ROWS)
 
     def _make_context(self, start: Start) -> Any:
@@ -255,6 +256,16 @@ class LlamaBackend:
         self.add(max(self._vocabulary.bos, 0), num_tokens, 0, output=True)
         self.decode()
         self.truncate(0, 0)
+
+
+def _attention_share(lib: Any, model: Any) -> float:
+    """Return the arithmetic of attention to one token, as a share of that of all weights.
+
+    Per layer, attention takes two products of the model's width for each token before, and the
+    weights one product each.
+    """
+    num_products = 2 * int(lib.llama_model_n_layer(model)) * int(lib.llama_model_n_embd(model))
+    return num_products / max(1, int(lib.llama_model_n_params(model)))
 
 
 def _pointer(data: NDArray[np.uint8]) -> Any:

@@ -44,7 +44,7 @@ def plan_drafts(backend: Backend, cost: StepCost, decoding: list[Sequence]) -> D
         for offset, probability in enumerate(lookup.probabilities):
             expected[offset] += probability
             counts[offset] += 1
-    num_each = _best(backend, cost, len(decoding), expected, counts)
+    num_each = _best(backend, cost, decoding, expected, counts)
     return Drafts(num_each, [draft[: num_each - 1] for draft in drafts])
 
 
@@ -59,14 +59,20 @@ def _max_tokens(backend: Backend, decoding: list[Sequence]) -> int:
 
 
 def _best(
-    backend: Backend, cost: StepCost, num: int, expected: list[float], counts: list[int]
+    backend: Backend,
+    cost: StepCost,
+    decoding: list[Sequence],
+    expected: list[float],
+    counts: list[int],
 ) -> int:
-    """Return the number of tokens for each of `num` sequences that brings the most a second.
+    """Return the number of tokens for each sequence that brings the most a second.
 
     For the first, second … drafted token, `counts` says how many sequences have one, `expected`
     how many of these should be right.
     """
-    best, least = 1, MIN_GAIN * num / cost.step_s(num)
+    num = len(decoding)
+    num_context = sum(len(sequence.tokens) for sequence in decoding) // num
+    best, least = 1, MIN_GAIN * num / cost.step_s(num, num_context)
     num_expected, num_outputs = float(num), num
     for num_more, (right, count) in enumerate(zip(expected, counts, strict=True), 1):
         num_outputs += count
@@ -74,7 +80,7 @@ def _best(
             break
         num_expected += right
         num_rows = num_outputs if backend.num_cells else num * (1 + num_more)
-        rate = num_expected / cost.step_s(num_rows)
+        rate = num_expected / cost.step_s(num_rows, num_context)
         if rate >= least:
             best, least = 1 + num_more, rate
     can_grow = 1 < best <= len(expected) and not backend.num_cells

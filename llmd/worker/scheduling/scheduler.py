@@ -55,7 +55,10 @@ class Scheduler:
         self._kv = KvTiers(backend, max_state_bytes, disk)
         self._cells = Cells(backend.num_cells, backend.max_draft_tokens)
         self._cost = StepCost(
-            backend.measured_steps_s, backend.max_batch_tokens, can_pad=backend.can_pad
+            backend.measured_steps_s,
+            backend.max_batch_tokens,
+            can_pad=backend.can_pad,
+            attention_share=backend.attention_share,
         )
         self._budget = PrefillBudget(backend.max_batch_tokens)
         self._waiting = WaitingQueue(self._budget)
@@ -142,15 +145,13 @@ class Scheduler:
             self._make_room()
         began = self._clock()
         step = self._plan(has_answers=has_answers, may_read=may_read)
-        result = step.run(self._backend)
+        rows = step.run(self._backend)
         step.commit()
         self._last_was_prefill = step.is_prefill
         if step.is_prefill:
             self._budget.record(step.num_tokens, self._clock() - began)
             self._keep_states()
-        else:
-            self._cost.record(result.num_rows, result.took_s)
-        for chunk, row in result.rows:
+        for chunk, row in rows:
             if chunk.sequence is not None:
                 self._sample_all(chunk.sequence, row, chunk.draft)
         self.beat(self._clock() - began, step.num_tokens)

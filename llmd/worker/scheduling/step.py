@@ -67,8 +67,12 @@ class Step:
         """The number of tokens and drafted tokens, without padding."""
         return sum(chunk.end - chunk.begin + len(chunk.draft) for chunk in self.chunks)
 
-    def run(self, backend: Backend) -> StepResult:
-        """Compute the step, and take the padding out of the slots. Raise as `decode` does."""
+    def run(self, backend: Backend) -> list[tuple[Chunk, int]]:
+        """Compute the step, and take the padding out of the slots. Raise as `decode` does.
+
+        Return the chunks that sample, each with its first row that has logits; the rows of its
+        draft follow.
+        """
         rows: list[tuple[Chunk, int]] = []
         row, num_padding_outputs = 0, self.num_padding_outputs
         for chunk in self.chunks:
@@ -84,11 +88,11 @@ class Step:
                 num_padding_outputs -= 1
                 position += 1
             row += position - chunk.begin
-        took_s = backend.decode()
+        backend.decode()
         for chunk in self.chunks:
             if chunk.num_padding:
                 backend.truncate(chunk.slot, chunk.end + len(chunk.draft))
-        return StepResult(took_s, num_rows=row, rows=rows)
+        return rows
 
     def commit(self) -> None:
         """Note in the sequences what the slots hold after the step."""
@@ -96,16 +100,6 @@ class Step:
             if chunk.sequence is not None:
                 chunk.sequence.num_computed = chunk.end
                 chunk.sequence.num_drafted = len(chunk.draft)
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """The outcome of a step."""
-
-    took_s: float
-    num_rows: int
-    rows: list[tuple[Chunk, int]]
-    """The chunks that sample, each with its first row that has logits; its draft's rows follow."""
 
 
 IdleLengths = Callable[[], Mapping[int, int]]

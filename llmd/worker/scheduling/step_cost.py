@@ -16,22 +16,27 @@ MEASURED_ROWS = (1, 2, GROUP, 2 * GROUP - 1, 2 * GROUP, 4 * GROUP, 8 * GROUP)
 _MIN_GAIN = 1.05
 """Pad to a full group only if that is at least 5 % faster."""
 
-_LEARNING_RATE = 1 / 16
-"""The weight of the last step in the moving average of what a row costs beyond the measurement."""
-
 
 class StepCost:
     """The cost model of one model's steps, in seconds. Arithmetic alone.
 
-    The backend measures some numbers of rows at its start, with an empty history. What a row
-    takes beyond that now (attention over a long text, a neighbour on the cores) is learned from
-    the steps.
+    The backend hands over what some numbers of rows took with an empty history. What attention
+    adds over a long text follows from the model's shape. Nothing here changes with the clock:
+    the same request, alone, is computed by the same batches, and so to the same text.
     """
 
-    def __init__(self, measured: Mapping[int, float], max_rows: int, *, can_pad: bool) -> None:
+    def __init__(
+        self,
+        measured: Mapping[int, float],
+        max_rows: int,
+        *,
+        can_pad: bool,
+        attention_share: float = 0.0,
+    ) -> None:
         """Take the seconds measured by number of rows. An entry for one row is required.
 
-        `can_pad` says whether rows can be added to a slot and taken back after the step.
+        `can_pad` says whether rows can be added to a slot and taken back after the step;
+        `attention_share` how much more a row costs with each token before it, as a share.
         """
         partial, full = measured.get(2 * GROUP - 1, 0.0), measured.get(2 * GROUP, math.inf)
         has_groups = partial > _MIN_GAIN * full
@@ -39,18 +44,23 @@ class StepCost:
         """Whether a step is faster with a full group of rows than with an incomplete one."""
         self._max_rows = max_rows
         self._measured_s = _table(measured, max_rows, has_groups=has_groups)
-        self._extra_row_s = 0.0
+        # The cost of a further row in a large step, where the arithmetic counts.
+        self._row_s = self._measured_s[max_rows] / max_rows
+        self._attention_share = attention_share
 
     def pass_s(self, num_rows: int) -> float:
         """Return the seconds of one pass over the weights; infinity beyond the largest batch."""
         return self._measured_s[num_rows] if num_rows <= self._max_rows else math.inf
 
-    def step_s(self, num_rows: int) -> float:
-        """Return the seconds that a step takes now, padded to a full group where that helps."""
+    def step_s(self, num_rows: int, num_context: int) -> float:
+        """Return the seconds of a step, padded to a full group where that helps.
+
+        Before each row there are `num_context` tokens.
+        """
         if self.pads_to_groups and num_rows % GROUP:
             full = min(_full_groups(num_rows), self._max_rows)
-            return min(self._exact_step_s(num_rows), self._exact_step_s(full))
-        return self._exact_step_s(num_rows)
+            return min(self._exact_s(num_rows, num_context), self._exact_s(full, num_context))
+        return self._exact_s(num_rows, num_context)
 
     def padded_rows(self, num_rows: int) -> int:
         """Return the size of the next full group if it costs less, else `num_rows`."""
@@ -59,15 +69,11 @@ class StepCost:
 
     def is_faster_with(self, num_rows: int, more_rows: int) -> bool:
         """Return whether `more_rows` take less time than `num_rows`."""
-        return self._exact_step_s(num_rows) > self._exact_step_s(more_rows)
+        return self._measured_s[num_rows] > self._measured_s[more_rows]
 
-    def record(self, num_rows: int, took_s: float) -> None:
-        """Learn from a step."""
-        extra_s = max(0.0, took_s - self._measured_s[num_rows]) / num_rows
-        self._extra_row_s += _LEARNING_RATE * (extra_s - self._extra_row_s)
-
-    def _exact_step_s(self, num_rows: int) -> float:
-        return self._measured_s[num_rows] + num_rows * self._extra_row_s
+    def _exact_s(self, num_rows: int, num_context: int) -> float:
+        attention_s = self._row_s * self._attention_share * num_context
+        return self._measured_s[num_rows] + num_rows * attention_s
 
 
 def _full_groups(num_rows: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from llmd.worker.llama.timing import measure_steps
+from llmd.worker.llama.timing import measure_steps, remembered_steps
 from llmd.worker.scheduling.step_cost import MEASURED_ROWS, StepCost
 from tests.support.fake_backend import FakeBackend
 
@@ -16,8 +18,8 @@ def test_times_are_interpolated_between_measured_points() -> None:
     """Times are interpolated between the measured numbers of rows, and extrapolated beyond."""
     cost = StepCost(LINEAR, 64, can_pad=True)
     assert not cost.pads_to_groups
-    assert [cost.step_s(rows) for rows in (1, 3, 7, 12, 32)] == [1, 3, 7, 12, 32]
-    assert cost.step_s(64) == 64
+    assert [cost.step_s(rows, 0) for rows in (1, 3, 7, 12, 32)] == [1, 3, 7, 12, 32]
+    assert cost.step_s(64, 0) == 64
 
 
 def test_rows_beyond_full_groups_cost_as_much_as_measured() -> None:
@@ -32,18 +34,45 @@ def test_with_one_measurement_every_row_costs_as_much() -> None:
     """If only one row was measured, the time of a step is proportional to its rows."""
     cost = StepCost({1: 2.0}, 8, can_pad=True)
     assert not cost.pads_to_groups
-    assert cost.step_s(8) == 16
+    assert cost.step_s(8, 0) == 16
 
 
-def test_a_longer_time_of_rows_is_learned() -> None:
-    """Rows that take longer than measured raise the estimate until they are faster again."""
-    cost = StepCost(LINEAR, 64, can_pad=True)
-    for _ in range(100):
-        cost.record(4, 12.0)
-    assert cost.step_s(8) == pytest.approx(8 + 8 * 2, rel=0.01)
-    for _ in range(100):
-        cost.record(4, 3.0)
-    assert cost.step_s(8) == pytest.approx(8, rel=0.01)
+def test_a_row_costs_more_with_a_long_context() -> None:
+    """What attention adds follows from the context, and from nothing that was timed later."""
+    cost = StepCost(LINEAR, 64, can_pad=True, attention_share=0.001)
+    assert cost.step_s(8, 1000) == pytest.approx(16)
+    assert cost.step_s(8, 1000) == cost.step_s(8, 1000)
+
+
+def test_times_are_those_of_an_earlier_worker(tmp_path: Path) -> None:
+    """The first worker's times are used by all later ones, so that these compute the same."""
+    file = tmp_path / "steps" / "a.json"
+    assert remembered_steps(file, LINEAR) == LINEAR
+    slower = {rows: 1.2 * took_s for rows, took_s in LINEAR.items()}
+    assert remembered_steps(file, slower) == LINEAR
+
+
+def test_times_of_a_busy_machine_are_replaced(tmp_path: Path) -> None:
+    """A measurement that is much faster than what is remembered takes its place."""
+    file = tmp_path / "a.json"
+    remembered_steps(file, {rows: 2 * took_s for rows, took_s in LINEAR.items()})
+    assert remembered_steps(file, LINEAR) == LINEAR
+    assert remembered_steps(file, GROUPED) == LINEAR
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"x": 1}', b"\x00" * 100])
+def test_a_damaged_file_of_times_is_replaced(tmp_path: Path, content: bytes) -> None:
+    """A file that cannot be read counts for nothing."""
+    file = tmp_path / "a.json"
+    file.write_bytes(content)
+    assert remembered_steps(file, LINEAR) == LINEAR
+    assert remembered_steps(file, GROUPED) == LINEAR
+
+
+def test_without_a_folder_the_measured_times_are_used(tmp_path: Path) -> None:
+    """A folder that cannot be made costs nothing but the memory of the times."""
+    (tmp_path / "steps").write_text("a file")
+    assert remembered_steps(tmp_path / "steps" / "a.json", LINEAR) == LINEAR
 
 
 def test_no_more_rows_are_measured_than_fit_into_a_batch() -> None:
