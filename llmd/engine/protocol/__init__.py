@@ -45,6 +45,7 @@ from llmd.engine.protocol.events import (
 from llmd.engine.protocol.prompt import (
     Call,
     ChatPrompt,
+    Ending,
     Message,
     Part,
     Prompt,
@@ -79,6 +80,7 @@ __all__ = [
     "Done",
     "Embed",
     "Embedded",
+    "Ending",
     "Event",
     "FinishReason",
     "Forget",

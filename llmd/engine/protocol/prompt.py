@@ -8,6 +8,13 @@ import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
 
+Ending = Literal["answer", "nothing", "content", "reasoning"]
+"""How the prompt of a chat ends.
+
+``answer`` opens a new message of the model, and ``nothing`` opens none. With ``content`` and
+``reasoning`` the text or the thought of the last message stays open, and the answer continues it.
+"""
+
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of a prompt.
@@ -33,6 +40,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message for the model's chat template. `turn` is the same as in `Part`.
 
     A message with the role ``tool`` is the result of the call `call_id` of the tool `name`.
+    `reasoning` is the thought that came before the content of a message of the model.
     """
 
     role: Role
@@ -41,6 +49,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[Call] = []
     call_id: str = ""
     name: str = ""
+    reasoning: str = ""
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +83,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
     messages: list[Message]
     tools: Tools | None = None
     variables: str = "{}"
+    ending: Ending = "answer"
 
 
 class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens"):
