@@ -166,6 +166,7 @@ def _keep_turn(sessions: Sessions, context: AnswerContext, outcome: Outcome) -> 
     turn = NewTurn(
         user=context.request.prompt,
         assistant=outcome.text,
+        reasoning=outcome.reasoning,
         profile=context.profile.name,
         profile_revision=context.profile.revision,
         model=outcome.model,

@@ -17,6 +17,7 @@ from llmd.chat.run import Plan, Run, Runs
 from llmd.engine.engine import Request
 from llmd.engine.protocol import (
     Constraint,
+    Ending,
     Message,
     Part,
     Prompt,
@@ -32,12 +33,14 @@ log = logging.getLogger(__name__)
 class Conversation(Struct, frozen=True, kw_only=True):
     """Messages, of which the last one is to be answered, and tools that the answer may call.
 
-    `variables` is a JSON object of further values for the model's chat template.
+    `variables` is a JSON object of further values for the model's chat template. With the `ending`
+    ``content`` or ``reasoning`` the answer continues the last message, which is the model's own.
     """
 
     messages: list[Message]
     tools: Tools | None = None
     variables: str = "{}"
+    ending: Ending = "answer"
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -109,7 +112,7 @@ def request_for(owner: str, session: str, ask: Ask, profile: Profile, options: O
 
 def _prompt(ask: Ask, profile: Profile) -> Prompt:
     if isinstance(ask, Conversation):
-        return prompt.build_messages(profile, ask.messages, ask.tools, ask.variables)
+        return prompt.build_messages(profile, ask.messages, ask.tools, ask.variables, ask.ending)
     if isinstance(ask, str):
         # The client wrote all of it, so it may spell out special tokens.
         return TextPrompt([Part(text=ask, literal=True)])

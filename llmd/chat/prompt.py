@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from llmd.engine.protocol import ChatPrompt, Message, Part, Prompt, TextPrompt, Tools
+from llmd.engine.protocol import ChatPrompt, Ending, Message, Part, Prompt, TextPrompt, Tools
 from llmd.errors import InvalidField
 from llmd.store.profiles import Profile
 
@@ -26,6 +26,8 @@ class OldTurn(Protocol):
     def user(self) -> str: ...  # noqa: D102
     @property
     def assistant(self) -> str: ...  # noqa: D102
+    @property
+    def reasoning(self) -> str: ...  # noqa: D102
 
 
 def build(profile: Profile, turns: Sequence[OldTurn], text: str) -> Prompt:
@@ -36,24 +38,30 @@ def build(profile: Profile, turns: Sequence[OldTurn], text: str) -> Prompt:
 
 
 def build_messages(
-    profile: Profile, messages: Sequence[Message], tools: Tools | None, variables: str = "{}"
+    profile: Profile,
+    messages: Sequence[Message],
+    tools: Tools | None,
+    variables: str = "{}",
+    ending: Ending = "answer",
 ) -> Prompt:
     """Return the prompt of a conversation that the client sends as a whole.
 
     The profile's system text is used unless the client sends one. In a profile's template, the
     last message is the input and the earlier ones are the history. Such a template cannot show
-    tools to the model: raise `InvalidField` if they are required.
+    tools to the model: raise `InvalidField` if they are required. An answer that is continued
+    follows the template's text.
     """
     messages = list(messages)
     if profile.template is None:
         if profile.system and all(message.role != "system" for message in messages):
             messages.insert(0, Message(role="system", content=profile.system))
-        return ChatPrompt(messages, tools, variables)
+        return ChatPrompt(messages, tools, variables, ending)
     if tools is not None and tools.required:
         raise InvalidField(
             "a profile with a template cannot use tools: use a profile without a template",
             param="tool_choice",
         )
+    begun = [messages.pop()] if ending == "content" and len(messages) > 1 else []
     history = "\n".join(_line(profile, message) for message in messages[:-1])
     parts: list[Part] = []
     has_history = "{chat_history}" in profile.template
@@ -65,6 +73,7 @@ def build_messages(
             parts.append(Part(text=history))
         elif piece:
             parts.append(Part(text=piece, literal=True))
+    parts += [Part(text=message.content) for message in begun]
     return TextPrompt(parts)
 
 
@@ -114,7 +123,7 @@ def _messages(profile: Profile, turns: Sequence[OldTurn], text: str) -> list[Mes
     for index, turn in enumerate(turns):
         messages += [
             Message(role="user", content=turn.user, turn=index),
-            Message(role="assistant", content=turn.assistant, turn=index),
+            Message(role="assistant", content=turn.assistant, reasoning=turn.reasoning, turn=index),
         ]
     return [*messages, Message(role="user", content=text)]
 

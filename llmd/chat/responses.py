@@ -167,6 +167,7 @@ class Responses:
             turn = NewTurn(
                 user="\n".join(message.content for message in ask.input),
                 assistant=outcome.text,
+                reasoning=outcome.reasoning,
                 profile=stored.name,
                 profile_revision=stored.revision,
                 model=outcome.model,
@@ -197,7 +198,7 @@ def _messages_of(turn: Turn, number: int) -> list[Message]:
     if turn.messages is None:
         messages = [
             Message(role="user", content=turn.user),
-            Message(role="assistant", content=turn.assistant),
+            Message(role="assistant", content=turn.assistant, reasoning=turn.reasoning),
         ]
     else:
         messages = _decoder.decode(turn.messages)
@@ -224,5 +225,7 @@ def _stored_messages(given: list[Message], outcome: Outcome) -> str | None:
     ):
         return None
     calls = [Call(name=call.name, arguments=call.arguments, id=call.id) for call in outcome.calls]
-    answer = Message(role="assistant", content=outcome.text, calls=calls)
+    answer = Message(
+        role="assistant", content=outcome.text, calls=calls, reasoning=outcome.reasoning
+    )
     return msgspec.json.encode([*given, answer]).decode()

@@ -36,7 +36,8 @@ class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
     """A user's message with its answer, and the profile and model that produced the answer.
 
     `profile` may be empty, with revision 0. `messages` is a JSON list of all messages of the turn
-    if the two texts do not contain everything, as with tool calls.
+    if the two texts do not contain everything, as with tool calls. `reasoning` is the thought
+    before the answer.
     """
 
     user: str
@@ -51,6 +52,7 @@ class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     created_at: int
     messages: str | None = None
+    reasoning: str = ""
 
 
 class Turn(NewTurn, frozen=True, kw_only=True):
@@ -117,7 +119,11 @@ def create(tx: Tx, key_id: str, value: object, *, name: str, now: int) -> int:
 def append(tx: Tx, key_id: str, value: object, turn: NewTurn, *, must_exist: bool = False) -> Turn:
     """Run `Sessions.append` within `tx`."""
     # NUL is allowed: a model may produce it, and an answer that was shown must be stored.
-    for param, text in (("prompt", turn.user), ("answer", turn.assistant)):
+    for param, text in (
+        ("prompt", turn.user),
+        ("answer", turn.assistant),
+        ("answer", turn.reasoning),
+    ):
         if not is_storable(text.replace("\x00", "")):
             raise InvalidField(f"{param} must not hold half of a surrogate pair", param=param)
     row = _get(tx, key_id, value) if must_exist else find(tx, key_id, session_id(value))

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 # Every constraint needs a name, because a later revision can only change one by its name.
@@ -110,6 +111,8 @@ turns = Table(
     Column("created_at", BigInteger, nullable=False),
     # A JSON list of the messages, if the two texts do not contain everything, as with tool calls.
     Column("messages", Text),
+    # The thought before the answer; empty if there was none.
+    Column("reasoning", Text, nullable=False, server_default=text("''")),
 )
 
 responses = Table(

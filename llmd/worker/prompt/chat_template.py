@@ -1,86 +1,51 @@
-"""Render the chat template of a model file, which is untrusted code."""
+"""Turn the messages of a chat into a prompt, by the chat template of the model file."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
-import jinja2
 import msgspec
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llmd.engine.protocol import ChatPrompt, Message, Part, Tool, Tools
+from llmd.engine.protocol import ChatPrompt, Ending, Message, Part, Tools
 from llmd.errors import InvalidField
-from llmd.worker.prompt.limits import TimeLimitReached, limited
-from llmd.worker.prompt.tool_prompt import plain_messages, template_messages, template_tools
-from llmd.worker.syntax import has_known_call_format
+from llmd.worker.prompt.capabilities import Capabilities, find_capabilities
+from llmd.worker.prompt.forms import fit_messages, message_dicts, tool_values
+from llmd.worker.prompt.marks import Marker, defuse_all, defuse_calls
+from llmd.worker.prompt.sandbox import Template
+from llmd.worker.prompt.tool_prompt import plain_messages
 
-MAX_RENDER_S = 1.0
-"""Time limit for compiling a template, and for each rendering."""
+_RESERVED_NAMES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
+"""Names of a template's values that a request cannot set."""
 
-MAX_RENDER_BYTES = 256 * 1024 * 1024
-"""Memory that a template may take beyond what the process uses already."""
-
-MAX_OUTPUT_CHARS = 4 * 1024 * 1024
-"""Length limit of a rendered prompt."""
-
-MAX_FACTOR = 1_000_000
-"""Largest integer that may be an operand of ``*`` or ``**`` in a template."""
-
-MAX_EXPONENT = 64
-"""Largest integer exponent that a template may use."""
-
-
-class _GenerationTag(Extension):
-    """Accept ``{% generation %}``, which marks text for training and has no effect here."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja2 declares it as an instance variable
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox of Jinja2, with limits on the operators that can fill the memory at once."""
-
-    intercepted_binops = frozenset(["*", "**"])
-
-    def call_binop(
-        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
-    ) -> Any:
-        for value in (left, right):
-            if isinstance(value, int) and abs(value) > MAX_FACTOR:
-                raise jinja2.TemplateError(f"a factor is larger than {MAX_FACTOR}")
-        if operator == "**" and isinstance(right, int) and right > MAX_EXPONENT:
-            raise jinja2.TemplateError(f"an exponent is larger than {MAX_EXPONENT}")
-        return super().call_binop(context, operator, left, right)
+_THINKING = "enable_thinking"
 
 
 class ChatTemplate:
     """A compiled chat template. Use it in the main thread only: its time limit is a signal."""
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
-        """Compile a template. Raise `InvalidField` if `source` is not a usable template."""
-        env = _Sandbox(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
+        """Compile a template and find its capabilities. Raise `InvalidField` if it is unusable."""
+        self._template = Template(source, bos=bos, eos=eos)
+        self._defaults: dict[str, Any] = {}
+        self._marker = Marker()
+        self.capabilities = find_capabilities(self._probe, self._template.variables)
+        self._defaults = self._find_defaults()
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the template writes tools, calls and results itself."""
+        return self.capabilities.has_tools
+
+    def describe_tools_as_text(self) -> None:
+        """Write tools, calls and results as llmd's own text from now on.
+
+        This is for a template whose calls cannot be read from an answer.
+        """
+        self.capabilities = msgspec.structs.replace(
+            self.capabilities, tools_variable="", needs_tools=False
         )
-        env.globals.update(
-            raise_exception=_raise, strftime_now=_strftime_now, bos_token=bos, eos_token=eos
-        )
-        env.filters["tojson"] = _to_json
-        # Limit compiling too, because Jinja2 evaluates constant expressions then.
-        with _limited_run("cannot be compiled"):
-            self._template = env.from_string(source)
-        # If calls in the template's format could not be parsed, describe the tools as text instead.
-        self.knows_tools = has_known_call_format(source) and self._writes_tools()
 
     def render(self, prompt: ChatPrompt, special: list[str]) -> list[Part]:
         """Return the prompt in parts: literal text of the template, and text of the messages.
@@ -89,162 +54,122 @@ class ChatTemplate:
         template changes so much that their text cannot be separated from its own. Raise
         `InvalidField` if the template refuses the messages, runs too long or writes too much.
         """
-        messages = prompt.messages
+        can = self.capabilities
+        values = defuse_all(_variables(prompt.variables), special)
+        values.update(defuse_all(tool_values(prompt.tools, can), special))
+        # Names, ids and arguments are not marked, and could spell a special token.
+        messages = [
+            defuse_calls(message, special) for message in self._fitted(prompt.messages, prompt)
+        ]
+        try:
+            return self._marker.split(
+                lambda marked: self._text(can, marked, values, prompt.ending), messages, special
+            )
+        except InvalidField as error:
+            raise self._explained(error, prompt, values) from None
+
+    def _fitted(self, messages: list[Message], prompt: ChatPrompt) -> list[Message]:
+        """Return messages in the form that the template takes."""
         if not self.knows_tools:
             messages = plain_messages(messages, prompt.tools)
-        # Names, ids and arguments are not marked below, and could spell a special token.
-        messages = [_defuse_calls(message, special) for message in messages]
-        values = _defuse_all(_variables(prompt.variables), special)
-        if prompt.tools is not None and self.knows_tools:
-            values["tools"] = _defuse_all(template_tools(prompt.tools), special)
-        plain = self._text([message.content for message in messages], messages, values)
-        for contents in (
-            [message.content for message in messages],
-            [message.content.strip() for message in messages],
-        ):
-            nonce = secrets.token_hex(8)
-            # A template may cut a piece out of a message and lose both marks. The defused piece
-            # differs from the plain one, so the comparison below fails.
-            defused = [_defuse(text, special) for text in contents]
-            marked = [f"<{nonce}[{text}]{nonce}>" for text in defused]
-            originals = dict(zip(defused, contents, strict=True))
-            parts = _split(self._text(marked, messages, values), nonce, originals)
-            if parts is not None and "".join(part.text for part in parts) == plain:
-                return parts
-        defused = [_defuse(message.content, special) for message in messages]
-        return [Part(text=self._text(defused, messages, values), literal=True)]
+        return fit_messages(messages, self.capabilities)
 
-    def _text(self, contents: list[str], messages: list[Message], values: dict[str, Any]) -> str:
-        """Return the text of one rendering, within the limits."""
-        filled = [
-            msgspec.structs.replace(message, content=content)
-            for message, content in zip(messages, contents, strict=True)
-        ]
-        given = {**values, "messages": template_messages(filled), "add_generation_prompt": True}
-        chunks: list[str] = []
-        num_chars = 0
-        with _limited_run("refuses this request"):
-            for chunk in self._template.generate(given):
-                chunks.append(chunk)
-                num_chars += len(chunk)
-                if num_chars > MAX_OUTPUT_CHARS:
-                    raise InvalidField(
-                        "the model's chat template writes too much: "
-                        f"more than {MAX_OUTPUT_CHARS} characters"
-                    )
-        return "".join(chunks)
+    def _text(
+        self, can: Capabilities, messages: list[Message], values: dict[str, Any], ending: Ending
+    ) -> str:
+        """Return the text of one rendering."""
+        values = {**self._defaults, **values}
+        if ending in {"content", "reasoning"}:
+            return self._open_text(can, messages, values, ending)
+        values["add_generation_prompt"] = ending == "answer"
+        return self._template.render({**values, "messages": message_dicts(messages, can)})
 
-    def _writes_tools(self) -> bool:
-        """Return whether the template writes tools into the prompt, by trying it with one."""
-        probe = Tools(
-            tools=[Tool(name=_PROBE_NAME, parameters='{"type": "object", "properties": {}}')]
-        )
-        messages = [Message(role="user", content="?")]
-        try:
-            text = self._text(["?"], messages, {"tools": template_tools(probe)})
-        except InvalidField:
-            return False
-        return _PROBE_NAME in text
+    def _open_text(
+        self, can: Capabilities, messages: list[Message], values: dict[str, Any], field: str
+    ) -> str:
+        """Return a prompt that ends within its last message, with the text of a field.
 
+        The template writes the message with a mark behind the text, and is cut there. Some
+        templates also know the variable `continue_final_message` of Hugging Face's library.
+        """
+        *earlier, last = messages
+        mark = secrets.token_hex(8)
+        text = getattr(last, field)
+        values = {**values, "add_generation_prompt": False}
+        # Some templates show a thought only beside a content, and some only without one.
+        others = [{}] if field == "content" else [{"content": mark[::-1]}, {"content": ""}]
+        for other in others:
+            marked = msgspec.structs.replace(last, **other, **{field: f"{text}{mark}"})
+            dicts = message_dicts([*earlier, marked], can)
+            before, found, _ = self._template.render({**values, "messages": dicts}).rpartition(mark)
+            if found:
+                return before
+        values["add_generation_prompt"] = True
+        return self._continued(can, earlier, values, field) + text
 
-_PROBE_NAME = "probe_of_tools"
-"""Name of the tool that is used to find out whether a template writes tools."""
+    def _continued(
+        self, can: Capabilities, earlier: list[Message], values: dict[str, Any], field: str
+    ) -> str:
+        """Return the prompt of a new answer, if a text can follow that continues the field."""
+        prompt = self._template.render({**values, "messages": message_dicts(earlier, can)})
+        if self._opens_thought(values) != (field == "reasoning"):
+            raise InvalidField(
+                "the model's chat template does not show the "
+                f"{'thought' if field == 'reasoning' else 'text'} of a last message, "
+                "so it cannot be continued",
+                param="continue_final_message",
+            )
+        return prompt
+
+    def _opens_thought(self, values: dict[str, Any]) -> bool:
+        """Return whether the template begins a new answer with more than it does an old one."""
+        user, answer = Message(role="user", content="?"), secrets.token_hex(8)
+        old = [user, Message(role="assistant", content=answer)]
+        can = self.capabilities
+        shown = self._template.render({**values, "messages": message_dicts(old, can)})
+        new = self._template.render({**values, "messages": message_dicts([user], can)})
+        opening = shown.partition(answer)[0]
+        return new.startswith(opening.rstrip()) and len(new.rstrip()) > len(opening.rstrip())
+
+    def _explained(
+        self, error: InvalidField, prompt: ChatPrompt, values: dict[str, Any]
+    ) -> InvalidField:
+        """Return an error that names the message which the template refuses."""
+        given = prompt.messages
+        for number in range(1, len(given)):
+            try:
+                fitted = self._fitted(given[:number], prompt)
+                self._text(self.capabilities, fitted, values, "nothing")
+            except InvalidField:
+                where = f"message {number} of {len(given)} ({given[number - 1].role})"
+                break
+        else:
+            where = f"message {len(given)} of {len(given)} ({given[-1].role})"
+        return InvalidField(f"{error.message} (at {where})", param=error.param or "messages")
+
+    def _probe(
+        self, can: Capabilities, messages: list[Message], tools: Tools | None, ending: Ending
+    ) -> str:
+        return self._text(can, messages, tool_values(tools, can), ending)
+
+    def _find_defaults(self) -> dict[str, Any]:
+        """Return the variables that the template needs, unless a request gives them.
+
+        Some templates take for granted that `enable_thinking` is given, and close the thought of
+        every answer if it is not. llama.cpp's server gives true by default.
+        """
+        can = self.capabilities
+        user = message_dicts([Message(role="user", content="?")], can)
+        values = {**tool_values(None, can), "messages": user, "add_generation_prompt": True}
+        if not self._template.needs(_THINKING, values):
+            return {}
+        unset = self._template.render(values)
+        thinking = self._template.render({**values, _THINKING: True})
+        closes = unset.startswith(thinking) and unset != thinking
+        return {_THINKING: True} if closes else {}
 
 
 def _variables(text: str) -> dict[str, Any]:
     """Return the values that a request adds for the template, without reserved names."""
     values = json.loads(text)
     return {name: value for name, value in values.items() if name not in _RESERVED_NAMES}
-
-
-_RESERVED_NAMES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
-"""Names of a template's values that a request cannot set."""
-
-
-def _defuse_calls(message: Message, special: list[str]) -> Message:
-    """Return the message with special tokens broken up in its calls, name and id."""
-    if not message.calls and not message.name and not message.call_id:
-        return message
-    calls = [
-        msgspec.structs.replace(
-            call,
-            name=_defuse(call.name, special),
-            arguments=_defuse(call.arguments, special),
-            id=_defuse(call.id, special),
-        )
-        for call in message.calls
-    ]
-    return msgspec.structs.replace(
-        message,
-        calls=calls,
-        name=_defuse(message.name, special),
-        call_id=_defuse(message.call_id, special),
-    )
-
-
-def _defuse_all(value: Any, special: list[str]) -> Any:
-    """Return a JSON value with special tokens broken up in all its strings."""
-    if isinstance(value, str):
-        return _defuse(value, special)
-    if isinstance(value, list):
-        return [_defuse_all(item, special) for item in value]
-    if isinstance(value, dict):
-        return {_defuse(name, special): _defuse_all(item, special) for name, item in value.items()}
-    return value
-
-
-@contextmanager
-def _limited_run(how: str) -> Iterator[None]:
-    """Run a template within limits, and turn every exception into `InvalidField`.
-
-    `how` follows "the model's chat template" in the message.
-    """
-    try:
-        with limited(MAX_RENDER_S, MAX_RENDER_BYTES):
-            yield
-    except InvalidField:
-        raise
-    except TimeLimitReached:
-        raise InvalidField(
-            f"the model's chat template runs too long: more than {MAX_RENDER_S:g} s"
-        ) from None
-    except (MemoryError, RecursionError):
-        raise InvalidField("the model's chat template uses too much memory") from None
-    except Exception as error:  # noqa: BLE001 - untrusted code may raise anything
-        raise InvalidField(f"the model's chat template {how}: {error}") from None
-
-
-def _split(text: str, nonce: str, originals: dict[str, str]) -> list[Part] | None:
-    """Split a rendered text at its marks, and return the original texts between them.
-
-    Return None if the template removed marks or changed the text between them.
-    """
-    begin, end = f"<{nonce}[", f"]{nonce}>"
-    head, *rest = text.split(begin)
-    parts = [Part(text=head, literal=True)]
-    for piece in rest:
-        content, mark, after = piece.partition(end)
-        if not mark or end in after or content not in originals:
-            return None
-        parts += [Part(text=originals[content]), Part(text=after, literal=True)]
-    return None if end in head else [part for part in parts if part.text]
-
-
-def _defuse(text: str, special: list[str]) -> str:
-    """Insert a zero-width space after the first character of each special token's spelling."""
-    for spelling in special:
-        text = text.replace(spelling, f"{spelling[:1]}\u200b{spelling[1:]}")
-    return text
-
-
-def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
-    """Return JSON as models were trained on it. Jinja2's own filter sorts keys and escapes HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _raise(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(date_format: str) -> str:
-    return datetime.now().astimezone().strftime(date_format)

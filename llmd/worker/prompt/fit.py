@@ -108,7 +108,12 @@ def _check_length(backend: Backend, prompt: Prompt, num_context: int) -> None:
     texts = (
         [part.text for part in prompt.parts if part.turn < 0]
         if isinstance(prompt, TextPrompt)
-        else [message.content for message in prompt.messages if message.turn < 0]
+        else [
+            text
+            for message in prompt.messages
+            if message.turn < 0
+            for text in (message.content, message.reasoning)
+        ]
     )
     longest = max(texts, key=len, default="")
     num_chars = max(MIN_CHECKED_CHARS, CHARS_A_TOKEN * num_context)

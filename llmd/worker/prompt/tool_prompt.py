@@ -1,19 +1,14 @@
-"""Convert tools, calls and results for chat templates.
-
-Templates that know tools get them in OpenAI's format, all others as text of messages.
-"""
+"""Describe tools, calls and results in text, for chat templates that do not know tools."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from typing import Any
 
 import msgspec
 
-from llmd.engine.protocol import Call, Message, Tool, Tools
+from llmd.engine.protocol import Call, Message, Tools
+from llmd.worker.prompt.forms import tool_dicts
 from llmd.worker.syntax import HERMES
-from llmd.worker.tool_schema import parameters_of
 
 # Only the tools stand between the two texts, so that requests with the same tools share the KV.
 _INTRODUCTION = """\
@@ -34,9 +29,6 @@ it, write its name and its arguments, which must be valid by its parameters, in 
 
 To use several at once, write several of these. Then stop: what a tool returns is told to you \
 between <tool_response> and </tool_response>."""
-
-_ID_CHARS = 9
-"""Length of a call's id in Mistral's templates."""
 
 
 def plain_messages(messages: list[Message], tools: Tools | None) -> list[Message]:
@@ -60,29 +52,8 @@ def plain_messages(messages: list[Message], tools: Tools | None) -> list[Message
     return converted if tools is None else _with_instruction(converted, tools)
 
 
-def template_messages(messages: list[Message]) -> list[dict[str, object]]:
-    """Return messages in the format of Hugging Face's library, which templates expect."""
-    return [_message_dict(message) for message in messages]
-
-
-def template_tools(tools: Tools) -> list[dict[str, Any]]:
-    """Return tools in OpenAI's format. Raise `InvalidField` if a schema is no JSON object."""
-    return [_tool_dict(tool) for tool in tools.tools]
-
-
-def _tool_dict(tool: Tool) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": parameters_of(tool) or {"type": "object", "properties": {}},
-        },
-    }
-
-
 def _with_instruction(messages: list[Message], tools: Tools) -> list[Message]:
-    lines = "\n".join(_json(tool) for tool in template_tools(tools))
+    lines = "\n".join(_json(tool) for tool in tool_dicts(tools))
     text = f"{_INTRODUCTION}{lines}{_INSTRUCTION}"
     for index, message in enumerate(messages):
         if message.role == "system":
@@ -109,40 +80,6 @@ def _call_text(call: Call) -> str:
     arguments = call.arguments.strip() or "{}"
     head = f'{{"name": {_json(call.name)}, "{HERMES.arguments_key}": '
     return f"{HERMES.call_start_marker}\n{head}{arguments}}}\n{HERMES.call_end_marker}"
-
-
-def _message_dict(message: Message) -> dict[str, object]:
-    given: dict[str, object] = {"role": message.role, "content": message.content}
-    # Templates check whether these keys exist, not whether their values are empty.
-    if message.calls:
-        given["tool_calls"] = [
-            {
-                "id": _short_id(call.id),
-                "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
-            }
-            for call in message.calls
-        ]
-    if message.role == "tool":
-        given["tool_call_id"] = _short_id(message.call_id)
-        given["name"] = message.name
-    return given
-
-
-def _arguments(text: str) -> object:
-    """Return arguments as an object, or as text if they are not a JSON object."""
-    try:
-        value = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return text
-    return value if isinstance(value, dict) else text
-
-
-def _short_id(call_id: str) -> str:
-    """Return an id of nine letters and digits. Mistral's templates refuse all others."""
-    if len(call_id) == _ID_CHARS and call_id.isascii() and call_id.isalnum():
-        return call_id
-    return hashlib.sha256(call_id.encode("utf-8", "replace")).hexdigest()[:_ID_CHARS]
 
 
 def _json(value: object) -> str:

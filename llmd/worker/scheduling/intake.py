@@ -15,8 +15,7 @@ def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Seque
     """Return the waiting sequence of a request. Raise `InvalidField` or `PromptTooLong`."""
     fitted = fit(backend, request)
     num_context = backend.num_context_tokens
-    is_chat = isinstance(request.prompt, ChatPrompt)
-    is_thinking = is_chat and backend.syntax.opens_thought(fitted.tail)
+    is_thinking = _begins_in_thought(backend, request, fitted.tail)
     parser = _parser(backend, request, is_thinking=is_thinking)
     return Sequence(
         request,
@@ -55,6 +54,17 @@ def checkpoints_of(backend: Backend, parts: list[Part], tokens: list[int]) -> li
         if MIN_CHECKPOINT_TOKENS <= start <= found[0] - MIN_CHECKPOINT_TOKENS:
             found.insert(0, start)
     return found
+
+
+def _begins_in_thought(backend: Backend, request: Submit, tail: str) -> bool:
+    """Return whether the prompt, which ends with `tail`, leaves a thought open."""
+    prompt = request.prompt
+    if not isinstance(prompt, ChatPrompt):
+        return False
+    if prompt.ending == "answer":
+        return backend.syntax.opens_thought(tail)
+    # The tail is text of a message, in which nothing is a marker.
+    return prompt.ending == "reasoning"
 
 
 def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> AnswerParser | None:
