@@ -61,6 +61,11 @@ def build_messages(
             "a profile with a template cannot use tools: use a profile without a template",
             param="tool_choice",
         )
+    if ending == "reasoning":
+        raise InvalidField(
+            "a profile with a template cannot continue a thought: use a profile without a template",
+            param="continue_final_message",
+        )
     begun = [messages.pop()] if ending == "content" and len(messages) > 1 else []
     history = "\n".join(_line(profile, message) for message in messages[:-1])
     parts: list[Part] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import falcon
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
@@ -13,11 +12,14 @@ from llmd.api.access import Access
 from llmd.api.openai.idempotency import IDEMPOTENCY_KEY, AnyRun, IdempotentRuns
 from llmd.api.openai.messages import (
     ChatMessage,
+    ContinueField,
     ToolBody,
     ToolChoiceField,
+    template_variables,
     to_messages,
     to_tools,
     tools_unless_constrained,
+    with_ending,
 )
 from llmd.api.openai.reply_parts import (
     DONE,
@@ -33,6 +35,7 @@ from llmd.api.openai.reply_parts import (
     tool_calls_of,
 )
 from llmd.api.openai.request_fields import (
+    CHAT_FIELDS,
     CONVERSATION_ID,
     GenerationFields,
     affinity_of,
@@ -61,6 +64,9 @@ class ChatBody(GenerationFields, frozen=True, kw_only=True, forbid_unknown_field
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    continue_final_message: ContinueField | None = None
+    add_generation_prompt: bool | None = None
 
     def changes(self) -> dict[str, Any]:
         """Return the profile's fields that this body sets."""
@@ -128,7 +134,7 @@ class ChatResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send the answer whole, or as a stream of chunks."""
         raw = body.read_raw(req)
-        wanted = body.convert(without_ignored(body.parse(raw)), ChatBody)
+        wanted = body.convert(without_ignored(body.parse(raw), used=CHAT_FIELDS), ChatBody)
         options = wanted.options(
             affinity_of(req, wanted.user),
             num_logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
@@ -159,10 +165,14 @@ def _conversation(wanted: ChatBody, constraint: Constraint | None) -> Conversati
         wanted.tool_choice,
         parallel=wanted.parallel_tool_calls is not False,
     )
+    messages, ending = with_ending(
+        to_messages(wanted.messages), wanted.continue_final_message, wanted.add_generation_prompt
+    )
     return Conversation(
-        messages=to_messages(wanted.messages),
+        messages=messages,
         tools=tools_unless_constrained(tools, constraint),
-        variables=msgspec.json.encode(wanted.chat_template_kwargs or {}).decode(),
+        variables=template_variables(wanted.chat_template_kwargs, wanted.reasoning_effort),
+        ending=ending,
     )
 
 

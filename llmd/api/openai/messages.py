@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from llmd.api.openai.request_fields import Json
-from llmd.engine.protocol import Call, Constraint, Message, Role, Tool, Tools
+from llmd.engine.protocol import Call, Constraint, Ending, Message, Role, Tool, Tools
 from llmd.errors import InvalidField
 
 _ToolName = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
@@ -38,13 +38,27 @@ class ToolCallBody(Struct, frozen=True, kw_only=True):
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
-    """A message. An assistant's message may lack content."""
+    """A message. An assistant's message may lack content.
+
+    `reasoning_content` is the thought before it, as an answer has it; some clients send
+    `reasoning`.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | Json | None = None
+
+    @property
+    def thought(self) -> str:
+        """The thought of an assistant's message; empty for any other message."""
+        if ROLES[self.role] != "assistant":
+            return ""
+        alias = self.reasoning if isinstance(self.reasoning, str) else ""
+        return self.reasoning_content or alias
 
 
 class FunctionBody(Struct, frozen=True, kw_only=True):
@@ -115,9 +129,69 @@ def to_messages(given: list[ChatMessage]) -> list[Message]:
                 calls=calls,
                 call_id=call_id,
                 name=_tool_name_of(message, names),
+                reasoning=message.thought,
             )
         )
     return messages
+
+
+ContinueField = bool | Literal["content", "reasoning_content"]
+"""Values of the field `continue_final_message`, as llama.cpp's server takes them."""
+
+
+def with_ending(
+    messages: list[Message],
+    continue_final_message: ContinueField | None,
+    add_generation_prompt: bool | None,
+) -> tuple[list[Message], Ending]:
+    """Return the messages of a chat, and how their prompt ends.
+
+    A last message of the assistant is continued, unless one of the two fields says otherwise.
+    Raise `InvalidField` if the fields contradict each other or the messages.
+    """
+    last = messages[-1]
+    if continue_final_message:
+        if add_generation_prompt:
+            raise InvalidField(
+                "continue_final_message and add_generation_prompt cannot both be true",
+                param="continue_final_message",
+            )
+        if last.role != "assistant" or last.calls:
+            raise InvalidField(
+                "continue_final_message needs a last message of the assistant without tool_calls",
+                param="continue_final_message",
+            )
+        return messages, _open_field(last, continue_final_message)
+    if continue_final_message is None and not add_generation_prompt and _is_answer(last):
+        if last.content or last.reasoning:
+            return messages, _open_field(last, continue_final_message=True)
+        # An empty answer is a new one. Home Assistant sends it.
+        return messages[:-1] or messages, "answer"
+    return messages, "nothing" if add_generation_prompt is False else "answer"
+
+
+def _is_answer(message: Message) -> bool:
+    return message.role == "assistant" and not message.calls
+
+
+def _open_field(message: Message, continue_final_message: ContinueField) -> Ending:
+    """Return the field of a message that is continued."""
+    if isinstance(continue_final_message, str):
+        return "content" if continue_final_message == "content" else "reasoning"
+    return "reasoning" if message.reasoning and not message.content else "content"
+
+
+def template_variables(given: Json | None, effort: str | None) -> str:
+    """Return the variables of a request for the model's chat template, as JSON text.
+
+    The effort ``none`` turns thinking off, as in llama.cpp's server.
+    """
+    variables: Json = {}
+    if effort == "none":
+        variables["enable_thinking"] = False
+    elif effort:
+        variables["reasoning_effort"] = effort
+    return msgspec.json.encode(variables | (given or {})).decode()
 
 
 def _tool_name_of(message: ChatMessage, names: dict[str, str]) -> str:

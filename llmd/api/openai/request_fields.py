@@ -181,6 +181,9 @@ def max_tokens_of(given: int, name: str) -> int:
     return MAX_TOKENS if given == -1 else given
 
 
+CHAT_FIELDS = frozenset({"reasoning_effort"})
+"""Fields that have an effect on the prompt of a chat, and on other routes none."""
+
 IGNORED = frozenset(
     {
         # OpenAI's own, for features that this server does not have.
@@ -213,12 +216,13 @@ IGNORED = frozenset(
 """Fields that known clients send, and that have no effect."""
 
 
-def without_ignored(value: object) -> object:
-    """Return a body without the fields that have no effect or are null."""
+def without_ignored(value: object, *, used: frozenset[str] = frozenset()) -> object:
+    """Return a body without the fields that are null or have no effect, except those `used`."""
     if not isinstance(value, dict):
         return value
     return {
         name: item
         for name, item in value.items()
-        if name not in IGNORED and (item is not None or name in {"content", "input", "prompt"})
+        if (name not in IGNORED or name in used)
+        and (item is not None or name in {"content", "input", "prompt"})
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import falcon
-import msgspec
 from msgspec import Meta, Struct
 
 from llmd.api import body
@@ -13,12 +12,15 @@ from llmd.api.access import Access, is_gone
 from llmd.api.openai.chat import EXAMPLE
 from llmd.api.openai.messages import (
     ChatMessage,
+    ContinueField,
     ToolBody,
     ToolChoiceField,
+    template_variables,
     to_messages,
     to_tools,
+    with_ending,
 )
-from llmd.api.openai.request_fields import without_ignored
+from llmd.api.openai.request_fields import CHAT_FIELDS, without_ignored
 from llmd.api.openai.text_inputs import TokenId
 from llmd.api.reply import send
 from llmd.api.route import Operation
@@ -73,6 +75,9 @@ class ApplyTemplateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoiceField | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    continue_final_message: ContinueField | None = None
+    add_generation_prompt: bool | None = None
     model: str | None = None
 
 
@@ -168,10 +173,15 @@ class ApplyTemplateResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send the prompt."""
         raw = body.parse(body.read_raw(req))
-        wanted = body.convert(without_ignored(raw), ApplyTemplateBody)
+        wanted = body.convert(without_ignored(raw, used=CHAT_FIELDS), ApplyTemplateBody)
         tools = to_tools(
             [tool.function for tool in wanted.tools or []], wanted.tool_choice, parallel=True
         )
-        variables = msgspec.json.encode(wanted.chat_template_kwargs or {}).decode()
-        prompt = ChatPrompt(to_messages(wanted.messages), tools, variables)
+        messages, ending = with_ending(
+            to_messages(wanted.messages),
+            wanted.continue_final_message,
+            wanted.add_generation_prompt,
+        )
+        variables = template_variables(wanted.chat_template_kwargs, wanted.reasoning_effort)
+        prompt = ChatPrompt(messages, tools, variables, ending)
         send(resp, ApplyTemplateReply(prompt=self._queries.render(prompt, lambda: is_gone(req))))

@@ -299,7 +299,8 @@ class _Probe:
 
 
 def _has_all(text: str, words: Iterable[str]) -> bool:
-    return all(word in text for word in words)
+    # Some templates change the case.
+    return all(word.lower() in text.lower() for word in words)
 
 
 def _user(text: str = _USER) -> Message:

@@ -172,4 +172,7 @@ class ChatTemplate:
 def _variables(text: str) -> dict[str, Any]:
     """Return the values that a request adds for the template, without reserved names."""
     values = json.loads(text)
+    if "reasoning_effort" in values:
+        # Some templates call it so; llama.cpp's server sets both too.
+        values.setdefault("reasoning_strength", values["reasoning_effort"])
     return {name: value for name, value in values.items() if name not in _RESERVED_NAMES}

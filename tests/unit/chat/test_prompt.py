@@ -19,6 +19,7 @@ SEED = "You help.\n\nCurrent conversation:\n{chat_history}\nPROMPT: {input}\nANS
 class Turn:
     user: str
     assistant: str
+    reasoning: str = ""
 
 
 def parts_of(template: str, turns: list[Turn], text: str, **fields: str) -> list[Part]:

@@ -247,7 +247,7 @@ def test_a_damaged_page_is_found_or_refused(db: Database, path: Path, page: int)
 def test_a_broken_reference_is_a_problem(db: Database, path: Path) -> None:
     """`check` finds a turn without a session, which the integrity check alone does not."""
     with closing(sqlite3.connect(path)) as other, other:
-        turn = "(99,1,'u','a','p',1,'m',0,0,0,'stop',NULL,0,NULL)"
+        turn = "(99,1,'u','a','p',1,'m',0,0,0,'stop',NULL,0,NULL,'')"
         other.execute(f"INSERT INTO turns VALUES {turn}")
     problem = "turns: row 1 refers to a missing row of sessions"
     assert db.check() == db.check(full=False) == [problem]

@@ -26,8 +26,8 @@ from llmd.store.tables import metadata
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
@@ -54,7 +54,7 @@ def scripts(tmp_path: Path) -> Path:
     """Return a folder with the revisions of llmd and one more."""
     folder = tmp_path / "scripts"
     shutil.copytree(str(resources.files("llmd.migrations")), folder)
-    (folder / "versions" / "0003_color.py").write_text(NEXT)
+    (folder / "versions" / "0004_color.py").write_text(NEXT)
     return folder
 
 
@@ -71,7 +71,7 @@ def fill(path: Path) -> None:
         file.execute("INSERT INTO sessions VALUES (7,'k','1','hello',1,1,1)")
         file.execute(
             "INSERT INTO turns VALUES "
-            "(7,1,'question','answer','p',1,'m.gguf',1,2,3,'stop',NULL,1,NULL)"
+            "(7,1,'question','answer','p',1,'m.gguf',1,2,3,'stop',NULL,1,NULL,'')"
         )
 
 
@@ -110,6 +110,22 @@ def test_every_revision_goes_down_and_up(url: str, tmp_path: Path) -> None:
     assert schema(tmp_path / "llmd.db") == before
 
 
+def test_turns_from_before_thoughts_were_stored_have_none(url: str, tmp_path: Path) -> None:
+    """Turns of the revision 0002 are kept, with an empty thought."""
+    migrate.upgrade(url, now=0)
+    engine = make_engine(url, "migration")
+    with engine.begin() as tx:
+        command.downgrade(migrate.alembic_config(tx), "0002")
+    engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "llmd.db")) as file, file:
+        file.execute("INSERT INTO keys VALUES ('k','n','admin','h',NULL,1,NULL,NULL,NULL)")
+        file.execute("INSERT INTO sessions VALUES (7,'k','1','hello',1,1,1)")
+        turn = "(7,1,'question','answer','p',1,'m.gguf',1,2,3,'stop',NULL,1,NULL)"
+        file.execute(f"INSERT INTO turns VALUES {turn}")
+    migrate.upgrade(url, now=0)
+    assert rows(tmp_path / "llmd.db", "SELECT user, reasoning FROM turns") == [("question", "")]
+
+
 def test_a_second_upgrade_does_nothing(url: str, tmp_path: Path) -> None:
     """At the newest revision, an upgrade changes nothing and makes no copy."""
     first = migrate.upgrade(url, now=0)
@@ -126,11 +142,11 @@ def test_an_older_database_is_copied_first(url: str, tmp_path: Path, scripts: Pa
     migrate.upgrade(url, now=0)
     fill(tmp_path / "llmd.db")
     done = migrate.upgrade(url, now=0, scripts=scripts)
-    assert done.backup == tmp_path / "llmd.db.0002.19700101T000000Z.bak"
+    assert done.backup == tmp_path / "llmd.db.0003.19700101T000000Z.bak"
     assert done.backup.stat().st_mode & 0o777 == 0o600
     assert rows(done.backup, "SELECT name FROM sessions") == [("hello",)]
-    assert rows(done.backup, "SELECT version_num FROM alembic_version") == [("0002",)]
-    assert (done.before, done.after) == ("0002", "0003")
+    assert rows(done.backup, "SELECT version_num FROM alembic_version") == [("0003",)]
+    assert (done.before, done.after) == ("0003", "0004")
 
 
 def test_rebuilding_a_table_loses_none_of_the_rows_that_refer_to_it(
@@ -150,11 +166,11 @@ def test_a_failing_revision_changes_nothing(url: str, tmp_path: Path, scripts: P
     fill(tmp_path / "llmd.db")
     before = schema(tmp_path / "llmd.db")
     broken = NEXT.replace("UPDATE sessions", "UPDATE nowhere")
-    (scripts / "versions" / "0003_color.py").write_text(broken)
+    (scripts / "versions" / "0004_color.py").write_text(broken)
     with pytest.raises(SchemaError, match=r"changed nothing: .*no such table: nowhere"):
         migrate.upgrade(url, now=0, scripts=scripts)
     assert schema(tmp_path / "llmd.db") == before
-    assert migrate.current(url) == "0002"
+    assert migrate.current(url) == "0003"
     assert list(tmp_path.glob("*.bak")) == []
 
 
@@ -165,7 +181,7 @@ def test_a_revision_that_breaks_a_reference_is_not_committed(
     migrate.upgrade(url, now=0)
     fill(tmp_path / "llmd.db")
     careless = NEXT.replace("UPDATE sessions SET color = 'red'", "DELETE FROM sessions")
-    (scripts / "versions" / "0003_color.py").write_text(careless)
+    (scripts / "versions" / "0004_color.py").write_text(careless)
     with pytest.raises(SchemaError, match="references"):
         migrate.upgrade(url, now=0, scripts=scripts)
     assert rows(tmp_path / "llmd.db", "SELECT count(*) FROM turns, sessions") == [(1,)]
@@ -207,11 +223,11 @@ def test_a_kill_at_any_statement_leaves_the_old_schema_or_the_new(
         if os.waitpid(child, 0)[1] == 0:
             break
         num_kills += 1
-        assert migrate.current(url) == "0002"
+        assert migrate.current(url) == "0003"
         assert schema(path) == old
         assert rows(path, "PRAGMA integrity_check") == [("ok",)]
     assert num_kills > 10
-    assert migrate.current(url) == "0003"
+    assert migrate.current(url) == "0004"
     assert rows(path, "SELECT color, user FROM sessions, turns") == [("red", "question")]
     assert pristine != path.read_bytes()
 

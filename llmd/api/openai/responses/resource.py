@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from llmd.api import body
 from llmd.api.access import Access, caller_of
 from llmd.api.openai.idempotency import IDEMPOTENCY_KEY, IdempotentRuns
-from llmd.api.openai.messages import tools_unless_constrained
+from llmd.api.openai.messages import template_variables, tools_unless_constrained
 from llmd.api.openai.reply_parts import PROMPT_ERRORS, outcome_of
 from llmd.api.openai.request_fields import (
     MAX_TOKENS,
@@ -120,6 +120,7 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             input=read_input(self.input),
             instructions=self.instructions or "",
             tools=tools_unless_constrained(tools, constraint),
+            variables=template_variables(None, self._effort()),
             previous=self.previous_response_id,
             conversation=(
                 conversation.id if isinstance(conversation, ConversationBody) else conversation
@@ -127,6 +128,11 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             store=self.store is not False,
             truncate=self.truncation == "auto",
         )
+
+    def _effort(self) -> str | None:
+        """Return the wanted effort of the reasoning, if there is one."""
+        effort = (self.reasoning or {}).get("effort")
+        return effort if isinstance(effort, str) else None
 
 
 def _format(text: TextBody | None) -> ResponseFormat | None:

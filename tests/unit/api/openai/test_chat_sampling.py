@@ -147,7 +147,6 @@ def test_fields_without_effect_are_ignored(service: Service) -> None:
         "prediction": {"type": "content", "content": "x"},
         "prompt_cache_key": "k",
         "prompt_cache_retention": "24h",
-        "reasoning_effort": "low",
         "safety_identifier": "s",
         "service_tier": "auto",
         "store": True,

@@ -35,11 +35,22 @@ def test_a_template_that_writes_the_tools_knows_them() -> None:
     assert not ChatTemplate(PLAIN, bos="", eos="").knows_tools
 
 
-def test_a_template_with_an_unknown_format_of_calls_does_not_know_tools() -> None:
-    """Tools are described in a general text if calls in the template's format cannot be parsed."""
+def test_a_template_gets_its_tools_natively_whatever_its_format_of_calls_is() -> None:
+    """Tools are described in a general text only if calls cannot be read from an answer."""
     foreign = KNOWS.replace("<tool_call>", "<|call:").replace("</tool_call>", "|>")
-    assert not ChatTemplate(foreign, bos="", eos="").knows_tools
-    assert "<tool_call>" in _text(foreign, _question()).replace("\u200b", "")
+    template = ChatTemplate(foreign, bos="", eos="")
+    assert template.knows_tools
+    assert "<tool_call>" not in _text(foreign, _question()).replace("\u200b", "")
+    template.describe_tools_as_text()
+    assert not template.knows_tools
+    text = "".join(part.text for part in template.render(_question(), []))
+    assert "<tool_call>" in text
+
+
+def test_a_template_that_does_not_write_calls_does_not_know_tools() -> None:
+    """A template that writes tools but drops calls would lose them: it gets the general text."""
+    silent = KNOWS.replace("m.tool_calls", "[]")
+    assert not ChatTemplate(silent, bos="", eos="").knows_tools
 
 
 def test_tools_come_as_json_in_their_own_order_and_letters() -> None:

@@ -7,7 +7,8 @@ import pytest
 from llmd.engine.protocol import Call, CallDelta, Message, Tool, Tools
 from llmd.errors import InvalidField
 from llmd.worker.answer.parser import AnswerParser
-from llmd.worker.prompt.tool_prompt import plain_messages, template_messages, template_tools
+from llmd.worker.prompt.forms import tool_dicts
+from llmd.worker.prompt.tool_prompt import plain_messages
 from llmd.worker.syntax import HERMES
 
 SCHEMA = '{"type": "object", "properties": {"city": {"type": "string"}}}'
@@ -25,9 +26,6 @@ def _result(content: str, turn: int = -1) -> Message:
     return Message(role="tool", content=content, turn=turn, call_id="call_1", name="weather")
 
 
-# For templates that do not know tools
-
-
 def test_tools_are_described_at_the_end_of_the_system_message() -> None:
     """The tools are appended to an existing system message, one line of JSON for each."""
     system = Message(role="system", content="Be brief.")
@@ -36,7 +34,7 @@ def test_tools_are_described_at_the_end_of_the_system_message() -> None:
     assert first.role == "system"
     assert first.content.startswith("Be brief.\n\n")
     lines = first.content.partition("<tools>\n")[2].partition("\n</tools>")[0].splitlines()
-    assert [json.loads(line) for line in lines] == template_tools(TOOLS)
+    assert [json.loads(line) for line in lines] == tool_dicts(TOOLS)
     assert "Wetter für <b>" in first.content
 
 
@@ -103,83 +101,6 @@ def test_messages_without_tools_stay_as_they_are() -> None:
     """Messages are unchanged if there are no tools, calls or results."""
     messages = [Message(role="system", content="Be brief."), USER]
     assert plain_messages(messages, None) == messages
-
-
-# For templates that know tools
-
-
-def test_calls_are_given_to_templates_with_arguments_as_objects() -> None:
-    """Templates get a call's type, its function and its arguments as a mapping."""
-    message = Message(role="assistant", content="", calls=[_call(call_id="abcDEF123")])
-    assert template_messages([message]) == [
-        {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [
-                {
-                    "id": "abcDEF123",
-                    "type": "function",
-                    "function": {"name": "weather", "arguments": {"city": "Köln"}},
-                }
-            ],
-        }
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "given"),
-    [("", {}), ("{}", {}), ("[1]", "[1]"), ('{"a": ', '{"a": '), ("[" * 99_999, "[" * 99_999)],
-)
-def test_arguments_that_are_not_an_object_are_given_as_text(text: str, given: object) -> None:
-    """The arguments of a call that was cut off or malformed stay text."""
-    message = Message(role="assistant", content="", calls=[_call(text)])
-    (shown,) = template_messages([message])
-    calls = shown["tool_calls"]
-    assert isinstance(calls, list)
-    assert calls[0]["function"]["arguments"] == given
-
-
-def test_result_has_the_id_of_its_call_in_a_form_that_all_templates_take() -> None:
-    """An id becomes nine letters and digits, the same for a call and its result."""
-    messages = [Message(role="assistant", content="", calls=[_call()]), _result("20°")]
-    asked, told = template_messages(messages)
-    calls = asked["tool_calls"]
-    assert isinstance(calls, list)
-    assert told == {
-        "role": "tool",
-        "content": "20°",
-        "tool_call_id": calls[0]["id"],
-        "name": "weather",
-    }
-    assert len(calls[0]["id"]) == 9
-    assert calls[0]["id"].isalnum()
-
-
-def test_message_without_calls_has_no_key_for_them() -> None:
-    """A message without calls has no key for them, since templates check only for the key."""
-    assert template_messages([USER]) == [{"role": "user", "content": "Is it warm?"}]
-
-
-def test_tools_have_the_form_of_openai() -> None:
-    """Tools are in OpenAI's format; without parameters a tool takes an empty object."""
-    assert template_tools(TOOLS) == [
-        {
-            "type": "function",
-            "function": {
-                "name": "weather",
-                "description": "Wetter für <b>",
-                "parameters": json.loads(SCHEMA),
-            },
-        },
-        {
-            "type": "function",
-            "function": {
-                "name": "now",
-                "description": "",
-                "parameters": {"type": "object", "properties": {}},
-            },
-        },
-    ]
 
 
 def test_tool_whose_parameters_are_no_schema_is_refused() -> None:

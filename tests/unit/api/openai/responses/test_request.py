@@ -171,7 +171,7 @@ def test_fields_without_effect_are_ignored(service: Service) -> None:
     """Fields that clients send and that have no effect are ignored."""
     hi = ChatPrompt([Message(role="user", content="hi")])
     ignored: dict[str, Any] = {
-        "reasoning": {"effort": "low", "summary": "auto"},
+        "reasoning": {"summary": "auto"},
         "max_tool_calls": 3,
         "service_tier": "auto",
         "safety_identifier": "s",
