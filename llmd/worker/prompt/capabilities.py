@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -129,7 +129,7 @@ class _Probe:
         names = ["tools", *(name for name in named if name != "tools")]
         for name in names:
             for as_text in (False,) if name == "tools" else (False, True):
-                changes = {"tools_variable": name, "tools_as_text": as_text}
+                changes: dict[str, Any] = {"tools_variable": name, "tools_as_text": as_text}
                 if self._shows([_user()], _NAME, _DESCRIPTION, tools=_TOOLS, **changes):
                     self._set(**changes)
                     self._set(needs_tools=not self._renders([_user()]))
@@ -235,7 +235,7 @@ class _Probe:
         # What Python writes for an object is not what models were trained to read.
         python = f"'{_PARAMETER}': '{_VALUE}'"
         for typed in (self.found.typed_roles, self.found.typed_roles | {"tool"}):
-            changes = {"arguments": form, "typed_roles": typed}
+            changes: dict[str, Any] = {"arguments": form, "typed_roles": typed}
             text = self._text(_calls(), tools=_TOOLS, **changes)
             if text is None or not _has_all(text, (_NAME, _PARAMETER, _VALUE, _RESULT)):
                 continue
@@ -269,7 +269,7 @@ class _Probe:
         *words: str,
         tools: Tools | None = None,
         ending: Ending = "answer",
-        **changes: object,
+        **changes: Any,
     ) -> bool:
         """Return whether the prompt of messages has all these words."""
         text = self._text(messages, tools=tools, ending=ending, **changes)
@@ -281,7 +281,7 @@ class _Probe:
         *,
         tools: Tools | None = None,
         ending: Ending = "answer",
-        **changes: object,
+        **changes: Any,
     ) -> str | None:
         """Return the prompt of messages, or None if the template refuses them."""
         if time.thread_time() > self._ends_at:
@@ -294,7 +294,7 @@ class _Probe:
         # A template that does not know parts writes them as Python or JSON.
         return None if _WRITTEN_PART.search(text) else text
 
-    def _set(self, **changes: object) -> None:
+    def _set(self, **changes: Any) -> None:
         self.found = msgspec.structs.replace(self.found, **changes)
 
 

@@ -94,7 +94,7 @@ class ChatTemplate:
         """
         *earlier, last = messages
         mark = secrets.token_hex(8)
-        text = getattr(last, field)
+        text: str = getattr(last, field)
         values = {**values, "add_generation_prompt": False}
         # Some templates show a thought only beside a content, and some only without one.
         others = [{}] if field == "content" else [{"content": mark[::-1]}, {"content": ""}]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmd.chat.answer_request import AnswerRequest
-from llmd.engine.protocol import ChatPrompt, Delta
+from llmd.engine.protocol import ChatPrompt, Delta, Reasoning
 from llmd.errors import (
     InvalidField,
     UnknownSession,
@@ -53,6 +53,18 @@ def test_the_turn_is_stored_before_the_end_of_the_answer_is_seen(service: Servic
     assert turn.seed == service.engine.requests[0].sampling.seed
     answer.close()
     assert is_free(service)
+
+
+def test_a_thought_is_stored_with_its_turn_and_passed_on(service: Service) -> None:
+    """The thought of an answer is no part of its result, and is in the next prompt."""
+    service.engine.script = begins(then=[Reasoning(0, "Hm."), Delta(0, "Yes."), done()])
+    assert finish(start(service)).result == "Yes."
+    [turn] = turns(service)
+    assert (turn.assistant, turn.reasoning) == ("Yes.", "Hm.")
+    finish(start(service))
+    prompt = service.engine.requests[-1].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert [message.reasoning for message in prompt.messages] == ["", "Hm.", ""]
 
 
 def test_an_answer_without_a_session_is_stored_nowhere(service: Service) -> None:

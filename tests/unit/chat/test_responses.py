@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmd.engine.protocol import Call, CallDelta, Message
+from llmd.engine.protocol import Call, CallDelta, Delta, Message, Reasoning
 from llmd.errors import UnknownResponse
 from llmd.store.sessions import NewTurn
 from tests.support.conversation import ResponsesClient, answer, user
@@ -33,6 +33,19 @@ def test_a_response_is_the_first_turn_of_a_session_with_its_id(client: Responses
         1,
     )
     assert (turn.finish_reason, turn.seed) == ("stop", 1)
+
+
+def test_a_thought_is_stored_and_passed_on(client: ResponsesClient) -> None:
+    """The thought of a response is in the prompt of those that continue it, also beside calls."""
+    call = CallDelta(id=0, index=0, name="f", arguments="{}")
+    client.engine.script = begins(then=[Reasoning(0, "Hm."), Delta(0, "Yes."), done()])
+    client.finish(client.start("r1", "a"))
+    client.engine.script = begins(then=[Reasoning(0, "Oh."), call, done("tool_calls")])
+    client.finish(client.start("r2", "b", previous="r1"))
+    messages = client.say("r3", "c", previous="r2")
+    assert [one.reasoning for one in messages if one.role == "assistant"] == ["Hm.", "Oh."]
+    turns = client.service.sessions.turns(client.owner, "r1")
+    assert [turn.reasoning for turn in turns] == ["Hm.", "Oh.", ""]
 
 
 def test_a_response_goes_on_from_the_one_before(client: ResponsesClient) -> None:

@@ -108,6 +108,122 @@ def test_template_variables_are_passed_on(service: Service) -> None:
     assert _chat(service).variables == "{}"
 
 
+def test_the_effort_of_reasoning_is_a_template_variable(service: Service) -> None:
+    """`reasoning_effort` is a variable of the template; `none` turns thinking off."""
+    low = _chat(service, reasoning_effort="low", chat_template_kwargs={"a": 1}).variables
+    assert json.loads(low) == {"reasoning_effort": "low", "a": 1}
+    assert json.loads(_chat(service, reasoning_effort="none").variables) == {
+        "enable_thinking": False
+    }
+    own = _chat(service, reasoning_effort="low", chat_template_kwargs={"reasoning_effort": "max"})
+    assert json.loads(own.variables) == {"reasoning_effort": "max"}
+
+
+# Thoughts and the last message
+
+
+@pytest.mark.parametrize(
+    ("fields", "reasoning"),
+    [
+        ({"reasoning_content": "Hm."}, "Hm."),
+        ({"reasoning": "Hm."}, "Hm."),
+        ({"reasoning_content": "Hm.", "reasoning": "Other."}, "Hm."),
+        ({"reasoning": {"effort": "low"}}, ""),
+        ({"reasoning_content": None, "reasoning": None}, ""),
+    ],
+)
+def test_thoughts_of_earlier_answers_reach_the_model(
+    service: Service, fields: dict[str, Any], reasoning: str
+) -> None:
+    """An assistant's message has its thought, by either name of the field."""
+    said = {"role": "assistant", "content": "Yes.", **fields}
+    [_, message, _] = _chat(service, messages=[USER, said, USER]).messages
+    assert message == Message(role="assistant", content="Yes.", reasoning=reasoning)
+
+
+def test_only_the_assistant_has_thoughts(service: Service) -> None:
+    """A thought in a user's message is ignored, as other unknown fields of messages are."""
+    [message] = _chat(service, messages=[USER | {"reasoning_content": "Hm."}]).messages
+    assert message == Message(role="user", content="hi")
+
+
+SAID = {"role": "assistant", "content": "Well"}
+THOUGHT = {"role": "assistant", "content": None, "reasoning_content": "Hm"}
+CALLED = {
+    "role": "assistant",
+    "content": "Well",
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f"}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("last", "fields", "ending"),
+    [
+        (USER, {}, "answer"),
+        (SAID, {}, "content"),
+        (THOUGHT, {}, "reasoning"),
+        (SAID | {"reasoning_content": "Hm"}, {}, "content"),
+        (CALLED, {}, "answer"),
+        (SAID, {"continue_final_message": True}, "content"),
+        (SAID, {"continue_final_message": True, "add_generation_prompt": False}, "content"),
+        (SAID, {"continue_final_message": "content"}, "content"),
+        (SAID, {"continue_final_message": "reasoning_content"}, "reasoning"),
+        (SAID, {"add_generation_prompt": True}, "answer"),
+        (SAID, {"continue_final_message": False}, "answer"),
+        (SAID, {"continue_final_message": False, "add_generation_prompt": False}, "nothing"),
+        (USER, {"add_generation_prompt": False}, "nothing"),
+        (USER, {"add_generation_prompt": True}, "answer"),
+    ],
+)
+def test_a_last_message_of_the_assistant_is_continued(
+    service: Service, last: dict[str, Any], fields: dict[str, Any], ending: str
+) -> None:
+    """By default the answer continues the assistant's message, as llama.cpp's server has it."""
+    prompt = _chat(service, messages=[USER, last], **fields)
+    assert prompt.ending == ending
+    assert len(prompt.messages) == 2
+
+
+def test_an_empty_last_message_of_the_assistant_is_a_new_answer(service: Service) -> None:
+    """An empty message of the assistant is left out, and the answer is a new one."""
+    empty = {"role": "assistant", "content": None}
+    prompt = _chat(service, messages=[USER, empty])
+    assert prompt == ChatPrompt([Message(role="user", content="hi")])
+
+
+@pytest.mark.parametrize(
+    ("last", "fields"),
+    [
+        (USER, {"continue_final_message": True}),
+        (CALLED, {"continue_final_message": True}),
+        (SAID, {"continue_final_message": True, "add_generation_prompt": True}),
+        (SAID, {"continue_final_message": "yes"}),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(
+    service: Service, last: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """The error names the field."""
+    result = service.ask("POST", "/v1/chat/completions", HI | {"messages": [USER, last], **fields})
+    assert result.status_code == 400
+    assert result.json["error"]["param"] == "continue_final_message"
+
+
+def test_a_profiles_template_is_followed_by_the_text_that_is_continued(service: Service) -> None:
+    """In a profile's template the question is the input, and the begun answer comes last."""
+    service.put_profile("t", template="Question: {input}\nAnswer:")
+    assert _asked(service, model="t", messages=[USER, SAID]).prompt == TextPrompt(
+        [
+            Part(text="Question: ", literal=True),
+            Part(text="hi"),
+            Part(text="\nAnswer:", literal=True),
+            Part(text="Well"),
+        ]
+    )
+    body = HI | {"model": "t", "messages": [USER, THOUGHT]}
+    assert service.code(service.ask("POST", "/v1/chat/completions", body))[0] == 400
+
+
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_the_profiles_system_text_applies_unless_the_client_sends_one(
     service: Service, role: str

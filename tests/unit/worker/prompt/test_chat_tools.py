@@ -39,7 +39,7 @@ def test_a_template_gets_its_tools_natively_whatever_its_format_of_calls_is() ->
     """Tools are described in a general text only if calls cannot be read from an answer."""
     foreign = KNOWS.replace("<tool_call>", "<|call:").replace("</tool_call>", "|>")
     template = ChatTemplate(foreign, bos="", eos="")
-    assert template.knows_tools
+    assert template.capabilities.has_tools
     assert "<tool_call>" not in _text(foreign, _question()).replace("\u200b", "")
     template.describe_tools_as_text()
     assert not template.knows_tools

@@ -49,7 +49,7 @@ def _chat(service: Service, **fields: Any) -> ChatPrompt:
 
 
 def test_every_kind_of_item_reaches_the_model(service: Service) -> None:
-    """Calls join the message before them, results get names, and reasoning is ignored."""
+    """Calls join the message before them, results get names, and empty reasoning is ignored."""
     items = [
         {"role": "developer", "content": "Be brief."},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Warm?"}]},
@@ -101,7 +101,48 @@ def test_the_output_can_be_sent_back_as_input(service: Service) -> None:
     messages = _chat(service, input=[user, *output, result]).messages
     assert [message.role for message in messages] == ["user", "assistant", "tool"]
     assert (messages[1].content, messages[1].calls[0].id) == ("I look.", call["call_id"])
+    assert messages[1].reasoning == "Hm."
     assert messages[2].name == "f"
+
+
+def test_reasoning_items_are_the_thoughts_of_what_follows(service: Service) -> None:
+    """A thought belongs to the message or call behind it, and to one of its own before a user."""
+    items = [
+        {"role": "user", "content": "Warm?"},
+        {
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": "Short."}],
+            "content": [
+                {"type": "reasoning_text", "text": "One."},
+                {"type": "reasoning_text", "text": "Two."},
+            ],
+        },
+        {"role": "assistant", "content": "I look."},
+        {"type": "function_call", "call_id": "c1", "name": "f"},
+        {"type": "function_call_output", "call_id": "c1", "output": "30 °C"},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Short."}]},
+        {"type": "function_call", "call_id": "c2", "name": "f"},
+        {"type": "function_call_output", "call_id": "c2", "output": "31 °C"},
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Cut"}]},
+        {"role": "user", "content": "And?"},
+    ]
+    messages = _chat(service, input=items).messages
+    assert [(one.role, one.content, one.reasoning, len(one.calls)) for one in messages] == [
+        ("user", "Warm?", "", 0),
+        ("assistant", "I look.", "One.\nTwo.", 1),
+        ("tool", "30 °C", "", 0),
+        ("assistant", "", "Short.", 1),
+        ("tool", "31 °C", "", 0),
+        ("assistant", "", "Cut", 0),
+        ("user", "And?", "", 0),
+    ]
+
+
+def test_the_effort_of_reasoning_is_a_template_variable(service: Service) -> None:
+    """The effort of `reasoning` reaches the template."""
+    assert json.loads(_chat(service, reasoning={"effort": "high"}).variables) == {
+        "reasoning_effort": "high"
+    }
 
 
 def test_sampling_reaches_the_engine(service: Service) -> None:
