@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import time
 from typing import Any
 
 import msgspec
@@ -13,13 +15,16 @@ from llmd.errors import InvalidField
 from llmd.worker.prompt.capabilities import Capabilities, find_capabilities
 from llmd.worker.prompt.forms import fit_messages, message_dicts, tool_values
 from llmd.worker.prompt.marks import Marker, defuse_all, defuse_calls
-from llmd.worker.prompt.sandbox import Template
+from llmd.worker.prompt.sandbox import MAX_RENDER_S, Template, TemplateRefusal
 from llmd.worker.prompt.tool_prompt import plain_messages
 
 _RESERVED_NAMES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
 """Names of a template's values that a request cannot set."""
 
 _THINKING = "enable_thinking"
+
+_MARKER = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
+"""A marker that opens a thought. An empty thought has two."""
 
 
 class ChatTemplate:
@@ -65,7 +70,7 @@ class ChatTemplate:
             return self._marker.split(
                 lambda marked: self._text(can, marked, values, prompt.ending), messages, special
             )
-        except InvalidField as error:
+        except TemplateRefusal as error:
             raise self._explained(error, prompt, values) from None
 
     def _fitted(self, messages: list[Message], prompt: ChatPrompt) -> list[Message]:
@@ -89,13 +94,14 @@ class ChatTemplate:
     ) -> str:
         """Return a prompt that ends within its last message, with the text of a field.
 
-        The template writes the message with a mark behind the text, and is cut there. Some
-        templates also know the variable `continue_final_message` of Hugging Face's library.
+        The template writes the message with a mark behind the text, and its prompt is cut there.
         """
         *earlier, last = messages
         mark = secrets.token_hex(8)
         text: str = getattr(last, field)
         values = {**values, "add_generation_prompt": False}
+        if field == "reasoning":
+            values.setdefault(_THINKING, True)
         # Some templates show a thought only beside a content, and some only without one.
         others = [{}] if field == "content" else [{"content": mark[::-1]}, {"content": ""}]
         for other in others:
@@ -122,30 +128,33 @@ class ChatTemplate:
         return prompt
 
     def _opens_thought(self, values: dict[str, Any]) -> bool:
-        """Return whether the template begins a new answer with more than it does an old one."""
+        """Return whether the template begins a new answer with one marker more than an old one."""
         user, answer = Message(role="user", content="?"), secrets.token_hex(8)
         old = [user, Message(role="assistant", content=answer)]
         can = self.capabilities
         shown = self._template.render({**values, "messages": message_dicts(old, can)})
         new = self._template.render({**values, "messages": message_dicts([user], can)})
         opening = shown.partition(answer)[0]
-        return new.startswith(opening.rstrip()) and len(new.rstrip()) > len(opening.rstrip())
+        return new.startswith(opening.rstrip()) and bool(
+            _MARKER.fullmatch(new[len(opening.rstrip()) :].strip())
+        )
 
     def _explained(
-        self, error: InvalidField, prompt: ChatPrompt, values: dict[str, Any]
+        self, error: TemplateRefusal, prompt: ChatPrompt, values: dict[str, Any]
     ) -> InvalidField:
         """Return an error that names the message which the template refuses."""
         given = prompt.messages
-        for number in range(1, len(given)):
+        ends_at = time.thread_time() + MAX_RENDER_S
+        for number in range(1, len(given) + 1):
             try:
                 fitted = self._fitted(given[:number], prompt)
                 self._text(self.capabilities, fitted, values, "nothing")
             except InvalidField:
-                where = f"message {number} of {len(given)} ({given[number - 1].role})"
                 break
-        else:
-            where = f"message {len(given)} of {len(given)} ({given[-1].role})"
-        return InvalidField(f"{error.message} (at {where})", param=error.param or "messages")
+            if time.thread_time() > ends_at:
+                return InvalidField(error.message, param="messages")
+        where = f"message {number} of {len(given)} ({given[number - 1].role})"
+        return InvalidField(f"{error.message} (at {where})", param="messages")
 
     def _probe(
         self, can: Capabilities, messages: list[Message], tools: Tools | None, ending: Ending

@@ -37,6 +37,10 @@ _LIST_METHODS = frozenset({"append", "extend", "insert", "pop"})
 """Methods by which a template may change lists that it made itself."""
 
 
+class TemplateRefusal(InvalidField):
+    """The template raised an error, on its own account or by a mistake in it."""
+
+
 class GenerationTag(Extension):
     """Accept ``{% generation %}``, which marks text for training and has no effect here."""
 
@@ -143,7 +147,7 @@ def _limited_run(how: str) -> Iterator[None]:
     except (MemoryError, RecursionError):
         raise InvalidField("the model's chat template uses too much memory") from None
     except Exception as error:  # noqa: BLE001 - untrusted code may raise anything
-        raise InvalidField(f"the model's chat template {how}: {error}") from None
+        raise TemplateRefusal(f"the model's chat template {how}: {error}") from None
 
 
 def _given(value: Any) -> Any:

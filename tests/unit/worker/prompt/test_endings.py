@@ -98,6 +98,13 @@ def test_a_thought_is_continued_where_the_template_opens_one_but_shows_none() ->
     assert text.endswith("<|im_start|>assistant\n<think>\nHm, ")
 
 
+def test_a_thought_is_not_continued_behind_an_empty_one() -> None:
+    """A template that begins an answer with an empty thought has no place for another."""
+    closes = DROPS.replace("<think>\n", "<think></think>")
+    with pytest.raises(InvalidField, match="cannot be continued"):
+        _text(closes, USER, _answer(reasoning="Hm"), ending="reasoning")
+
+
 def test_a_thought_is_not_continued_where_the_template_has_none() -> None:
     """A template without thoughts gets an error that names the field."""
     with pytest.raises(InvalidField, match="cannot be continued") as caught:
