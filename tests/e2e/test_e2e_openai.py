@@ -160,3 +160,18 @@ def test_conversations_of_one_key_stay_warm_by_their_names(start_daemon: Starter
     for name in names:
         usage = turn(name, told[name], said[name], "Where?")["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] * 0.8
+
+
+def test_an_answer_that_is_continued_holds_only_what_is_new(daemon: Daemon) -> None:
+    """An answer that was cut off, sent back as the last message, goes on where it ended."""
+    caller = Caller(daemon)
+    whole = caller.post(CHAT | {"max_tokens": 24})["choices"][0]["message"]["content"]
+    begun = caller.post(CHAT | {"max_tokens": 8})["choices"][0]["message"]["content"]
+    assert whole.startswith(begun)
+    messages = [*CHAT["messages"], {"role": "assistant", "content": begun}]
+    reply = caller.post(CHAT | {"messages": messages, "max_tokens": 16})
+    assert begun + reply["choices"][0]["message"]["content"] == whole
+    # Only the last token may have to be computed again.
+    cached = reply["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert cached >= reply["usage"]["prompt_tokens"] - 2
+    caller.connection.close()
