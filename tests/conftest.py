@@ -54,13 +54,17 @@ def daemon(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def start_daemon(model_file: Path, tmp_path: Path) -> Iterator[Starter]:
-    """Provide a function that starts a daemon for this test, with options by section."""
+    """Return a function that starts a daemon of one's own, with options by section.
+
+    With `begin=False` the daemon is only made: a test may add files before it starts it.
+    """
     started: list[Daemon] = []
 
-    def start(**options: Options) -> Daemon:
+    def start(*, begin: bool = True, **options: Options) -> Daemon:
         own = Daemon(tmp_path, model_file, options)
         started.append(own)
-        own.start()
+        if begin:
+            own.start()
         return own
 
     yield start

@@ -14,6 +14,7 @@ from llmd.api.access import Access
 from llmd.api.reply import send
 from llmd.api.route import Operation
 from llmd.chat.admission import Admission
+from llmd.chat.embeddings import Embeddings
 from llmd.engine.engine import Engine
 from llmd.errors import Draining, EngineFailed, EngineLoading, LlmdError, Unavailable
 from llmd.store.sessions import Sessions
@@ -27,7 +28,7 @@ class Alive(Struct, frozen=True, kw_only=True):
 
 
 class Healthy(Struct, frozen=True, kw_only=True):
-    """The daemon could generate a token now, with this model."""
+    """The daemon could generate a token now, with this model, and make embeddings."""
 
     status: Literal["ok"] = "ok"
     model: str | None
@@ -88,6 +89,7 @@ HEALTH = {
     "GET": Operation(
         summary="Report whether a token could be generated now",
         description=(
+            "If `[models] embedding` is set, that model must be able to serve too. "
             "The body of a 503 has, beside the error, a `status` (`loading`, `failed`, `draining`) "
             "and the `reason`."
         ),
@@ -110,10 +112,11 @@ class LivezResource:
 
 
 class HealthResource:
-    """The check whether the daemon could generate a token now."""
+    """The check whether the daemon could generate a token, and make embeddings, now."""
 
-    def __init__(self, engine: Engine, admission: Admission) -> None:
+    def __init__(self, engine: Engine, embeddings: Embeddings, admission: Admission) -> None:
         self._engine = engine
+        self._embeddings = embeddings
         self._admission = admission
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -122,6 +125,7 @@ class HealthResource:
             if self._admission.draining:
                 raise Draining("the server is going down", retry_after_s=10)
             self._engine.check_ready()
+            self._embeddings.check_ready()
         except Unavailable as error:
             resp.status = falcon.HTTP_503
             resp.set_header("Retry-After", str(error.retry_after_s))

@@ -31,6 +31,17 @@ class ModelNames(Struct, frozen=True, kw_only=True):
     """The files' names for the seed's clients. `data` is for OpenAI's, and has the profiles too."""
 
     models: list[str]
+    kinds: Annotated[
+        dict[str, str | None],
+        Meta(
+            description=(
+                "The kind of each file, as its header tells: `decoder` generates text, `decoder`, "
+                "`encoder` and `diffusion` make embeddings. Others are of no use: "
+                "`encoder-decoder`, `reranker`, `speech`, `draft`, `projector`, `adapter`. Null if "
+                "the file is not a valid model."
+            )
+        ),
+    ]
     object: Literal["list"] = "list"
     data: list[ModelObject]
 
@@ -95,7 +106,10 @@ class ModelsResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the models in a body that the seed's clients and OpenAI's can both read."""
         names = [file.name for file in self._library.list()]
-        send(resp, ModelNames(models=names, data=[view(model) for model in self._models.list()]))
+        found = {name: self._library.kind(name) for name in names}
+        kinds = {name: kind.value if kind else None for name, kind in found.items()}
+        data = [view(model) for model in self._models.list()]
+        send(resp, ModelNames(models=names, kinds=kinds, data=data))
 
 
 class ModelResource:

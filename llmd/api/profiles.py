@@ -14,7 +14,9 @@ from llmd.api.access import Access, caller_of
 from llmd.api.docs.field_texts import PROFILE_TEXTS
 from llmd.api.reply import next_after, send
 from llmd.api.route import AFTER, LIMIT, Operation
-from llmd.errors import Conflict, StoreFull, UnknownProfile
+from llmd.errors import Conflict, ModelInvalid, StoreFull, UnknownProfile
+from llmd.models.kinds import check_generates
+from llmd.models.library import Library
 from llmd.store.profiles import Profile, Profiles, StoredProfile
 
 # Made from the fields of `Profile`, so that a new field is shown without a change here.
@@ -67,7 +69,7 @@ PROFILE = {
         access=Access.ADMIN,
         body=Profile,
         reply=ProfileView,
-        errors=(StoreFull,),
+        errors=(ModelInvalid, StoreFull),
     ),
     "DELETE": Operation(
         summary="Delete a profile",
@@ -101,8 +103,9 @@ class ProfilesResource:
 class ProfileResource:
     """One profile."""
 
-    def __init__(self, profiles: Profiles) -> None:
+    def __init__(self, profiles: Profiles, library: Library) -> None:
         self._profiles = profiles
+        self._library = library
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Show the profile's present revision."""
@@ -111,6 +114,9 @@ class ProfileResource:
     def on_put(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Make or replace the profile. Fields that the body leaves out get their defaults."""
         profile = body.read(req, Profile)
+        # A profile may be made before its model is there.
+        if kind := self._library.kind(profile.model):
+            check_generates(profile.model, kind)
         stored = self._profiles.put(name, profile, actor=caller_of(req).id, now=int(time.time()))
         send(resp, _view(stored))
 

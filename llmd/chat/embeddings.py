@@ -10,7 +10,7 @@ from llmd.chat.admission import POLL_S, Admission
 from llmd.engine.engine import Engine
 from llmd.engine.generation import Generation, GenerationEvent
 from llmd.engine.protocol import Embed, Embedded
-from llmd.errors import ClientGone, Draining, PromptTooLong
+from llmd.errors import ClientGone, Draining, PromptTooLong, Unavailable
 
 
 class EmbeddingResult(Struct, frozen=True, kw_only=True):
@@ -33,6 +33,19 @@ class Embeddings:
     def model(self) -> str | None:
         """The name of the model that computes embeddings."""
         return self._engine.model
+
+    def check_ready(self) -> None:
+        """Raise `EngineLoading` or `EngineFailed` if the embedding model cannot serve now.
+
+        Do nothing if the model that generates makes the embeddings.
+        """
+        if self._embedder is None:
+            return
+        try:
+            self._embedder.check_ready()
+        except Unavailable as error:
+            message = f"the embedding model: {error.message}"
+            raise type(error)(message, retry_after_s=error.retry_after_s) from error
 
     def embed(
         self, owner: str, inputs: list[str | list[int]], is_gone: Callable[[], bool]

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from llmd.engine.engine import Engine
 from llmd.errors import Conflict, UnknownModel, UnknownProfile, printable
+from llmd.models.kinds import check_generates
 from llmd.models.library import Library
 from llmd.store.profiles import Profile, Profiles, StoredProfile
 from llmd.store.settings import Settings
@@ -72,8 +73,8 @@ class ModelNames:
         """Return the profile for the name of a model. Never choose another model.
 
         For the name of a file, return the selected profile, or the default values if the selected
-        profile is for another file. Raise `UnknownModel`, or `Conflict` if the model is not
-        loaded.
+        profile is for another file. Raise `UnknownModel`, `ModelInvalid` if the file generates no
+        text, or `Conflict` if the model is not loaded.
         """
         try:
             return self.profile(name)
@@ -84,6 +85,8 @@ class ModelNames:
         if all(file.name != name for file in self._library.list()):
             raise _unknown(name)
         if name != self._engine.model:
+            if kind := self._library.kind(name):
+                check_generates(name, kind)
             raise Conflict(
                 f"{name} is not loaded, {self._loaded} is: "
                 f"an admin can load {name} with POST /models/model",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from llmd.engine.engine import Engine
 from llmd.engine.model import Model
-from llmd.errors import InvalidField, LlmdError, UnknownModel
+from llmd.errors import InvalidField, LlmdError
 from llmd.models.library import Library
 from llmd.store.profiles import Profiles
 from llmd.store.settings import Selection, Settings
@@ -44,7 +44,7 @@ class ModelSelector:
         """Begin to load the selected model. If there is none, tell the engine the reason."""
         try:
             name = self._first_model()
-            model = self._checked(name)
+            model = self._checked(name, self._library.check_generates)
         except LlmdError as error:
             log.error("no model is loaded: %s", error.message)
             self._engine.start_without(error.message)
@@ -64,7 +64,8 @@ class ModelSelector:
         if self._embedder is None or self._embedder.model is not None:
             return
         try:
-            self._embedder.start(self._checked(self._embedding_model))
+            model = self._checked(self._embedding_model, self._library.check_embeds)
+            self._embedder.start(model)
         except LlmdError as error:
             log.error("no embedding model is loaded: %s", error.message)
             self._embedder.start_without(error.message)
@@ -87,12 +88,12 @@ class ModelSelector:
                 model=name, profile=chosen_profile, actor=actor, now=int(self._now())
             )
 
-        self._engine.switch(self._checked(name), commit)
+        self._engine.switch(self._checked(name, self._library.check_generates), commit)
         log.info("selected the model %s with the profile %s", name, chosen_profile)
         return selection
 
     def _first_model(self) -> str:
-        """Return the first model that is set: selected, the profile's, the default, or any file."""
+        """Return the first model that is set: selected, the profile's, the default, or any."""
         selection = self._settings.selection()
         if selection.model:
             return selection.model
@@ -102,15 +103,10 @@ class ModelSelector:
             of_profile = ""
         if of_profile or self._default_model:
             return of_profile or self._default_model
-        files = self._library.list()
-        if not files:
-            raise UnknownModel(
-                "there is no GGUF file in the models folder: add one with 'llmd model add FILE'"
-            )
-        return files[0].name
+        return self._library.first()
 
-    def _checked(self, name: str) -> Model:
-        """Return a model whose file is complete as far as its header shows."""
+    def _checked(self, name: str, check: Callable[[str], object]) -> Model:
+        """Return a model whose file is complete, and of the right kind, as its header shows."""
         file = self._library.find(name)
-        self._library.check(name)
-        return Model(file.name, str(file.path), check=lambda: self._library.check(name))
+        check(name)
+        return Model(file.name, str(file.path), check=lambda: check(name))

@@ -19,6 +19,7 @@ from msgspec import Struct
 from llmd.errors import ModelInvalid
 from llmd.models.cursor import Cursor
 from llmd.models.ggml import QUANTISATIONS
+from llmd.models.kinds import Kind, kind_of
 from llmd.models.tensors import padded, read_tensors
 
 _MAX_HEADER_BYTES = 268_435_456
@@ -34,7 +35,7 @@ _U64 = struct.Struct("<Q")
 _ARRAY = struct.Struct("<IQ")
 
 # The numbers by which the format names the types of values.
-_STRING, _LIST, _UINT32 = 8, 9, 4
+_STRING, _LIST, _UINT32, _BOOL = 8, 9, 4, 7
 _SCALARS = {
     number: struct.Struct("<" + form)
     for number, form in zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True)
@@ -76,11 +77,13 @@ _OTHER_FILES = {
 class GgufHeader(Struct, frozen=True, kw_only=True):
     """What the header of a model file says.
 
-    `num_context_tokens` is the context that the model was trained with. `fingerprint` identifies
-    the weights: it is a hash of the whole header, the size and samples of the data.
+    `num_context_tokens` is the context that the model was trained with. It and `num_layers` are 0
+    for a projector or an adapter. `fingerprint` identifies the weights: it is a hash of the whole
+    header, the size and samples of the data.
     """
 
     version: int
+    kind: Kind
     architecture: str
     name: str
     num_tensors: int
@@ -99,6 +102,7 @@ class _Metadata(Struct, kw_only=True):
 
     numbers: dict[str, tuple[int, int]]
     strings: dict[str, str]
+    flags: dict[str, bool]
     num_vocabulary: int = 0
 
 
@@ -134,8 +138,11 @@ def _read(fd: int) -> GgufHeader:
     version, num_tensors, num_entries = _start(cursor, os.pread(fd, 512, 0))
     metadata = _metadata(cursor, num_entries)
     architecture = _architecture(metadata)
-    num_context_tokens = _positive(metadata, f"{architecture}.context_length")
-    num_layers = _positive(metadata, f"{architecture}.block_count")
+    part = _part(metadata, architecture)
+    num_context_tokens = num_layers = 0
+    if part is None:
+        num_context_tokens = _positive(metadata, f"{architecture}.context_length")
+        num_layers = _positive(metadata, f"{architecture}.block_count")
     if num_tensors == 0:
         raise ModelInvalid("contains no tensors: a vocabulary alone is not a model")
     alignment = _alignment(metadata)
@@ -147,6 +154,7 @@ def _read(fd: int) -> GgufHeader:
     _, file_type = metadata.numbers.get("general.file_type", (0, -1))
     return GgufHeader(
         version=version,
+        kind=part or _kind(metadata, architecture, tensors.roots),
         architecture=architecture,
         name=metadata.strings.get("general.name", ""),
         num_tensors=num_tensors,
@@ -198,7 +206,7 @@ def _describe_other_file(beginning: bytes) -> str:
 
 
 def _metadata(cursor: Cursor, num_entries: int) -> _Metadata:
-    metadata = _Metadata(numbers={}, strings={})
+    metadata = _Metadata(numbers={}, strings={}, flags={})
     seen: set[str] = set()
     for _ in range(num_entries):
         key = cursor.text("a metadata key", _MAX_KEY_BYTES)
@@ -222,6 +230,8 @@ def _metadata(cursor: Cursor, num_entries: int) -> _Metadata:
             (value,) = cursor.unpack(form)
             if kind in _INTEGERS:
                 metadata.numbers[key] = (kind, value)
+            elif kind == _BOOL:
+                metadata.flags[key] = bool(value)
         else:
             message = f"metadata key {key!r} has the unknown type {kind}"
             raise ModelInvalid(message)
@@ -241,7 +251,7 @@ def _skip_array(cursor: Cursor, key: str) -> int:
 
 
 def _architecture(metadata: _Metadata) -> str:
-    """Return the architecture. Raise ModelInvalid if the file is not a whole language model."""
+    """Return the architecture. Raise ModelInvalid if there is none, or only a part of the file."""
     _, num_parts = metadata.numbers.get("split.count", (0, 1))
     if num_parts > 1:
         _, part = metadata.numbers.get("split.no", (0, 0))
@@ -253,11 +263,31 @@ def _architecture(metadata: _Metadata) -> str:
     architecture = metadata.strings.get("general.architecture", "")
     if not _ARCHITECTURE.fullmatch(architecture):
         raise ModelInvalid("has no general.architecture such as 'llama'")
-    kind = metadata.strings.get("general.type", "model")
-    if kind != "model" or architecture == "clip":
-        message = f"contains {kind!r} data for {architecture!r}, not a language model"
-        raise ModelInvalid(message)
     return architecture
+
+
+def _part(metadata: _Metadata, architecture: str) -> Kind | None:
+    """Return the kind of a file that extends a model; None for a model. Raise ModelInvalid."""
+    said = metadata.strings.get("general.type", "model")
+    # "clip" is what llama.cpp's converters call every projector. The first ones have no type.
+    if said == "mmproj" or architecture == "clip":
+        return Kind.PROJECTOR
+    if said == "adapter":
+        return Kind.ADAPTER
+    if said != "model":
+        message = f"contains {said!r} data for {architecture!r}, not a language model"
+        raise ModelInvalid(message)
+    return None
+
+
+def _kind(metadata: _Metadata, architecture: str, tensor_roots: set[str]) -> Kind:
+    _, pooling = metadata.numbers.get(f"{architecture}.pooling_type", (0, None))
+    return kind_of(
+        architecture,
+        pooling=pooling,
+        is_causal=metadata.flags.get(f"{architecture}.attention.causal", True),
+        tensor_roots=tensor_roots,
+    )
 
 
 def _positive(metadata: _Metadata, key: str) -> int:

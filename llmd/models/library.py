@@ -23,6 +23,7 @@ from llmd.errors import (
     UnknownModel,
 )
 from llmd.models.gguf import GgufHeader, read_header
+from llmd.models.kinds import Kind, check_embeds, check_generates, check_is_of_use
 
 _SUFFIX = ".gguf"
 _MAX_NAME_BYTES = 255
@@ -89,6 +90,44 @@ class Library:
         self._headers[name] = (identity, header)
         return header
 
+    def check_generates(self, name: str) -> GgufHeader:
+        """Return the header of a model that generates text. Raise the errors of `check`."""
+        header = self.check(name)
+        check_generates(name, header.kind)
+        return header
+
+    def check_embeds(self, name: str) -> GgufHeader:
+        """Return the header of a model that makes embeddings. Raise the errors of `check`."""
+        header = self.check(name)
+        check_embeds(name, header.kind)
+        return header
+
+    def kind(self, name: str) -> Kind | None:
+        """Return the kind of a file, or None if it is unknown, not valid or cannot be read."""
+        try:
+            return self.check(name).kind
+        except (UnknownModel, ModelInvalid, ConfigError):
+            return None
+
+    def first(self) -> str:
+        """Return the name of the first model that generates text.
+
+        If there is none, raise UnknownModel, or ModelInvalid with what is wrong with the first.
+        """
+        errors: list[ModelInvalid] = []
+        for file in self.list():
+            try:
+                self.check_generates(file.name)
+            except ModelInvalid as error:
+                errors.append(error)
+            else:
+                return file.name
+        if errors:
+            raise errors[0]
+        raise UnknownModel(
+            "there is no GGUF file in the models folder: add one with 'llmd model add FILE'"
+        )
+
     def add(
         self,
         file: Path,
@@ -99,10 +138,12 @@ class Library:
     ) -> ModelFile:
         """Check `file`, then copy it or link to it in the folder as `name`, all or nothing.
 
-        Raise ModelInvalid, InvalidField for a bad name, Conflict if the name is taken, StoreFull,
-        or StoreUnavailable if the folder cannot be written.
+        Raise ModelInvalid, also for a kind that llmd has no use for, InvalidField for a bad name,
+        Conflict if the name is taken, StoreFull, or StoreUnavailable if the folder cannot be
+        written.
         """
         header = read_header(file)
+        check_is_of_use(file.name, header.kind)
         name = file.name if name is None else name
         if not _is_name(name):
             message = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmd.models.gguf import GgufHeader, read_header
@@ -27,6 +28,11 @@ def string(key: str, value: str | bytes) -> Entry:
 def u32(key: str, value: int) -> Entry:
     """Return a metadata entry that is a 32-bit number."""
     return key, U32, struct.pack("<I", value)
+
+
+def flag(key: str, value: bool) -> Entry:
+    """Return a metadata entry that is true or false."""
+    return key, BOOL, bytes([value])
 
 
 def strings(key: str, values: list[str], *, count: int | None = None) -> Entry:
@@ -103,7 +109,25 @@ def having(*changed: Entry) -> list[Entry]:
     return [entry for entry in ENTRIES if entry[0] not in keys] + list(changed)
 
 
+def of(architecture: str, *changed: Entry, tensors: Sequence[str] = ("a", "b")) -> bytes:
+    """Return a valid file of an architecture, with these entries and two tensors."""
+    sizes = (u32(f"{architecture}.{key}", 8) for key in ("context_length", "block_count"))
+    entries = having(string("general.architecture", architecture), *sizes, *changed)
+    described = [tensor(tensors[0], [32, 2], kind=TYPE_Q4_0), tensor(tensors[1], [3], offset=64)]
+    return build(entries, described)
+
+
 GOOD = build()
+
+ENCODER = of("bert", flag("bert.attention.causal", value=False), u32("bert.pooling_type", 1))
+RERANKER = of("qwen3", u32("qwen3.pooling_type", 4))
+ENCODER_DECODER = of("t5", tensors=("enc.blk.0.attn_q.weight", "dec.blk.0.attn_q.weight"))
+PROJECTOR = build(
+    [string("general.architecture", "clip"), string("general.type", "mmproj")],
+)
+ADAPTER = build(
+    [string("general.architecture", "llama"), string("general.type", "adapter")],
+)
 
 
 def read(folder: Path, content: bytes) -> GgufHeader:

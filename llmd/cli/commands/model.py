@@ -28,7 +28,7 @@ from llmd.cli.output import (
 from llmd.errors import Conflict, InvalidField
 
 if TYPE_CHECKING:
-    from llmd.models.library import ModelFile, Progress
+    from llmd.models.library import Library, ModelFile, Progress
 
 # The client waits longer than the engine may take to load, so that the engine's error comes first.
 _LOAD_MARGIN_S = 60.0
@@ -48,13 +48,23 @@ def list_models(installation: Installation, *, as_json: bool) -> None:
 
     These are the GGUF files in [models] dir and those that packages have installed.
     """
-    files = installation.library.list()
+    library = installation.library
+    files = library.list()
+    kinds = {file.name: _kind(library, file.name) for file in files}
     if as_json:
-        print_json({"models": [_public(file) for file in files]})
+        print_json({"models": [_public(file) | {"kind": kinds[file.name]} for file in files]})
         return
     print_table(
-        ("NAME", "SIZE", "CHANGED"),
-        [(file.name, size(file.size_bytes), moment(file.modified_at)) for file in files],
+        ("NAME", "KIND", "SIZE", "CHANGED"),
+        [
+            (
+                file.name,
+                kinds[file.name] or "invalid",
+                size(file.size_bytes),
+                moment(file.modified_at),
+            )
+            for file in files
+        ],
         empty=f"no models in {installation.config.models.dir}: run `llmd model add FILE`",
         numbers=("SIZE",),
     )
@@ -70,6 +80,7 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
     file, header = library.find(name), library.check(name)
     if as_json:
         fields = {
+            "kind": header.kind.value,
             "architecture": header.architecture,
             "title": header.name,
             "quantisation": header.quantisation,
@@ -89,6 +100,7 @@ def show(installation: Installation, *, name: str, as_json: bool) -> None:
             ("file", str(file.path)),
             ("size", size(file.size_bytes)),
             ("title", header.name or "-"),
+            ("kind", header.kind.value),
             ("architecture", header.architecture),
             ("quantisation", header.quantisation),
             ("parameters", f"{header.num_parameters / 1e6:,.0f} million"),
@@ -115,10 +127,19 @@ def add(
     """Check FILE and copy it to [models] dir, where a running daemon finds it at once."""
     with _progress_bar(file) as progress:
         added = installation.library.add(file, name=name, link=link, progress=progress)
+    kind = _kind(installation.library, added.name)
     if as_json:
-        print_json(_public(added))
+        print_json(_public(added) | {"kind": kind})
+    elif kind == "decoder":
+        note(
+            f"{added.name} ({kind}) is in {added.path.parent}: `llmd model use {added.name}` "
+            "serves it"
+        )
     else:
-        note(f"{added.name} is in {added.path.parent}: `llmd model use {added.name}` serves it")
+        note(
+            f"{added.name} ({kind}) is in {added.path.parent}: to make embeddings with it, set "
+            f'[models] embedding = "{added.name}"'
+        )
 
 
 @model_group.command("remove", cls=Command, cannot="remove the model")
@@ -219,11 +240,16 @@ def _store(installation: Installation, name: str | None, profile: str | None) ->
         of_profile = Profiles(db).get(chosen_profile).profile.model
         model = name or of_profile or before.model
         if model is not None:
-            installation.library.check(model)
+            installation.library.check_generates(model)
         Settings(db).select(
             model=model, profile=chosen_profile, actor=actor(), now=int(time.time())
         )
     return {"model": model, "profile": chosen_profile, "serving": False}
+
+
+def _kind(library: Library, name: str) -> str | None:
+    kind = library.kind(name)
+    return kind.value if kind else None
 
 
 def _public(file: ModelFile) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def set_profile(
       llmd profile set default temperature=0.2 'system=You are brief.'
       llmd profile set default 'stop=["END"]' seed=null
     """  # noqa: D301 - click's mark for lines that are kept as they are
+    from llmd.models.kinds import check_generates
     from llmd.store import profiles
 
     if not settings and file is None:
@@ -131,6 +132,8 @@ def set_profile(
         except UnknownProfile:
             before = {}
         profile = make_profile(before | changes)
+        if kind := installation.library.kind(profile.model):
+            check_generates(profile.model, kind)
         stored = profiles.put(tx, name, profile, actor=actor(), now=now)
     if as_json:
         print_json(_public(stored))

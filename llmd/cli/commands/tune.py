@@ -16,7 +16,6 @@ import msgspec
 from llmd.cli.command import Command
 from llmd.cli.installation import Installation, pass_installation
 from llmd.cli.output import json_option, note, print_json, print_table
-from llmd.errors import UnknownModel
 
 if TYPE_CHECKING:
     from llmd.engine.model import Model
@@ -112,7 +111,7 @@ def _progress(num_steps: int) -> Iterator[Any]:
 def _model(installation: Installation, name: str | None) -> Model:
     """Return the model `name`, the selected one, the default or the first.
 
-    Raise `UnknownModel` if there is none.
+    Raise `UnknownModel` if there is none, and `ModelInvalid` if it generates no text.
     """
     from llmd.engine.model import Model
     from llmd.store.settings import Settings
@@ -123,12 +122,9 @@ def _model(installation: Installation, name: str | None) -> Model:
             name = Settings(db).selection().model
     name = name or installation.config.models.default
     if not name:
-        names = [file.name for file in library.list()]
-        if not names:
-            raise UnknownModel("there is no model: run `llmd model add FILE`")
-        name = names[0]
+        name = library.first()
     file = library.find(name)
-    library.check(name)
+    library.check_generates(name)
     return Model(name, str(file.path))
 
 

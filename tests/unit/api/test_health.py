@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import falcon
 import pytest
+from falcon import testing
 
 from llmd import __version__
+from llmd.api.health import HealthResource
+from llmd.chat.embeddings import Embeddings
 from llmd.errors import EngineFailed, EngineLoading, LlmdError
-from tests.support.fake_engine import begins
+from tests.support.fake_engine import FakeEngine, begins
 from tests.support.service import Service
 
 
@@ -40,6 +44,30 @@ def test_a_daemon_that_could_not_answer_says_why(
     assert service.code(result) == (503, code)
     assert (result.json["status"], result.json["reason"]) == (status, error.message)
     assert result.headers["retry-after"] == retry_after
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (EngineLoading("loading (40%)", retry_after_s=2), "loading"),
+        (EngineFailed("t5.gguf is an encoder-decoder model", retry_after_s=30), "failed"),
+    ],
+)
+def test_an_embedding_model_that_cannot_serve_is_not_healthy(
+    service: Service, error: LlmdError, status: str
+) -> None:
+    """A daemon whose embedding model cannot serve answers 503 with the reason."""
+    embedder = FakeEngine()
+    embeddings = Embeddings(service.engine, embedder, service.admission)
+    app = falcon.App()
+    app.add_route("/health", HealthResource(service.engine, embeddings, service.admission))
+    client = testing.TestClient(app)
+    assert client.simulate_get("/health").json == {"status": "ok", "model": "tiny.gguf"}
+    embedder.not_ready = error
+    result = client.simulate_get("/health")
+    assert (result.status_code, result.json["status"]) == (503, status)
+    assert result.json["reason"] == f"the embedding model: {error.message}"
+    assert int(result.headers["retry-after"]) > 0
 
 
 def test_a_daemon_that_goes_down_is_not_healthy(service: Service) -> None:

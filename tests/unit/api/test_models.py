@@ -6,6 +6,7 @@ import pytest
 
 from llmd.errors import Conflict, ModelInvalid
 from llmd.store.settings import Selection
+from tests.support.gguf_file import ENCODER
 from tests.support.service import Service
 
 
@@ -30,6 +31,35 @@ def test_models_are_listed_in_the_form_of_both_kinds_of_clients(service: Service
     }
     assert [model["id"] for model in listed["data"]] == ["default", "a.gguf", "tiny.gguf"]
     assert service.ask("GET", "/v1/models").json["data"] == listed["data"]
+
+
+def test_the_list_says_the_kinds(service: Service) -> None:
+    """The list has the kind of each file, and null for a file that is no model."""
+    service.add_model("bert.gguf", ENCODER)
+    service.add_model("broken.gguf", b"GGUF")
+    kinds = {"bert.gguf": "encoder", "broken.gguf": None, "tiny.gguf": "decoder"}
+    assert service.ask("GET", "/models").json["kinds"] == kinds
+
+
+def test_a_model_of_another_kind_is_refused(service: Service) -> None:
+    """What generates no text is refused when selected, in a profile, and by a request."""
+    service.add_model("bert.gguf", ENCODER)
+    assert select(service, model="bert.gguf") == (422, "model_invalid")
+    profile = service.ask("PUT", "/profiles/p", {"model": "bert.gguf"}, key=service.admin)
+    assert service.code(profile) == (422, "model_invalid")
+    body = {"model": "bert.gguf", "messages": [{"role": "user", "content": "hi"}]}
+    answer = service.ask("POST", "/v1/chat/completions", body)
+    assert service.code(answer) == (400, "model_invalid")
+    assert "[models] embedding" in answer.json["message"]
+    assert service.engine.switched_to == []
+
+
+def test_a_profile_may_name_a_model_before_it_is_there(service: Service) -> None:
+    """A profile for a file that is unknown or incomplete is stored."""
+    service.add_model("part.gguf", b"GGUF")
+    for name in ("part.gguf", "later.gguf", ""):
+        result = service.ask("PUT", "/profiles/p", {"model": name}, key=service.admin)
+        assert result.status_code == 200
 
 
 def test_a_folder_without_models_is_an_empty_list(service: Service) -> None:

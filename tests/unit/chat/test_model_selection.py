@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmd.chat.model_selection import ModelSelector
 from llmd.engine.model import Model
 from llmd.errors import (
     Conflict,
@@ -15,6 +16,8 @@ from llmd.errors import (
     UnknownProfile,
 )
 from llmd.store.settings import Selection
+from tests.support.fake_engine import FakeEngine
+from tests.support.gguf_file import ENCODER, ENCODER_DECODER, RERANKER
 from tests.support.service import Service
 
 
@@ -172,3 +175,55 @@ def test_a_reload_starts_a_model_only_where_there_was_none(service: Service) -> 
     service.engine.name = "tiny.gguf"
     service.selector.start_missing()
     assert len(service.engine.started_with) == 1
+
+
+@pytest.mark.parametrize("content", [ENCODER, ENCODER_DECODER, RERANKER])
+def test_a_model_that_generates_nothing_is_refused(service: Service, content: bytes) -> None:
+    """What cannot generate is refused before it is loaded, named or brought by a profile."""
+    service.add_model("other.gguf", content)
+    service.put_profile("p", model="other.gguf")
+    for model, profile in (("other.gguf", None), (None, "p")):
+        with pytest.raises(ModelInvalid, match=r"other\.gguf is an? "):
+            select(service, model, profile)
+    assert service.engine.switched_to == []
+    assert started(service, "other.gguf") is None
+    assert "other.gguf is a" in service.engine.reason
+
+
+def test_the_start_passes_over_an_encoder(service: Service) -> None:
+    """If no model is named, the first one that generates text is loaded."""
+    service.add_model("a.gguf", ENCODER)
+    assert started(service) == "tiny.gguf"
+
+
+def test_a_file_is_checked_again_before_each_load(service: Service) -> None:
+    """A file that was replaced by one of another kind is refused when its worker restarts."""
+    service.selector.start()
+    [model] = service.engine.started_with
+    service.add_model("tiny.gguf", ENCODER)
+    with pytest.raises(ModelInvalid, match="is an encoder"):
+        model.check()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(ENCODER, None), (ENCODER_DECODER, "encoder-decoder"), (RERANKER, "reranker")],
+)
+def test_the_embedding_model_must_make_embeddings(
+    service: Service, content: bytes, words: str | None
+) -> None:
+    """An encoder starts as the embedding model; others are the reason why there is none."""
+    service.add_model("other.gguf", content)
+    embedder = FakeEngine()
+    embedder.name = None
+    ModelSelector(
+        service.engine,
+        service.services.library,
+        service.profiles,
+        service.settings,
+        default_model="",
+        embedder=embedder,
+        embedding_model="other.gguf",
+    ).start()
+    assert [model.name for model in embedder.started_with] == ([] if words else ["other.gguf"])
+    assert words is None or words in embedder.reason

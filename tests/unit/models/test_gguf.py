@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmd.models.gguf import GgufHeader, read_header
+from llmd.models.kinds import Kind
 from tests.support.gguf_file import (
     DATA,
     ENTRIES,
@@ -28,6 +29,7 @@ def test_valid_file_is_read(tmp_path: Path) -> None:
     header = read(tmp_path, GOOD)
     assert header == GgufHeader(
         version=3,
+        kind=Kind.DECODER,
         architecture="llama",
         name="Tiny",
         num_tensors=2,

@@ -17,8 +17,18 @@ from llmd.errors import (
     StoreUnavailable,
     UnknownModel,
 )
+from llmd.models.kinds import Kind
 from llmd.models.library import Library
-from tests.support.gguf_file import build, having, string
+from tests.support.gguf_file import (
+    ADAPTER,
+    ENCODER,
+    ENCODER_DECODER,
+    PROJECTOR,
+    RERANKER,
+    build,
+    having,
+    string,
+)
 
 GOOD = build()
 
@@ -276,3 +286,43 @@ def test_files_of_packages_are_listed_and_never_removed(folder: Path, tmp_path: 
     library.remove("a.gguf")
     assert library.find("a.gguf").path == packaged / "a.gguf"
     assert Library(folder, tmp_path / "none").list()
+
+
+@pytest.mark.parametrize("content", [ENCODER_DECODER, RERANKER, PROJECTOR, ADAPTER])
+def test_what_is_of_no_use_is_not_added(content: bytes, tmp_path: Path) -> None:
+    """A kind that llmd can do nothing with is refused by its name, and nothing is copied."""
+    (tmp_path / "x.gguf").write_bytes(content)
+    library = Library(tmp_path / "models")
+    with pytest.raises(ModelInvalid, match=r"x\.gguf is an? "):
+        library.add(tmp_path / "x.gguf")
+    assert library.list() == []
+
+
+def test_an_encoder_is_added_for_embeddings(tmp_path: Path) -> None:
+    """An encoder is added, and passes only the check of what makes embeddings."""
+    (tmp_path / "x.gguf").write_bytes(ENCODER)
+    library = Library(tmp_path / "models")
+    assert library.add(tmp_path / "x.gguf").name == "x.gguf"
+    assert library.kind("x.gguf") is Kind.ENCODER
+    assert library.check_embeds("x.gguf").architecture == "bert"
+    with pytest.raises(ModelInvalid, match="is an encoder"):
+        library.check_generates("x.gguf")
+
+
+def test_the_first_model_is_one_that_generates(tmp_path: Path) -> None:
+    """Files of other kinds and broken ones are passed over, unless there are no others."""
+    library = Library(tmp_path)
+    with pytest.raises(UnknownModel, match="llmd model add"):
+        library.first()
+    (tmp_path / "a.gguf").write_bytes(ENCODER)
+    (tmp_path / "b.gguf").write_bytes(b"GGUF and no more")
+    with pytest.raises(ModelInvalid, match=r"a\.gguf is an encoder"):
+        library.first()
+    (tmp_path / "c.gguf").write_bytes(GOOD)
+    assert library.first() == "c.gguf"
+
+
+def test_the_kind_of_what_is_no_model_is_unknown(tmp_path: Path) -> None:
+    """Broken and missing files have no kind."""
+    (tmp_path / "b.gguf").write_bytes(b"GGUF and no more")
+    assert [Library(tmp_path).kind(name) for name in ("b.gguf", "gone.gguf", "")] == [None] * 3

@@ -14,7 +14,7 @@ import pytest
 from llmd.store.db import Database
 from llmd.store.settings import Selection, Settings
 from tests.support.command_line import llmd, write_config
-from tests.support.gguf_file import build
+from tests.support.gguf_file import ENCODER, PROJECTOR, build
 
 
 @pytest.fixture
@@ -197,3 +197,35 @@ def test_the_choice_for_another_machine_is_not_stored_here(config: Path, model: 
 def test_use_without_a_name_is_wrong_usage(config: Path) -> None:
     """`model use` needs a model or a profile."""
     assert llmd(config, "model", "use").exit_code == 2
+
+
+def test_an_encoder_is_added_but_not_used(config: Path, tmp_path: Path) -> None:
+    """An encoder is added with its kind and its use, listed and shown, but not served."""
+    file = tmp_path / "bert.gguf"
+    file.write_bytes(ENCODER)
+    added = llmd(config, "model", "add", str(file))
+    assert added.exit_code == 0
+    assert "(encoder)" in added.stderr
+    assert '[models] embedding = "bert.gguf"' in added.stderr
+    [listed] = json.loads(llmd(config, "model", "list", "--json").stdout)["models"]
+    assert listed["kind"] == "encoder"
+    assert "encoder" in llmd(config, "model", "list").stdout
+    assert json.loads(llmd(config, "model", "show", "bert.gguf", "--json").stdout)["kind"] == (
+        "encoder"
+    )
+    used = llmd(config, "model", "use", "bert.gguf")
+    assert used.exit_code != 0
+    assert "bert.gguf is an encoder" in used.stderr
+    profile = llmd(config, "profile", "set", "p", "model=bert.gguf")
+    assert profile.exit_code != 0
+    assert "bert.gguf is an encoder" in profile.stderr
+    assert selection(config).model is None
+
+
+def test_a_projector_is_not_added(config: Path, tmp_path: Path) -> None:
+    """What llmd has no use for is refused by its kind."""
+    file = tmp_path / "eye.gguf"
+    file.write_bytes(PROJECTOR)
+    refused = llmd(config, "model", "add", str(file))
+    assert refused.exit_code != 0
+    assert "eye.gguf is a projector" in refused.stderr
