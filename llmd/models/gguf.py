@@ -154,7 +154,7 @@ def _read(fd: int) -> GgufHeader:
     _, file_type = metadata.numbers.get("general.file_type", (0, -1))
     return GgufHeader(
         version=version,
-        kind=part or _kind(metadata, architecture, tensors.roots),
+        kind=part or _kind(metadata, architecture, tensors.prefixes),
         architecture=architecture,
         name=metadata.strings.get("general.name", ""),
         num_tensors=num_tensors,
@@ -280,13 +280,13 @@ def _part(metadata: _Metadata, architecture: str) -> Kind | None:
     return None
 
 
-def _kind(metadata: _Metadata, architecture: str, tensor_roots: set[str]) -> Kind:
+def _kind(metadata: _Metadata, architecture: str, tensor_prefixes: set[str]) -> Kind:
     _, pooling = metadata.numbers.get(f"{architecture}.pooling_type", (0, None))
     return kind_of(
         architecture,
         pooling=pooling,
         is_causal=metadata.flags.get(f"{architecture}.attention.causal", True),
-        tensor_roots=tensor_roots,
+        tensor_prefixes=tensor_prefixes,
     )
 
 

@@ -76,21 +76,21 @@ _NO_POOLING, _RANK = 0, 4
 
 
 def kind_of(
-    architecture: str, *, pooling: int | None, is_causal: bool, tensor_roots: AbstractSet[str]
+    architecture: str, *, pooling: int | None, is_causal: bool, tensor_prefixes: AbstractSet[str]
 ) -> Kind:
     """Return the kind of a whole model.
 
-    `pooling` is the number of `llama_pooling_type`, if there is one. `tensor_roots` are the first
-    words of the tensors' names, such as "blk" of "blk.0.attn_q.weight".
+    `pooling` is the number of `llama_pooling_type`, if there is one. `tensor_prefixes` are the
+    first word and the first two words of each tensor's name.
     """
     if known := _ARCHITECTURES.get(architecture):
         kind = known
-    elif "enc" in tensor_roots:
-        kind = Kind.ENCODER_DECODER if "dec" in tensor_roots else Kind.ENCODER
+    elif "enc" in tensor_prefixes:
+        kind = Kind.ENCODER_DECODER if "dec" in tensor_prefixes else Kind.ENCODER
     else:
         kind = Kind.DECODER if is_causal else Kind.ENCODER
-    # Older converters wrote the classifier ("cls") of a reranker, but not its pooling.
-    is_classifier = "cls" in tensor_roots and pooling in {None, _NO_POOLING}
+    # Older converters wrote the classifier of a reranker, but not its pooling.
+    is_classifier = "cls.output" in tensor_prefixes and pooling in {None, _NO_POOLING}
     if kind in {Kind.DECODER, Kind.ENCODER} and (pooling == _RANK or is_classifier):
         return Kind.RERANKER
     return kind

@@ -23,14 +23,15 @@ class Tensors(Struct, kw_only=True):
     """The sums over all tensors of a file.
 
     `end_bytes` is where the last tensor ends, and `data_bytes` where its padding ends. Both count
-    from the beginning of the data. `roots` are the first words of the names.
+    from the beginning of the data. `prefixes` are the first word and the first
+    two words of each name, such as "blk" and "blk.0".
     """
 
     num_parameters: int = 0
     end_bytes: int = 0
     data_bytes: int = 0
     bytes_by_type: dict[str, int]
-    roots: set[str]
+    prefixes: set[str]
 
     @property
     def main_type(self) -> str:
@@ -40,7 +41,7 @@ class Tensors(Struct, kw_only=True):
 
 def read_tensors(cursor: Cursor, num_tensors: int, alignment: int) -> Tensors:
     """Read and check `num_tensors` entries from `cursor`. Raise ModelInvalid."""
-    tensors = Tensors(bytes_by_type={}, roots=set())
+    tensors = Tensors(bytes_by_type={}, prefixes=set())
     seen: set[str] = set()
     for _ in range(num_tensors):
         name = cursor.text("a tensor's name", _MAX_NAME_BYTES)
@@ -48,7 +49,8 @@ def read_tensors(cursor: Cursor, num_tensors: int, alignment: int) -> Tensors:
             message = f"tensor {name!r} occurs twice"
             raise ModelInvalid(message)
         seen.add(name)
-        tensors.roots.add(name.partition(".")[0])
+        words = name.split(".", 2)
+        tensors.prefixes.update((words[0], ".".join(words[:2])))
         num_elements, row_length = _shape(cursor, name)
         kind, offset = cursor.unpack(_TYPE_AND_OFFSET)
         tensor_type = _tensor_type(kind, name)

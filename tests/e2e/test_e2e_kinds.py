@@ -102,7 +102,7 @@ def _with_embedding(start: Starter, made_models: MadeModels, name: str) -> Daemo
     return daemon
 
 
-def _embed(daemon: Daemon, body: dict[str, object]) -> list[dict[str, list[float]]]:
+def _embed(daemon: Daemon, body: dict[str, list[str]]) -> list[dict[str, list[float]]]:
     reply = daemon.client.call("POST", "/v1/embeddings", body)
     assert reply.status == 200, reply
     data: list[dict[str, list[float]]] = reply.body["data"]

@@ -42,6 +42,7 @@ FILES = {
     "old reranker": (of("bert", tensors=HEAD), Kind.RERANKER),
     "no pooling": (of("bert", u32("bert.pooling_type", 0), tensors=HEAD), Kind.RERANKER),
     "pooled": (of("bert", u32("bert.pooling_type", 1), tensors=HEAD), Kind.ENCODER),
+    "bert with pooler": (of("bert", tensors=("blk.0.attn_q.weight", "cls.weight")), Kind.ENCODER),
     "diffusion": (of("llada", flag("llada.attention.causal", value=False)), Kind.DIFFUSION),
     "speech": (of("wavtokenizer-dec"), Kind.SPEECH),
     "draft": (of("eagle3"), Kind.DRAFT),
@@ -65,9 +66,9 @@ def allowed(check: Callable[[str, Kind], None]) -> set[Kind]:
             check("x.gguf", kind)
         except ModelInvalid as error:
             refused[kind] = error
-    for error in refused.values():
-        assert error.message.startswith(("x.gguf is a ", "x.gguf is an "))
-        assert error.param == "model"
+    for refusal in refused.values():
+        assert refusal.message.startswith(("x.gguf is a ", "x.gguf is an "))
+        assert refusal.param == "model"
     return set(Kind) - set(refused)
 
 
