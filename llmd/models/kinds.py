@@ -89,11 +89,11 @@ def kind_of(
         kind = Kind.ENCODER_DECODER if "dec" in tensor_prefixes else Kind.ENCODER
     else:
         kind = Kind.DECODER if is_causal else Kind.ENCODER
-    # Older converters wrote the classifier of a reranker, but not its pooling.
-    is_classifier = "cls.output" in tensor_prefixes and pooling in {None, _NO_POOLING}
-    if kind in {Kind.DECODER, Kind.ENCODER} and (pooling == _RANK or is_classifier):
+    if kind in {Kind.DECODER, Kind.ENCODER} and pooling == _RANK:
         return Kind.RERANKER
-    return kind
+    # Older converters wrote the classifier of an encoder that is a reranker, but not its pooling.
+    is_classifier = "cls.output" in tensor_prefixes and pooling in {None, _NO_POOLING}
+    return Kind.RERANKER if kind is Kind.ENCODER and is_classifier else kind
 
 
 def check_generates(name: str, kind: Kind) -> None:

@@ -231,8 +231,11 @@ def _library(folder: Path) -> tuple[Any, Any, Any]:
     return lib, raw[0], raw[1]
 
 
-def _shapes(header: Path, engine: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """Return the tensors that llama.cpp wants for the metadata of a file: (name, shape)."""
+def _shapes(header: Path, engine: Path, *, ranks: bool) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Return the tensors that llama.cpp wants for the metadata of a file: (name, shape).
+
+    A model that `ranks` has a classifier.
+    """
     lib, llama, ggml = _library(engine)
     found: dict[str, tuple[int, ...]] = {}
     callback = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Tensor), ctypes.c_void_p)
@@ -257,8 +260,12 @@ def _shapes(header: Path, engine: Path) -> Iterable[tuple[str, tuple[int, ...]]]
     metadata = ggml.gguf_init_from_file(str(header).encode(), _ReadParams(True, None))
     if not llama.llama_model_init_from_user(metadata, callback(on_tensor), None, params):
         sys.exit("llama.cpp refuses the metadata")
-    # The scales of quantised tensors are optional, and not wanted with float32.
-    return sorted((name, shape) for name, shape in found.items() if not name.endswith("scale"))
+    # Optional tensors that files have for other purposes: scales of quantised ones, classifiers.
+    return sorted(
+        (name, shape)
+        for name, shape in found.items()
+        if not name.endswith("scale") and (ranks or not name.startswith("cls."))
+    )
 
 
 def _main() -> None:
@@ -275,7 +282,7 @@ def _main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         header = Path(folder, "header.gguf")
         _write(header, values, {})
-        shapes = _shapes(header, asked.engine)
+        shapes = _shapes(header, asked.engine, ranks=asked.kind.endswith("reranker"))
     tensors = {name: _weights(name, shape, asked.seed) for name, shape in shapes}
     _write(asked.file, values, tensors)
 

@@ -43,6 +43,7 @@ FILES = {
     "no pooling": (of("bert", u32("bert.pooling_type", 0), tensors=HEAD), Kind.RERANKER),
     "pooled": (of("bert", u32("bert.pooling_type", 1), tensors=HEAD), Kind.ENCODER),
     "bert with pooler": (of("bert", tensors=("blk.0.attn_q.weight", "cls.weight")), Kind.ENCODER),
+    "decoder with classifier": (of("qwen3", tensors=HEAD), Kind.DECODER),
     "diffusion": (of("llada", flag("llada.attention.causal", value=False)), Kind.DIFFUSION),
     "speech": (of("wavtokenizer-dec"), Kind.SPEECH),
     "draft": (of("eagle3"), Kind.DRAFT),
