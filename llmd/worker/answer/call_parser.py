@@ -1,4 +1,4 @@
-"""Parse the tool calls of an answer, in any of the known formats."""
+"""Parse the tool calls of an answer, in the form that a syntax describes."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ import json
 import re
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 from llmd.engine.protocol import Tools
 from llmd.worker.answer.reader import SPACE, JsonScanner, Reader, Waiting
-from llmd.worker.syntax import ARGUMENTS_MARKER, CALL_ID_MARKER, CallFormat, Syntax
-from llmd.worker.tool_schema import parameters_of, properties_of, type_of, types_of
+from llmd.worker.answer.values import (
+    NotACall,
+    PairReader,
+    fail,
+    joined,
+    quoted,
+    quotes_of,
+    value_of,
+    value_of_elements,
+)
+from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Syntax, pieces_of
+from llmd.worker.tool_schema import parameters_of, properties_of
 
-FUNCTION_MARKER = "<function="
-"""A call in the format `CallFormat.XML` may begin with this text, without its start marker."""
-
-_PARAMETER_MARKER = "<parameter="
-_PARAMETER_END = "</parameter>"
-_FUNCTION_END = "</function>"
-
-_NAME = re.compile(r'[^\s\[\]{}<>"]+')
-_IN_TAG = re.compile(r"[^>\n]+")
-_ID = re.compile(r"[^\[]+")
+_SLOT = re.compile(r'[^\s<>"\[\]{}]+')
 _SCALAR = re.compile(r'[^\s,{}\[\]"]+')
 _SEPARATOR = re.compile(r"[\s;]+")
+_NAME_CHAR = re.compile(r"[\w.-]")
+_MARKER_LIKE = re.compile(r"[<\[{|>]")
 
+_NAME_KEYS = {"name"}
 _ARGUMENTS_KEYS = {"arguments", "parameters"}
 _OTHER_KEYS = {"id", "type"}
+_MAX_WRAPPERS = 3
 
-
-class NotACall(Exception):
-    """The text read is not a call of one of the request's tools."""
+__all__ = ["CallParser", "NotACall"]
 
 
 class CallParser:
@@ -51,13 +54,37 @@ class CallParser:
         on_arguments: Callable[[int, str], None],
     ) -> None:
         self._reader = reader
-        self._syntax = syntax
+        self._calls = calls = syntax.calls
         self._tools = tools
-        self._names = {tool.name for tool in tools.tools}
+        self.names = [tool.name for tool in tools.tools]
         self._on_call = on_call
         self._on_arguments = on_arguments
+        self._name_keys = {*_NAME_KEYS, calls.name_key}
+        self._arguments_keys = {*_ARGUMENTS_KEYS, calls.arguments_key}
+        self._other_keys = {*_OTHER_KEYS, calls.id_key}
+        self._ends = [
+            piece
+            for piece in dict.fromkeys(pieces_of(calls.end) + pieces_of(calls.section_end))
+            if piece != SLOT
+        ]
+        self.markers = self._find_markers()
+        """The words that a call may begin with, and the pieces of its marker behind each."""
         self.num_calls = 0
         self.is_begun = False
+        self.is_named = False
+        """Whether a name of a tool has been read, so that this is a call even if it is cut off."""
+
+    def _find_markers(self) -> dict[str, list[str]]:
+        pieces = pieces_of(self._calls.section_start) + pieces_of(self._calls.start)
+        first_of_start = len(pieces_of(self._calls.section_start))
+        markers: dict[str, list[str]] = {}
+        for index, piece in enumerate(pieces):
+            if piece == SLOT or (index and pieces[index - 1] == SLOT):
+                continue
+            # A model may leave out the first markers, but a mere word is no sign of a call.
+            if index in {0, first_of_start} or _MARKER_LIKE.search(piece):
+                markers.setdefault(piece, pieces[index + 1 :])
+        return markers
 
     def read(self, marker: str) -> Waiting[None]:
         """Read the call or calls behind a marker, and the white space behind them.
@@ -66,29 +93,70 @@ class CallParser:
         text that belongs to no call.
         """
         reader = self._reader
-        self.is_begun = False
-        if marker == FUNCTION_MARKER:
-            yield from self._function()
-        else:
-            yield from reader.read_run(SPACE)
+        self.is_begun = self.is_named = False
+        yield from self._pieces(self.markers.get(marker, []))
+        yield from reader.read_run(SPACE)
+        while True:
             first = yield from reader.peek()
             if first == "{":
                 yield from self._object()
             elif first == "[":
                 yield from self._json_list()
-            elif first == "<":
-                yield from self._expect(FUNCTION_MARKER)
-                yield from self._function()
+            elif self._calls.form is CallForm.NAMED or marker:
+                yield from self._named()
             else:
-                yield from self._name_and_json()
-        yield from reader.read_run(SPACE)
-        closing = self._syntax.call_end_marker
-        if closing and not (yield from reader.read_word(closing)) and reader.ends_within(closing):
-            reader.take_all()
-        yield from reader.read_run(
-            _SEPARATOR if self._syntax.call_format is CallFormat.BARE_JSON else SPACE
-        )
+                fail()
+            if not (yield from self._close()):
+                break
         reader.discard()
+
+    def read_arguments(self, name: str) -> Waiting[None]:
+        """Read arguments, a JSON object, of a call whose name has been read elsewhere."""
+        self.is_begun, self.is_named = False, True
+        yield from self._reader.read_run(SPACE)
+        if (yield from self._reader.peek()) != "{":
+            fail()
+        yield from self._stream(name)
+
+    def _close(self) -> Waiting[bool]:
+        """Read the end of a call; return whether another call follows without a start marker."""
+        reader, calls = self._reader, self._calls
+        follows = False
+        while True:
+            yield from reader.read_run(_SEPARATOR if calls.is_bare else SPACE)
+            if self._ends and (yield from reader.read_word(*self._ends)):
+                continue
+            if any(reader.ends_within(end) for end in self._ends):
+                reader.take_all()
+            separator = calls.separator.strip()
+            if separator and not calls.is_bare and (yield from reader.read_word(separator)):
+                follows = calls.form is CallForm.NAMED and not pieces_of(calls.start)
+                continue
+            break
+        if follows:
+            return True
+        first = yield from reader.peek()
+        return bool(first == "{" and calls.section_start.strip() and not calls.start.strip())
+
+    def _pieces(self, pieces: list[str]) -> Waiting[None]:
+        """Read the pieces of a marker, with white space between them."""
+        index = 0
+        while index < len(pieces):
+            yield from self._reader.read_run(SPACE)
+            if pieces[index] == SLOT:
+                yield from self._slot(pieces[index + 1 : index + 2])
+            else:
+                yield from self._expect(pieces[index])
+            index += 1
+
+    def _slot(self, following: list[str]) -> Waiting[str]:
+        """Read the text in a slot: up to the piece behind it, if there is one."""
+        if not following:
+            return (yield from self._reader.read_run(_SLOT))
+        first = re.escape(following[0][0])
+        return (yield from self._reader.read_run(re.compile(rf"[^\n{first}]+")))
+
+    # Calls that are JSON objects
 
     def _json_list(self) -> Waiting[None]:
         reader = self._reader
@@ -101,7 +169,7 @@ class CallParser:
                 break
         yield from reader.read_word("]")
 
-    def _object(self) -> Waiting[None]:
+    def _object(self, depth: int = 0) -> Waiting[None]:
         """Read ``{"name": …, "arguments": …}``, in any order and with further members."""
         reader = self._reader
         self.is_begun = False
@@ -112,16 +180,26 @@ class CallParser:
             key = yield from self._key()
             if self.is_begun:
                 yield from self._value()
-            elif key == "name":
+            elif self._calls.form is CallForm.KEYED and key in self.names:
+                name = self._known_name(key)
+                if (yield from reader.peek()) != "{":
+                    raise NotACall
+                yield from self._stream(name)
+            elif key in self._name_keys:
                 name = self._known_name((yield from self._string()))
-            elif key in _ARGUMENTS_KEYS:
+            elif key in self._arguments_keys:
                 if (yield from reader.peek()) != "{":
                     raise NotACall
                 if name is None:
                     arguments = yield from self._value()
                 else:
                     yield from self._stream(name)
-            elif key in _OTHER_KEYS:
+            elif key == "function" and (yield from reader.peek()) == "{":
+                if depth >= _MAX_WRAPPERS:
+                    raise NotACall
+                yield from self._object(depth + 1)
+                self.is_begun = True
+            elif key in self._other_keys:
                 yield from self._value()
             else:
                 raise NotACall
@@ -159,50 +237,6 @@ class CallParser:
         # Small models sometimes forget the closing brace. Accept the call without it.
         return mark == ","
 
-    def _name_and_json(self) -> Waiting[None]:
-        reader = self._reader
-        name = self._known_name((yield from reader.read_run(_NAME)))
-        if (yield from reader.read_word(CALL_ID_MARKER)):
-            yield from reader.read_run(_ID)
-        yield from self._expect(ARGUMENTS_MARKER)
-        yield from reader.read_run(SPACE)
-        if (yield from reader.peek()) != "{":
-            raise NotACall
-        yield from self._stream(name)
-
-    def _function(self) -> Waiting[None]:
-        """Read the rest of a ``<function=``, which is a call only if it is complete."""
-        reader = self._reader
-        name = self._known_name((yield from self._tag()))
-        properties = self._properties.get(name, {})
-        arguments: dict[str, str] = {}
-        while True:
-            yield from reader.read_run(SPACE)
-            mark = yield from reader.read_word(_PARAMETER_MARKER, _FUNCTION_END)
-            if mark == _FUNCTION_END:
-                break
-            if not mark:
-                raise NotACall
-            key = yield from self._tag()
-            text = yield from reader.read_until(_PARAMETER_END)
-            if text is None:
-                raise NotACall
-            # One line end on either side belongs to the format, not to the value.
-            text = text.removeprefix("\n").removesuffix("\n")
-            arguments[key] = _to_json(text, properties.get(key))
-        self._begin(name)
-        members = [f"{_quoted(key)}: {value}" for key, value in arguments.items()]
-        self._add_arguments(f"{{{', '.join(members)}}}")
-
-    @cached_property
-    def _properties(self) -> dict[str, dict[str, Any]]:
-        return {tool.name: properties_of(parameters_of(tool)) for tool in self._tools.tools}
-
-    def _tag(self) -> Waiting[str]:
-        text = yield from self._reader.read_run(_IN_TAG)
-        yield from self._expect(">")
-        return text.strip()
-
     def _string(self) -> Waiting[str]:
         if (yield from self._reader.peek()) != '"':
             raise NotACall
@@ -217,12 +251,12 @@ class CallParser:
         first = yield from self._reader.peek()
         if not first or first not in '"{[':
             text = yield from self._reader.read_run(_SCALAR)
-            return text or _fail()
+            return text or fail()
         scanner = JsonScanner()
         pieces: list[str] = []
         while not scanner.is_closed:
             piece = yield from self._reader.read_json(scanner)
-            pieces.append(piece or _fail())
+            pieces.append(piece or fail())
         return "".join(pieces)
 
     def _stream(self, name: str) -> Waiting[None]:
@@ -232,13 +266,167 @@ class CallParser:
         while not scanner.is_closed and (piece := (yield from self._reader.read_json(scanner))):
             self._add_arguments(piece)
 
+    # Calls whose name stands between markers
+
+    def _named(self) -> Waiting[None]:
+        reader, calls = self._reader, self._calls
+        self.is_begun = False
+        name = yield from reader.read_word(*self.names)
+        if not name:
+            if any(reader.ends_within(known) for known in self.names):
+                reader.take_all()
+            fail()
+        self.is_named = True
+        pieces = pieces_of(calls.name_end)
+        following = yield from reader.peek()
+        if _NAME_CHAR.match(following) and not (pieces and pieces[0][0] == following):
+            self.is_named = False
+            fail()
+        if SLOT in pieces:
+            # The slot with what stands before it may be missing.
+            behind = pieces[pieces.index(SLOT) + 1 :]
+            if behind and (yield from reader.read_word(behind[0])):
+                pieces = behind[1:]
+        yield from self._pieces(pieces)
+        if calls.arguments is ArgumentForm.JSON:
+            yield from reader.read_run(SPACE)
+            if (yield from reader.peek()) != "{":
+                raise NotACall
+            yield from self._stream(name)
+        elif calls.arguments is ArgumentForm.PAIRS:
+            arguments = yield from self._pairs()
+            self._begin(name)
+            self._add_arguments(arguments)
+        else:
+            members = yield from self._members(self._properties.get(name, {}))
+            self._begin(name)
+            self._add_arguments(joined(members))
+
+    def _members(self, properties: dict[str, Any]) -> Waiting[dict[str, str]]:
+        """Read arguments with markers around each, up to the end of the call."""
+        reader, calls = self._reader, self._calls
+        begin, *rest = pieces_of(calls.argument_start)
+        ends = pieces_of(calls.end)[:1] or self._ends[:1]
+        separator = calls.argument_separator.strip()
+        words = [word for word in (begin, separator, *ends) if word]
+        members: dict[str, str] = {}
+        while True:
+            yield from reader.read_run(SPACE)
+            mark = yield from reader.read_word(*words)
+            if mark == begin:
+                yield from self._pieces(rest)
+                key, value = yield from self._member(properties)
+                members[key] = value
+            elif not mark or mark != separator:
+                break
+        if not mark and ends:
+            if any(reader.ends_within(word) for word in words):
+                reader.take_all()
+            fail()
+        return members
+
+    def _member(self, properties: dict[str, Any]) -> Waiting[tuple[str, str]]:
+        """Read the key and the value of an argument, and the marker that ends it."""
+        reader, calls = self._reader, self._calls
+        head, slot, tail = calls.key_end.partition(SLOT)
+        found = yield from reader.read_until(head.strip(), "\n")
+        if found is None or found[1] == "\n":
+            fail()
+        key, kind = found[0].strip(), ""
+        if slot:
+            kind = yield from self._slot([tail.strip()] if tail.strip() else [])
+            yield from self._expect(tail.strip())
+        if calls.arguments is ArgumentForm.NESTED:
+            raw = yield from self._element(key)
+            return key, value_of_elements(raw, properties.get(key), calls)
+        closing = calls.value_end.strip()
+        raw = ""
+        while True:
+            value = yield from reader.read_until(closing)
+            if value is None:
+                fail()
+            raw += value[0]
+            if not raw.lstrip().startswith("<![CDATA[") or raw.rstrip().endswith("]]>"):
+                break
+            raw += closing
+        # One line end on either side belongs to the format if the template writes it.
+        if calls.key_end.endswith("\n"):
+            raw = raw.removeprefix("\n")
+        if calls.value_end.startswith("\n"):
+            raw = raw.removesuffix("\n")
+        if slot and kind == calls.string_type:
+            return key, quoted(raw)
+        return key, value_of(raw, properties.get(key))
+
+    def _element(self, key: str) -> Waiting[str]:
+        """Read the text of an element up to its end marker; elements inside may have its key."""
+        calls = self._calls
+        opening = f"{calls.argument_start}{key}{calls.key_end}"
+        closing = calls.value_end.replace(SLOT, key).strip()
+        pieces: list[str] = []
+        depth = 1
+        while True:
+            found = yield from self._reader.read_until(opening, closing)
+            if found is None:
+                fail()
+            depth += 1 if found[1] == opening else -1
+            pieces.append(found[0])
+            if depth == 0:
+                return "".join(pieces)
+            pieces.append(found[1])
+
+    def _pairs(self) -> Waiting[str]:
+        """Read pairs in brackets and return them as a JSON object."""
+        reader, calls = self._reader, self._calls
+        yield from self._expect(calls.arguments_start.strip())
+        quotes = quotes_of(calls.quote)
+        pieces: list[str] = []
+        depth = 1
+        while True:
+            char = yield from reader.peek()
+            if not char:
+                fail()
+            if quote := (yield from reader.read_word(*quotes)):
+                pieces.append(quote)
+                while True:
+                    found = yield from reader.read_until(quote)
+                    if found is None:
+                        fail()
+                    pieces += found
+                    text = found[0]
+                    escapes = len(text) - len(text.rstrip("\\")) if len(quote) == 1 else 0
+                    if escapes % 2 == 0:
+                        break
+                continue
+            char = reader.take_one()
+            depth += (char in "([{") - (char in ")]}")
+            if depth == 0:
+                break
+            pieces.append(char)
+        try:
+            pairs = PairReader("".join(pieces), calls.quote).pairs()
+            return json.dumps(pairs, ensure_ascii=False)
+        except RecursionError:
+            fail()
+
+    @cached_property
+    def _properties(self) -> dict[str, dict[str, Any]]:
+        return {tool.name: properties_of(parameters_of(tool)) for tool in self._tools.tools}
+
     def _expect(self, word: str) -> Waiting[None]:
+        if not word:
+            return
         if not (yield from self._reader.read_word(word)):
+            if self._reader.ends_within(word):
+                self._reader.take_all()
             raise NotACall
 
     def _known_name(self, name: str | None) -> str:
         """Return the name of a tool. Raise `NotACall` if no tool has this name."""
-        return name if name in self._names and name is not None else _fail()
+        if name is None or name not in self.names:
+            fail()
+        self.is_named = True
+        return name
 
     def _begin(self, name: str) -> None:
         self._on_call(self.num_calls, name)
@@ -248,24 +436,3 @@ class CallParser:
     def _add_arguments(self, arguments: str) -> None:
         self._on_arguments(self.num_calls - 1, arguments)
         self._reader.discard()
-
-
-def _fail() -> NoReturn:
-    raise NotACall
-
-
-def _to_json(text: str, schema: Any) -> str:
-    """Return a value that was written as plain text as JSON, as its schema declares it."""
-    types = types_of(schema)
-    try:
-        value = json.loads(text, parse_constant=lambda _: _fail())
-    except (ValueError, RecursionError, NotACall):
-        return _quoted(text)
-    if "string" not in types:
-        return text.strip()
-    admits = type_of(value) in types or (isinstance(value, int) and "number" in types)
-    return text.strip() if admits and not isinstance(value, str) else _quoted(text)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

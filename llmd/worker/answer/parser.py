@@ -7,13 +7,15 @@ from itertools import groupby
 from typing import Literal
 
 from llmd.engine.protocol import CallDelta, Delta, Reasoning, Tools
-from llmd.worker.answer.call_parser import FUNCTION_MARKER, CallParser, NotACall
+from llmd.worker.answer.call_parser import CallParser, NotACall
+from llmd.worker.answer.channel_parser import ChannelParser
 from llmd.worker.answer.reader import SPACE, Reader, Waiting
-from llmd.worker.syntax import CallFormat, Syntax
+from llmd.worker.syntax.forms import Syntax
+from llmd.worker.syntax.segments import is_marker, segments_of
 
 AnswerEvent = Delta | Reasoning | CallDelta
 
-_Kind = Literal["text", "thought", "call", "arguments"]
+Kind = Literal["text", "thought", "call", "arguments"]
 
 _NEWLINES = re.compile(r"\n+")
 
@@ -21,9 +23,10 @@ _NEWLINES = re.compile(r"\n+")
 class AnswerParser:
     """Parse one answer, and return each piece as soon as it is certain what it is.
 
-    The result does not depend on how the answer is split into pieces. Thoughts are recognised only
-    at the beginning of the answer. With `tools`, calls of these tools are recognised; anything that
-    only looks like a call stays text. If `is_thinking`, the prompt ends with an open thought.
+    The result does not depend on how the answer is split into pieces. With `tools`, calls of these
+    tools are recognised; anything that only looks like a call stays text. A call that the end of
+    the answer cuts off is dropped as far as it has not begun. If `is_thinking`, the prompt ends
+    with an open thought.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class AnswerParser:
         self._syntax = syntax
         self._request_id = request_id
         self._reader = Reader()
-        self._found: list[tuple[_Kind, int, str]] = []
+        self._found: list[tuple[Kind, int, str]] = []
         self._calls = (
             None
             if tools is None
@@ -44,7 +47,13 @@ class AnswerParser:
                 on_arguments=lambda index, text: self._found.append(("arguments", index, text)),
             )
         )
-        self._parsing = self._answer(is_thinking=is_thinking)
+        self._reader.feed(syntax.lead)
+        self._has_text = False
+        if syntax.channels is not None:
+            channels = ChannelParser(self._reader, syntax.channels, self._calls, self._release)
+            self._parsing = channels.read()
+        else:
+            self._parsing = self._answer(is_thinking=is_thinking)
 
     @property
     def has_calls(self) -> bool:
@@ -79,83 +88,183 @@ class AnswerParser:
         self._found.clear()
         return events
 
-    def _release(self, kind: _Kind = "text") -> None:
+    def _release(self, kind: Kind = "text") -> None:
         """Turn the reader's consumed text into text of the answer, or into a thought."""
         text = self._reader.consumed
         self._reader.discard()
         if text:
+            self._has_text = self._has_text or (kind == "text" and not text.isspace())
             self._found.append((kind, 0, text))
 
+    # The answer as a whole
+
     def _answer(self, *, is_thinking: bool) -> Waiting[None]:
-        reader = self._reader
-        if self._syntax.thinks and not is_thinking:
-            yield from reader.read_run(SPACE)
-            is_thinking = bool((yield from reader.read_word(self._syntax.thought_start_marker)))
         if is_thinking:
+            if self._syntax.thought_lead:
+                self._found.append(("thought", 0, self._syntax.thought_lead))
             yield from self._thought()
-        if self._calls is not None:
-            yield from self._text_and_calls(self._calls)
-        while (yield from reader.peek()):
-            reader.take_all()
-            self._release()
-        self._release()
+        yield from self._body("text")
 
-    def _thought(self) -> Waiting[None]:
-        """Read a thought behind its start marker, its end marker and the white space behind it."""
-        reader, closing = self._reader, self._syntax.thought_end_marker
-        inner = re.compile(f"[^\n{re.escape(closing[0])}]+")
-        yield from reader.read_run(_NEWLINES)
-        reader.discard()
-        while (yield from reader.peek()):
-            if reader.take(inner):
-                self._release("thought")
-            elif not reader.take(_NEWLINES):
-                if (yield from reader.read_word(closing)):
-                    yield from reader.read_run(SPACE)
-                    break
-                reader.take_one()
-                self._release("thought")
-        reader.discard()
-
-    def _text_and_calls(self, calls: CallParser) -> Waiting[None]:
-        """Read text and calls to the end of the answer.
+    def _body(self, kind: Kind) -> Waiting[None]:
+        """Read text, calls and further thoughts to the end of the answer.
 
         White space is held back until it is clear whether a call follows, and dropped if one does.
         """
-        reader = self._reader
-        is_bare_json = may_be_bare_json = self._syntax.call_format is CallFormat.BARE_JSON
+        reader, calls, syntax = self._reader, self._calls, self._syntax
+        is_bare = calls is not None and syntax.calls.is_bare
+        may_be_bare = is_bare and kind == "text"
         while True:
-            if may_be_bare_json:
+            if may_be_bare:
                 yield from reader.read_run(SPACE)
-                may_be_bare_json = (yield from reader.peek()) == "{"
-            marker = "" if may_be_bare_json else (yield from self._text())
-            if not marker and not may_be_bare_json:
+                may_be_bare = (yield from reader.peek()) == "{"
+            word = "" if may_be_bare else (yield from self._text(kind))
+            if not word and not may_be_bare:
+                self._release(kind)
                 return
-            try:
-                yield from calls.read(marker)
-                may_be_bare_json = is_bare_json
-            except NotACall:
-                may_be_bare_json = False
-                if calls.is_begun and reader.is_at_end:
-                    # The answer was cut off behind the arguments of a call: drop the rest.
-                    reader.discard()
-                self._release()
+            if calls is not None and (may_be_bare or word in calls.markers):
+                if (yield from self._call(calls, word, kind)):
+                    may_be_bare = is_bare
+                    continue
+                may_be_bare = False
+            elif word in self._thought_starts:
+                reader.discard()
+                yield from self._thought()
+            elif word in self._turn_ends:
+                yield from self._end_of_turn(word)
+            else:
+                if word == self._words[0] and syntax.content_start[-1:].isspace():
+                    yield from reader.read_run(SPACE)
+                reader.discard()
 
-    def _text(self) -> Waiting[str]:
-        """Read text up to and including a marker of a call; return the marker, or "" at the end."""
+    def _call(self, calls: CallParser, word: str, kind: Kind) -> Waiting[bool]:
+        """Read a call behind its marker; return False, with its text released, if it is none."""
         reader = self._reader
-        markers = [self._syntax.call_start_marker]
-        if self._syntax.call_format is CallFormat.XML:
-            markers.append(FUNCTION_MARKER)
-        firsts = "".join(re.escape(marker[0]) for marker in markers)
-        ordinary = re.compile(rf"[^\s{firsts}]+")
+        try:
+            yield from calls.read(word)
+        except NotACall:
+            is_cut = reader.is_at_end and (word or calls.is_named or calls.is_begun)
+            if word in self._turn_ends and not is_cut:
+                yield from self._end_of_turn(reader.consumed.strip())
+            elif is_cut:
+                # The answer ends inside of the call. What is not reported of it yet is no text.
+                reader.discard()
+            self._release(kind)
+            return False
+        return True
+
+    def _end_of_turn(self, word: str) -> Waiting[None]:
+        """Drop a marker that ends a turn, if nothing else follows; else it is text."""
+        reader = self._reader
+        longest = max(map(len, self._syntax.turn_end), default=0)
+        text = word
+        while len(text) <= longest + 1 and (yield from reader.peek()):
+            text = f"{text}{reader.take_one()}"
+        if reader.is_at_end and any(
+            end.startswith(text.strip()) for end in self._syntax.turn_end
+        ):
+            reader.discard()
+        self._release()
+
+    @property
+    def _words(self) -> tuple[str, str]:
+        """The markers around the content of an answer."""
+        return self._syntax.content_start.strip(), self._syntax.content_end.strip()
+
+    @property
+    def _thought_starts(self) -> set[str]:
+        start = self._syntax.thought_start.strip()
+        return {start} if start else set()
+
+    @property
+    def _turn_ends(self) -> set[str]:
+        return {segments_of(end)[0] for end in self._syntax.turn_end}
+
+    def _marks(self) -> set[str]:
+        """Return the markers that may follow here and are no text, besides those of calls."""
+        syntax = self._syntax
+        start, end = syntax.thought_start.strip(), syntax.thought_end.strip()
+        marks = set(self._turn_ends)
+        is_begin = not self._has_text and not self.has_calls
+        if is_begin or "|" in syntax.content_start:
+            marks |= {word for word in self._words if word}
+        if is_begin:
+            marks |= {mark for mark in (start, end, syntax.turn_start) if mark}
+        elif self._words[1]:
+            marks.add(self._words[1])
+        if syntax.thinks_again:
+            marks |= {start, end, segments_of(start)[0]}
+        return marks
+
+    def _text(self, kind: Kind) -> Waiting[str]:
+        """Read text up to and including a marker; return the marker, or "" at the end."""
+        reader = self._reader
+        markers = set(self._calls.markers) if self._calls is not None else set()
+        had_text: bool | None = None
+        words: list[str] = []
+        ordinary = SPACE
         while (yield from reader.peek()):
+            if had_text is not self._has_text:
+                had_text = self._has_text
+                words = sorted(markers | self._marks())
+                firsts = re.escape("".join({word[0] for word in words}))
+                ordinary = re.compile(rf"[^\s{firsts}]+" if firsts else r"\S+")
             if reader.take(ordinary):
-                self._release()
+                self._release(kind)
             elif not reader.take(SPACE):
-                marker = yield from reader.read_word(*markers)
-                if marker:
-                    return marker
+                word = (yield from reader.read_word(*words)) if words else ""
+                if word:
+                    return word
                 reader.take_one()
-                self._release()
+                self._release(kind)
         return ""
+
+    # Thoughts
+
+    def _thought(self) -> Waiting[None]:
+        """Read a thought behind its start marker, its end marker and the white space behind it.
+
+        A call in a thought counts only if the thought has no end.
+        """
+        reader, syntax = self._reader, self._syntax
+        ends = {syntax.thought_end.strip()}
+        if is_marker(segments_of(self._words[0] or " ")[0]):
+            ends.add(self._words[0])
+        markers = set() if self._calls is None else {
+            word for word in self._calls.markers if is_marker(segments_of(word)[0])
+        }  # fmt: skip
+        words = sorted(ends | markers)
+        firsts = re.escape("".join({word[0] for word in words}))
+        inner = re.compile(rf"[^\n{firsts}]+")
+        yield from reader.read_run(_NEWLINES)
+        reader.discard()
+        start = syntax.thought_start.strip()
+        if start and (yield from reader.read_word(start)):
+            yield from reader.read_run(_NEWLINES)
+            reader.discard()
+        is_held = False
+        while (yield from reader.peek()):
+            if reader.take(inner):
+                if not is_held:
+                    self._release("thought")
+            elif not reader.take(_NEWLINES):
+                word = yield from reader.read_word(*words)
+                if word in ends:
+                    if is_held:
+                        text = reader.consumed[: -len(word)].rstrip("\n")
+                        self._found.append(("thought", 0, text))
+                    reader.discard()
+                    if word in self._words:
+                        return
+                    yield from reader.read_run(SPACE)
+                    reader.discard()
+                    return
+                if word:
+                    is_held = True
+                else:
+                    reader.take_one()
+                    if not is_held:
+                        self._release("thought")
+        if is_held:
+            reader.rewind()
+            yield from self._body("thought")
+        reader.discard()

@@ -85,29 +85,30 @@ class Reader:
         return "".join(pieces)
 
     def read_word(self, *words: str) -> Waiting[str]:
-        """Read and return one of the words, or return "" if none follows.
-
-        No word may be a prefix of another.
-        """
+        """Read and return the longest of the words that follows, or return ""."""
         while True:
-            for word in words:
-                if self._text.startswith(word, self._at):
-                    return self._advance(self._at + len(word))
-            rest = self._text[self._at : self._at + max(map(len, words))]
-            if self._is_ended or not any(word.startswith(rest) for word in words):
-                return ""
+            best = max((word for word in words if self._starts_with(word)), key=len, default="")
+            rest = self._text[self._at : self._at + max(map(len, words), default=0)]
+            if self._is_ended or not any(
+                len(word) > len(rest) and word.startswith(rest) for word in words
+            ):
+                return self._advance(self._at + len(best)) if best else ""
             yield
 
-    def read_until(self, word: str) -> Waiting[str | None]:
-        """Read up to and including a word; return the text before it, or None without the word."""
-        other = re.compile(f"[^{re.escape(word[0])}]+")
+    def read_until(self, *words: str) -> Waiting[tuple[str, str] | None]:
+        """Read up to and including one of the words; return (text before it, word).
+
+        Return None if none follows.
+        """
+        firsts = re.escape("".join({word[0] for word in words}))
+        other = re.compile(f"[^{firsts}]+")
         pieces: list[str] = []
         while True:
             pieces.append((yield from self.read_run(other)))
             if not (yield from self.peek()):
                 return None
-            if (yield from self.read_word(word)):
-                return "".join(pieces)
+            if word := (yield from self.read_word(*words)):
+                return "".join(pieces), word
             pieces.append(self.take_one())
 
     def read_json(self, scanner: JsonScanner) -> Waiting[str]:
@@ -115,6 +116,15 @@ class Reader:
         if not (yield from self.peek()):
             return ""
         return self._advance(scanner.find_end(self._text, self._at))
+
+    def rewind(self) -> None:
+        """Put the text in `consumed` back, to read it again."""
+        self._text = self.consumed + self._text[self._at :]
+        self._at = 0
+        self._consumed.clear()
+
+    def _starts_with(self, word: str) -> bool:
+        return bool(word) and self._text.startswith(word, self._at)
 
     def _advance(self, end: int) -> str:
         text = self._text[self._at : end]

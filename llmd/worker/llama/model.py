@@ -21,7 +21,7 @@ from llmd.worker.cpu.variants import load_best
 from llmd.worker.llama.native import ShortCalls
 from llmd.worker.llama.vocabulary import Vocabulary
 from llmd.worker.prompt.chat_template import ChatTemplate
-from llmd.worker.syntax import detect_syntax
+from llmd.worker.syntax.detect import detect_syntax
 
 _LOG_WARN = 3
 _LOG_ERROR = 4
@@ -50,8 +50,16 @@ class LoadedModel:
         source = self._template_source()
         self.template = self._read_template(source)
         self.syntax = detect_syntax(
-            source, knows_tools=self.template is not None and self.template.knows_tools
+            source,
+            None if self.template is None else self.template.probe,
+            ends=[
+                self.vocabulary.spelling(token).decode("utf-8", "replace")
+                for token in self.vocabulary.end_tokens
+            ],
         )
+        if self.template is not None and not self.syntax.is_native:
+            # The calls could not be parsed, so describe the tools as text instead.
+            self.template.knows_tools = False
 
     @property
     def build(self) -> str:
