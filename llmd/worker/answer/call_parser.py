@@ -20,7 +20,7 @@ from llmd.worker.answer.values import (
     value_of,
     value_of_elements,
 )
-from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Syntax, pieces_of
+from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Calls, Syntax, pieces_of
 from llmd.worker.tool_schema import parameters_of, properties_of
 
 _SLOT = re.compile(r'[^\s<>"\[\]{}]+')
@@ -54,19 +54,16 @@ class CallParser:
         on_arguments: Callable[[int, str], None],
     ) -> None:
         self._reader = reader
-        self._calls = calls = syntax.calls
+        self._forms = (syntax.calls, *syntax.other_calls)
+        self._calls = syntax.calls
         self._tools = tools
         self.names = [tool.name for tool in tools.tools]
         self._on_call = on_call
         self._on_arguments = on_arguments
-        self._name_keys = {*_NAME_KEYS, calls.name_key}
-        self._arguments_keys = {*_ARGUMENTS_KEYS, calls.arguments_key}
-        self._other_keys = {*_OTHER_KEYS, calls.id_key}
-        self._ends = [
-            piece
-            for piece in dict.fromkeys(pieces_of(calls.end) + pieces_of(calls.section_end))
-            if piece != SLOT
-        ]
+        self._name_keys = _NAME_KEYS | {form.name_key for form in self._forms}
+        self._arguments_keys = _ARGUMENTS_KEYS | {form.arguments_key for form in self._forms}
+        self._other_keys = _OTHER_KEYS | {form.id_key for form in self._forms}
+        self._ends = _ends_of(self._calls)
         self.markers = self._find_markers()
         """The words that a call may begin with, and the pieces of its marker behind each."""
         self.num_calls = 0
@@ -74,16 +71,17 @@ class CallParser:
         self.is_named = False
         """Whether a name of a tool has been read, so that this is a call even if it is cut off."""
 
-    def _find_markers(self) -> dict[str, list[str]]:
-        pieces = pieces_of(self._calls.section_start) + pieces_of(self._calls.start)
-        first_of_start = len(pieces_of(self._calls.section_start))
-        markers: dict[str, list[str]] = {}
-        for index, piece in enumerate(pieces):
-            if piece == SLOT or (index and pieces[index - 1] == SLOT):
-                continue
-            # A model may leave out the first markers, but a mere word is no sign of a call.
-            if index in {0, first_of_start} or _MARKER_LIKE.search(piece):
-                markers.setdefault(piece, pieces[index + 1 :])
+    def _find_markers(self) -> dict[str, tuple[Calls, list[str]]]:
+        markers: dict[str, tuple[Calls, list[str]]] = {}
+        for form in self._forms:
+            pieces = pieces_of(form.section_start) + pieces_of(form.start)
+            first_of_start = len(pieces_of(form.section_start))
+            for index, piece in enumerate(pieces):
+                if piece == SLOT or (index and pieces[index - 1] == SLOT):
+                    continue
+                # A model may leave out the first markers, but a mere word is no sign of a call.
+                if index in {0, first_of_start} or _MARKER_LIKE.search(piece):
+                    markers.setdefault(piece, (form, pieces[index + 1 :]))
         return markers
 
     def read(self, marker: str) -> Waiting[None]:
@@ -94,7 +92,9 @@ class CallParser:
         """
         reader = self._reader
         self.is_begun = self.is_named = False
-        yield from self._pieces(self.markers.get(marker, []))
+        self._calls, pieces = self.markers.get(marker, (self._forms[0], []))
+        self._ends = _ends_of(self._calls)
+        yield from self._pieces(pieces)
         yield from reader.read_run(SPACE)
         while True:
             first = yield from reader.peek()
@@ -436,3 +436,9 @@ class CallParser:
     def _add_arguments(self, arguments: str) -> None:
         self._on_arguments(self.num_calls - 1, arguments)
         self._reader.discard()
+
+
+def _ends_of(calls: Calls) -> list[str]:
+    """Return the pieces of all markers behind a call."""
+    pieces = pieces_of(calls.end) + pieces_of(calls.section_end)
+    return [piece for piece in dict.fromkeys(pieces) if piece != SLOT]

@@ -30,7 +30,7 @@ class ChannelParser:
         self._release = release
         self._ends = [*channels.ends, channels.start]
         self._channel = first_marker(channels.content_header)
-        key, equals, _ = channels.recipient.partition("=")
+        key, equals, _ = (channels.recipient or channels.content_header).strip().partition("=")
         self._to = f"{key}{equals}" if equals else channels.recipient
         self._thought_words = set(channels.thought_header.split()) - set(
             channels.content_header.split()

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Calls, Syntax
-from llmd.worker.syntax.frame import Frame
+from llmd.worker.syntax.frame import Frame, cut_turn
 from llmd.worker.syntax.probe import ARGUMENTS, IDS, NAMES, NUMBER, NUMBER_KEY, TEXT_KEY, TEXTS, Probe
 from llmd.worker.syntax.segments import (
     common_prefix,
     common_suffix,
     is_marker,
-    segments_of,
 )
 
 _INDEX = re.compile(r"\d+")
@@ -100,12 +99,7 @@ def _body(turn: str, frame: Frame, syntax: Syntax, ends: frozenset[str]) -> str:
         body = body[len(word) :]
     for call_id in IDS:
         body = body.replace(call_id, SLOT)
-    last = max(body.rfind(text) for text in (*TEXTS, str(NUMBER)))
-    stops = {segment for segment in segments_of(frame.tail[:200]) if is_marker(segment)}
-    stops |= {segment for segment in segments_of(frame.prompt) if is_marker(segment)}
-    stops |= ends
-    found = [at for stop in stops if stop and (at := body.find(stop, last)) >= 0]
-    return body[: min(found, default=len(body))].rstrip()
+    return cut_turn(body, frame, ends)
 
 
 def _find(text: str, index: int, two: str) -> _Call | None:
@@ -211,9 +205,6 @@ def _tagged(text: str, two: str) -> Calls | None:
         found = text.find(word, at)
         if found < 0:
             return None
-        if word == NUMBER_KEY and TEXT_KEY in text[at:found]:
-            # The key stands behind its value again.
-            pass
         at = found + len(word)
         places.append((found, at))
     begin, key_end, text_end, other_end = (
@@ -239,6 +230,9 @@ def _tagged(text: str, two: str) -> Calls | None:
     if key_end != other_end:
         key_end, string_type = _with_type(key_end, other_end)
     value_end = common_prefix(text_end, tail).rstrip()
+    if nested:
+        closing = text_end.find(key_end.strip(), text_end.index(SLOT))
+        value_end = text_end[: closing + len(key_end.strip())] if closing >= 0 else ""
     start = common_suffix(begin, text_end[len(value_end) :])
     if not value_end.strip() or not start.strip():
         return None

@@ -10,9 +10,9 @@ from llmd.engine.protocol import CallDelta, Delta, Reasoning
 from llmd.worker.answer.parser import AnswerParser
 from llmd.worker.syntax.calls import learn_calls
 from llmd.worker.syntax.forms import HERMES, HERMES_CALLS, Syntax
-from llmd.worker.syntax.frame import Frame, add_call_channel
+from llmd.worker.syntax.frame import Frame, add_call_channel, cut_turn
 from llmd.worker.syntax.probe import ARGUMENTS, CONTENT, NAMES, THOUGHT, TOOLS, Probe, Render
-from llmd.worker.syntax.segments import common_prefix
+from llmd.worker.syntax.segments import common_prefix, is_marker, segments_of
 
 
 def detect_syntax(
@@ -28,17 +28,20 @@ def detect_syntax(
     probe = Probe(render)
     frame = Frame(probe)
     syntax = frame.learn(source)
-    plain = Syntax(is_native=False)
     if not _reads_text(probe, frame, syntax):
-        syntax = plain
+        syntax = Syntax()
     if syntax.channels is not None:
         return _with_call_channel(probe, frame, syntax, frozenset(ends))
+    prompt = probe.tools()
     calls = learn_calls(probe, frame, syntax, frozenset(ends))
     if calls is not None:
-        found = _with_lead(replace(syntax, calls=calls, is_native=True), frame)
-        if _reads_calls(probe, frame, found):
-            return found
-    return replace(syntax, is_native=HERMES_CALLS.start.strip() in probe.tools())
+        found = _with_lead(replace(syntax, calls=calls), frame)
+        if _reads_calls(probe, frame, found, frozenset(ends)):
+            if NAMES[0] in prompt:
+                return found
+            # The model may know a form of its own though its template does not write the tools.
+            return replace(syntax, other_calls=(calls,), is_native=False)
+    return replace(syntax, is_native=HERMES_CALLS.start.strip() in prompt)
 
 
 def _with_lead(syntax: Syntax, frame: Frame) -> Syntax:
@@ -72,31 +75,37 @@ def _with_call_channel(
         end = body[body.rfind("}") + 1 :].strip()
         ends_of = tuple(dict.fromkeys([*channels.ends, *([end] if end else [])]))
         found = replace(syntax, channels=replace(channels, ends=ends_of, call_end=end))
-    if _reads_calls(probe, frame, found):
+    if _reads_calls(probe, frame, found, ends):
         return found
     return replace(syntax, is_native=False)
 
 
 def _reads_text(probe: Probe, frame: Frame, syntax: Syntax) -> bool:
     """Return whether the parser reads back content and thought."""
+    end = f"{CONTENT}{syntax.content_end}"
     turn = probe.answer()
-    if turn is not None and _read(turn, frame, syntax)[0].strip() != CONTENT:
-        return False
+    if turn is not None:
+        text, thought, _ = _read(turn.partition(CONTENT)[0] + end, frame, syntax)
+        # A template that writes no thoughts may write content where it lets a thought begin.
+        if CONTENT not in (text.strip(), "" if frame.middle else thought.strip()):
+            return False
     turn = probe.answer(thought=True)
     if turn is None or THOUGHT not in turn or CONTENT not in turn:
         return True
-    text, thought, _ = _read(turn, frame, syntax)
+    text, thought, _ = _read(turn.partition(CONTENT)[0] + end, frame, syntax)
     return (text.strip(), thought.strip()) == (CONTENT, (syntax.thought_lead + THOUGHT).strip())
 
 
-def _reads_calls(probe: Probe, frame: Frame, syntax: Syntax) -> bool:
+def _reads_calls(
+    probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str]
+) -> bool:
     """Return whether the parser reads back one call, and several if the template writes them."""
     for count in (1, 2):
         turn = probe.calls(count)
         if turn is None or NAMES[count - 1] not in turn:
             continue
-        text, _, calls = _read(turn, frame, syntax)
-        if text.strip() or calls != list(zip(NAMES, ARGUMENTS, strict=True))[:count]:
+        text, _, calls = _read(cut_turn(turn, frame, ends), frame, syntax)
+        if any(not (is_marker(part) or part.isspace()) for part in segments_of(text)) or calls != list(zip(NAMES, ARGUMENTS, strict=True))[:count]:
             return False
     return True
 
@@ -105,9 +114,10 @@ def _read(turn: str, frame: Frame, syntax: Syntax) -> tuple[str, str, list[tuple
     """Return (text, thought, calls) that the parser reads from a rendered turn."""
     turn = turn.removeprefix(frame.before)
     size = len(common_prefix(turn, frame.prompt))
-    parser = AnswerParser(
-        syntax, request_id=0, tools=TOOLS, is_thinking=syntax.opens_thought(turn[:size])
+    is_thinking = syntax.opens_thought(turn[:size]) or (
+        THOUGHT in turn and bool(syntax.thought_lead)
     )
+    parser = AnswerParser(syntax, request_id=0, tools=TOOLS, is_thinking=is_thinking)
     text = thought = ""
     names: list[str] = []
     arguments: list[str] = []

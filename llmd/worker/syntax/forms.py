@@ -119,6 +119,8 @@ class Syntax:
     """How one model writes its answers. Any marker may be a special token or plain text."""
 
     calls: Calls = field(default_factory=lambda: HERMES_CALLS)
+    other_calls: tuple[Calls, ...] = ()
+    """Further forms in which the model may write calls."""
     thought_start: str = ""
     thought_end: str = ""
     """Empty if the model does not think. `thought_start` alone may be empty."""

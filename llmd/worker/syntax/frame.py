@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from llmd.worker.syntax.forms import Channels, Syntax
-from llmd.worker.syntax.probe import CONTENT, NAMES, THOUGHT, Probe
+from llmd.worker.syntax.probe import CONTENT, NAMES, NUMBER, TEXTS, THOUGHT, Probe
 from llmd.worker.syntax.segments import (
     closing_of,
     common_prefix,
@@ -98,13 +98,11 @@ class Frame:
 
     def _thought_of_prompt(self) -> tuple[str, str, str] | None:
         """Return (start, end, lead) of thoughts that only the end of the prompt shows."""
-        markers = [
-            segment for segment in segments_of(self.prompt + self.quiet) if is_marker(segment)
-        ]
-        for marker in markers:
-            for mirror in mirrors_of(marker):
-                if mirror in markers:
-                    return mirror, marker, ""
+        for text in (self.quiet, self.head):
+            # An empty thought: two markers with nothing but white space between them.
+            markers = [segment for segment in segments_of(text) if not segment.isspace()][-2:]
+            if len(markers) == 2 and markers[0] in mirrors_of(markers[1]) and is_marker(markers[1]):
+                return markers[0], markers[1], ""
         more = self.prompt.removeprefix(self.head) if self.prompt.startswith(self.head) else ""
         if is_marker(more.strip()) and closing_of(more.strip()):
             return more, closing_of(more.strip()), ""
@@ -112,6 +110,8 @@ class Frame:
 
     def _content_start(self, syntax: Syntax) -> str:
         """Return the marker before the content of an answer, if the prompt lacks it."""
+        if self.head.rstrip().endswith(self.prompt.rstrip()):
+            return ""
         rest = self.head[len(common_prefix(self.head, self.prompt)) :].lstrip()
         marks = [mark for mark in (syntax.thought_start.strip(), syntax.thought_end.strip()) if mark]
         while mark := next((mark for mark in marks if rest.startswith(mark)), ""):
@@ -163,6 +163,19 @@ def add_call_channel(channels: Channels, turn: str) -> Channels:
         recipient=words[-1],
         call_header=f"{start}{{}}{after}",
     )
+
+
+def cut_turn(text: str, frame: Frame, ends: frozenset[str]) -> str:
+    """Return a turn with calls without the markers behind it that end it.
+
+    A marker that stands in the calls too does not end the turn. `ends` always do.
+    """
+    last = max(text.rfind(word) for word in (*TEXTS, str(NUMBER)))
+    stops = {segment for segment in segments_of(frame.tail[:200]) if is_marker(segment)}
+    stops |= {segment for segment in segments_of(frame.prompt) if is_marker(segment)}
+    stops = {stop for stop in stops if stop not in text[text.find(NAMES[0]) : last]} | ends
+    found = [at for stop in stops if stop and (at := text.find(stop, last)) >= 0]
+    return text[: min(found, default=len(text))].rstrip()
 
 
 def _end_of(tail: str) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ USER, CONTENT, THOUGHT = "usersentinel", "contentsentinel", "thoughtsentinel"
 NAMES = ("firstfunction", "secondfunction")
 IDS = ("firstid01", "secondid2")
 """Ids of calls. Mistral's templates require nine letters and digits."""
-TEXT_KEY, NUMBER_KEY = "keyoftext", "keyofnumber"
+TEXT_KEY, NUMBER_KEY = "argalpha", "argbeta"
+"""Names of arguments, in the order in which templates that sort them write them."""
 TEXTS = ("valueone", "valuetwo")
 NUMBER = 471147
 
