@@ -328,14 +328,17 @@ class CallParser:
     def _member(self, properties: dict[str, Any]) -> Waiting[tuple[str, str]]:
         """Read the key and the value of an argument, and the marker that ends it."""
         reader, calls = self._reader, self._calls
-        head, slot, tail = calls.key_end.partition(SLOT)
-        found = yield from reader.read_until(head.strip(), "\n")
+        first, *pieces = pieces_of(calls.key_end)
+        found = yield from reader.read_until(first, "\n")
         if found is None or found[1] == "\n":
             fail()
         key, kind = found[0].strip(), ""
-        if slot:
-            kind = yield from self._slot([tail.strip()] if tail.strip() else [])
-            yield from self._expect(tail.strip())
+        for index, piece in enumerate(pieces):
+            yield from reader.read_run(SPACE)
+            if piece == SLOT:
+                kind = yield from self._slot(pieces[index + 1 : index + 2])
+            else:
+                yield from self._expect(piece)
         if calls.arguments is ArgumentForm.NESTED:
             raw = yield from self._element(key)
             return key, value_of_elements(raw, properties.get(key), calls)
@@ -354,7 +357,7 @@ class CallParser:
             raw = raw.removeprefix("\n")
         if calls.value_end.startswith("\n"):
             raw = raw.removesuffix("\n")
-        if slot and kind == calls.string_type:
+        if kind and kind == calls.string_type:
             return key, quoted(raw)
         return key, value_of(raw, properties.get(key))
 

@@ -110,7 +110,7 @@ class Frame:
 
     def _content_start(self, syntax: Syntax) -> str:
         """Return the marker before the content of an answer, if the prompt lacks it."""
-        if self.head.rstrip().endswith(self.prompt.rstrip()):
+        if self.prompt.strip() and self.head.rstrip().endswith(self.prompt.rstrip()):
             return ""
         rest = self.head[len(common_prefix(self.head, self.prompt)) :].lstrip()
         marks = [mark for mark in (syntax.thought_start.strip(), syntax.thought_end.strip()) if mark]
@@ -173,6 +173,7 @@ def cut_turn(text: str, frame: Frame, ends: frozenset[str]) -> str:
     last = max(text.rfind(word) for word in (*TEXTS, str(NUMBER)))
     stops = {segment for segment in segments_of(frame.tail[:200]) if is_marker(segment)}
     stops |= {segment for segment in segments_of(frame.prompt) if is_marker(segment)}
+    stops |= set(frame.tail.split()[:1])
     stops = {stop for stop in stops if stop not in text[text.find(NAMES[0]) : last]} | ends
     found = [at for stop in stops if stop and (at := text.find(stop, last)) >= 0]
     return text[: min(found, default=len(text))].rstrip()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_SEGMENT = re.compile(r"<[^<>]*>|<[^<>]*$|\[[^\[\]\s]*\]|\s|\w+|.", re.DOTALL)
-_MARKER = re.compile(r"<[^<>\s][^<>]*>|\[[^\[\]\s]+\]")
+_SEGMENT = re.compile(r"<[^<>]*>|<[^<>]*$|\[[A-Z][A-Z_ ]*\]|\[[^\[\]\s]*\]|\s|\w+|.", re.DOTALL)
+_MARKER = re.compile(r"<[^<>\s][^<>]*>|\[[A-Z][A-Z_ ]*\]|\[[^\[\]\s]+\]")
 _MIRROR = ("/", ""), ("close", "open"), ("END", "START"), ("end", "start"), ("end", "begin")
 
 
