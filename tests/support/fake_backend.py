@@ -11,7 +11,7 @@ from llmd.engine.protocol import ChatPrompt, Part, Submit, TokenLogprob
 from llmd.errors import InvalidField
 from llmd.worker.backend import EmbeddingBackend, Matcher, StateBytes
 from llmd.worker.kv.prefix import common_prefix
-from llmd.worker.syntax import detect_syntax
+from llmd.worker.syntax import HERMES, Syntax
 
 END = 256
 """The token that ends an answer. All other tokens are bytes."""
@@ -114,7 +114,7 @@ class FakeBackend:
         """The owners whose texts are cached."""
         self.num_vocabulary = END + 1
         self.build = "fake"
-        self.syntax = detect_syntax(None, knows_tools=False)
+        self.syntax: Syntax = HERMES
         self._batch: list[tuple[int, bool, int]] = []
 
     # Text

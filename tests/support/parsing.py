@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from llmd.engine.protocol import Delta, Reasoning, Tool, Tools
 from llmd.worker.answer.parser import AnswerEvent, AnswerParser
-from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
+from llmd.worker.syntax import Syntax
 
 SCHEMA = {
     "type": "object",
@@ -24,10 +24,6 @@ CODER_CALL = (
 )
 WEATHER = ("weather", ARGUMENTS)
 CODER_ARGUMENTS = '{"city": "Köln", "days": 3}'
-
-THINKING = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
-MAGISTRAL = replace(MISTRAL_NAMED, thought_start_marker="[THINK]", thought_end_marker="[/THINK]")
-SYNTAXES = [HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER, THINKING, MAGISTRAL]
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 from llmd.engine.protocol import CallDelta, Delta, Reasoning, Tool, Tools
 from llmd.worker.answer.parser import AnswerParser
 from llmd.worker.grammar.tools import tool_grammar
-from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
+from llmd.worker.syntax import HERMES, Syntax
 
 llguidance = pytest.importorskip("llguidance")
 

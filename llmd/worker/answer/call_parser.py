@@ -29,6 +29,9 @@ _SEPARATOR = re.compile(r"[\s;]+")
 _NAME_CHAR = re.compile(r"[\w.-]")
 _MARKER_LIKE = re.compile(r"[<\[{|>]")
 
+_ARGUMENTS_MARKER = "[ARGS]"
+"""Marker between name and arguments in Mistral's later models."""
+
 _NAME_KEYS = {"name"}
 _ARGUMENTS_KEYS = {"arguments", "parameters"}
 _OTHER_KEYS = {"id", "type"}
@@ -102,10 +105,11 @@ class CallParser:
                 yield from self._object()
             elif first == "[":
                 yield from self._json_list()
-            elif self._calls.form is CallForm.NAMED or marker:
-                yield from self._named()
+            elif self._calls.form is CallForm.NAMED:
+                yield from self._named(pieces_of(self._calls.name_end))
             else:
-                fail()
+                # Some models write the later form of their family, whatever their template has.
+                yield from self._named([_ARGUMENTS_MARKER])
             if not (yield from self._close()):
                 break
         reader.discard()
@@ -268,7 +272,7 @@ class CallParser:
 
     # Calls whose name stands between markers
 
-    def _named(self) -> Waiting[None]:
+    def _named(self, pieces: list[str]) -> Waiting[None]:
         reader, calls = self._reader, self._calls
         self.is_begun = False
         name = yield from reader.read_word(*self.names)
@@ -277,7 +281,6 @@ class CallParser:
                 reader.take_all()
             fail()
         self.is_named = True
-        pieces = pieces_of(calls.name_end)
         following = yield from reader.peek()
         if _NAME_CHAR.match(following) and not (pieces and pieces[0][0] == following):
             self.is_named = False

@@ -11,7 +11,7 @@ from llmd.worker.answer.reader import SPACE, Reader, Waiting
 from llmd.worker.syntax.forms import Channels
 from llmd.worker.syntax.segments import first_marker
 
-_Use = Literal["text", "thought", "nobody"]
+_Use = Literal["text", "thought", "call", "arguments", "nobody"]
 
 
 class ChannelParser:
@@ -36,9 +36,14 @@ class ChannelParser:
             channels.content_header.split()
         )
 
-    def read(self) -> Waiting[None]:
-        """Read all messages of an answer that begins inside of a header."""
+    def read(self, within: _Use | None = None) -> Waiting[None]:
+        """Read all messages of an answer that begins inside of a header.
+
+        If `within` is given, it begins inside of the body of a message of that use.
+        """
         reader = self._reader
+        if within is not None:
+            yield from self._body(within)
         begins = [word for word in (self._channel, self._to, self._channels.message) if word]
         while (yield from reader.peek()):
             yield from reader.read_run(SPACE)

@@ -26,11 +26,18 @@ class AnswerParser:
     The result does not depend on how the answer is split into pieces. With `tools`, calls of these
     tools are recognised; anything that only looks like a call stays text. A call that the end of
     the answer cuts off is dropped as far as it has not begun. If `is_thinking`, the prompt ends
-    with an open thought.
+    with an open thought. If `is_continued`, the answer goes on in the text or thought of an earlier
+    message, so that nothing stands between the prompt and it.
     """
 
     def __init__(
-        self, syntax: Syntax, *, request_id: int, tools: Tools | None, is_thinking: bool
+        self,
+        syntax: Syntax,
+        *,
+        request_id: int,
+        tools: Tools | None,
+        is_thinking: bool,
+        is_continued: bool = False,
     ) -> None:
         self._syntax = syntax
         self._request_id = request_id
@@ -47,13 +54,16 @@ class AnswerParser:
                 on_arguments=lambda index, text: self._found.append(("arguments", index, text)),
             )
         )
-        self._reader.feed(syntax.lead)
-        self._has_text = False
+        if not is_continued:
+            self._reader.feed(syntax.lead)
+        self._has_text = is_continued and not is_thinking
         if syntax.channels is not None:
             channels = ChannelParser(self._reader, syntax.channels, self._calls, self._release)
-            self._parsing = channels.read()
+            within: Kind = "thought" if is_thinking else "text"
+            self._parsing = channels.read(within if is_continued else None)
         else:
-            self._parsing = self._answer(is_thinking=is_thinking)
+            lead = "" if is_continued else syntax.thought_lead
+            self._parsing = self._answer(lead, is_thinking=is_thinking)
 
     @property
     def has_calls(self) -> bool:
@@ -98,10 +108,10 @@ class AnswerParser:
 
     # The answer as a whole
 
-    def _answer(self, *, is_thinking: bool) -> Waiting[None]:
+    def _answer(self, lead: str, *, is_thinking: bool) -> Waiting[None]:
         if is_thinking:
-            if self._syntax.thought_lead:
-                self._found.append(("thought", 0, self._syntax.thought_lead))
+            if lead:
+                self._found.append(("thought", 0, lead))
             yield from self._thought()
         yield from self._body("text")
 
@@ -129,6 +139,7 @@ class AnswerParser:
             elif word in self._thought_starts:
                 reader.discard()
                 yield from self._thought()
+                may_be_bare = is_bare and not self._has_text
             elif word in self._turn_ends:
                 yield from self._end_of_turn(word)
             else:
@@ -159,9 +170,7 @@ class AnswerParser:
         text = word
         while len(text) <= longest + 1 and (yield from reader.peek()):
             text = f"{text}{reader.take_one()}"
-        if reader.is_at_end and any(
-            end.startswith(text.strip()) for end in self._syntax.turn_end
-        ):
+        if reader.is_at_end and any(end.startswith(text.strip()) for end in self._syntax.turn_end):
             reader.discard()
         self._release()
 

@@ -1,37 +1,51 @@
-"""Turn the bytes of tokens into text of whole characters, up to the first stop string."""
+"""Turn the bytes of tokens into text of whole characters, and end text at a stop string."""
 
 from __future__ import annotations
 
 import codecs
 
 
-class TextStream:
-    """Decode UTF-8 and end at the first stop string, both across tokens.
+class TextDecoder:
+    """Decode UTF-8 whose characters may be split between tokens."""
 
-    The first stop string is the one that is complete first, so the end does not depend on how the
-    text is split into tokens. Text that could still become a stop string is held back.
-    """
-
-    def __init__(self, stop: list[str]) -> None:
-        self._stop = [text for text in stop if text]
+    def __init__(self) -> None:
         self._rest = b""
         """First bytes of a character that is not complete yet."""
-        self._held = ""
-        self.stopped = False
 
     def push(self, piece: bytes) -> str:
-        """Add the bytes of a token; return the text that is certain now."""
-        return self._release(self._decode(piece, final=False), final=False)
+        """Add the bytes of a token; return the characters that are complete."""
+        return self._decode(piece, final=False)
 
     def finish(self) -> str:
-        """Return the text that was held back, at the end of the answer."""
-        return self._release(self._decode(b"", final=True), final=True)
+        """Return what stands for an incomplete character at the end of the answer."""
+        return self._decode(b"", final=True)
 
     def _decode(self, piece: bytes, *, final: bool) -> str:
         data = self._rest + piece
         text, num_read = codecs.utf_8_decode(data, "replace", final)
         self._rest = data[num_read:]
         return text
+
+
+class StopFilter:
+    """End a text at the first stop string, which may be split between its pieces.
+
+    The first stop string is the one that is complete first, so the end does not depend on how the
+    text is split. Text that could still become a stop string is held back.
+    """
+
+    def __init__(self, stop: list[str]) -> None:
+        self._stop = [text for text in stop if text]
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """Add text; return the text that is certain now."""
+        return self._release(text, final=False)
+
+    def finish(self) -> str:
+        """Return the text that was held back, because no more text follows it directly."""
+        return self._release("", final=True)
 
     def _release(self, text: str, *, final: bool) -> str:
         if not self._stop:

@@ -79,10 +79,12 @@ def value_of_elements(text: str, schema: Any, calls: Calls, depth: int = 0) -> s
         values = [value_of_elements(value, items, calls, depth + 1) for _, value in elements]
         return f"[{', '.join(values)}]"
     properties = properties_of(_part_of(inner, "properties", whole=True))
-    return joined({
-        key: value_of_elements(value, properties.get(key), calls, depth + 1)
-        for key, value in elements
-    })
+    return joined(
+        {
+            key: value_of_elements(value, properties.get(key), calls, depth + 1)
+            for key, value in elements
+        }
+    )
 
 
 def _part_of(schema: dict[str, Any], word: str, *, whole: bool = False) -> Any:

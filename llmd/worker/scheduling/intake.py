@@ -72,6 +72,6 @@ def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> AnswerPa
     prompt, syntax = request.prompt, backend.syntax
     if not isinstance(prompt, ChatPrompt):
         return None
-    if prompt.tools is None and not syntax.thinks:
+    if prompt.tools is None and syntax.is_plain:
         return None
     return AnswerParser(syntax, request_id=request.id, tools=prompt.tools, is_thinking=is_thinking)

@@ -10,7 +10,16 @@ from typing import Any
 
 from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Calls, Syntax
 from llmd.worker.syntax.frame import Frame, cut_turn
-from llmd.worker.syntax.probe import ARGUMENTS, IDS, NAMES, NUMBER, NUMBER_KEY, TEXT_KEY, TEXTS, Probe
+from llmd.worker.syntax.probe import (
+    ARGUMENTS,
+    IDS,
+    NAMES,
+    NUMBER,
+    NUMBER_KEY,
+    TEXT_KEY,
+    TEXTS,
+    Probe,
+)
 from llmd.worker.syntax.segments import (
     common_prefix,
     common_suffix,
@@ -56,7 +65,7 @@ def learn_calls(probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str]
             )  # fmt: skip
     if calls.form is not CallForm.NAMED and not before.strip():
         marker = _built_in_marker(probe, frame)
-        return replace(calls, section_start=marker, separator="; ", several=bool(two))
+        return replace(calls, section_start=marker, separator="; ", is_bare=True, several=bool(two))
     second = _find(two, 1, two) if two else None
     place = _find(two, 0, two) if two else None
     if second is None or place is None:

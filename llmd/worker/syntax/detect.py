@@ -15,9 +15,7 @@ from llmd.worker.syntax.probe import ARGUMENTS, CONTENT, NAMES, THOUGHT, TOOLS, 
 from llmd.worker.syntax.segments import common_prefix, is_marker, segments_of
 
 
-def detect_syntax(
-    source: str | None, render: Render | None, *, ends: Iterable[str] = ()
-) -> Syntax:
+def detect_syntax(source: str | None, render: Render | None, *, ends: Iterable[str] = ()) -> Syntax:
     """Return the syntax of a model, learnt from renderings of its chat template.
 
     `ends` are the spellings of the tokens that end an answer. A part that the parser does not
@@ -53,9 +51,7 @@ def _with_lead(syntax: Syntax, frame: Frame) -> Syntax:
     return replace(syntax, lead=lead, content_start=opening)
 
 
-def _with_call_channel(
-    probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str]
-) -> Syntax:
+def _with_call_channel(probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str]) -> Syntax:
     """Return the syntax with the channel of calls, if the parser reads calls back from it."""
     turn = probe.calls(1)
     if turn is None or syntax.channels is None:
@@ -68,9 +64,7 @@ def _with_call_channel(
         inner.head = turn.removeprefix(frame.before)[: -len(body)]
         calls = learn_calls(probe, inner, Syntax(), ends | set(channels.ends))
         if calls is not None:
-            found = replace(
-                syntax, channels=replace(channels, has_body_call=True), calls=calls
-            )
+            found = replace(syntax, channels=replace(channels, has_body_call=True), calls=calls)
     else:
         end = body[body.rfind("}") + 1 :].strip()
         ends_of = tuple(dict.fromkeys([*channels.ends, *([end] if end else [])]))
@@ -96,16 +90,17 @@ def _reads_text(probe: Probe, frame: Frame, syntax: Syntax) -> bool:
     return (text.strip(), thought.strip()) == (CONTENT, (syntax.thought_lead + THOUGHT).strip())
 
 
-def _reads_calls(
-    probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str]
-) -> bool:
+def _reads_calls(probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str]) -> bool:
     """Return whether the parser reads back one call, and several if the template writes them."""
     for count in (1, 2):
         turn = probe.calls(count)
         if turn is None or NAMES[count - 1] not in turn:
             continue
         text, _, calls = _read(cut_turn(turn, frame, ends), frame, syntax)
-        if any(not (is_marker(part) or part.isspace()) for part in segments_of(text)) or calls != list(zip(NAMES, ARGUMENTS, strict=True))[:count]:
+        if (
+            any(not (is_marker(part) or part.isspace()) for part in segments_of(text))
+            or calls != list(zip(NAMES, ARGUMENTS, strict=True))[:count]
+        ):
             return False
     return True
 
@@ -132,6 +127,10 @@ def _read(turn: str, frame: Frame, syntax: Syntax) -> tuple[str, str, list[tuple
                 arguments.append("")
             arguments[event.index] += event.arguments
     try:
-        return text, thought, [(name, json.loads(given)) for name, given in zip(names, arguments, strict=True)]
+        return (
+            text,
+            thought,
+            [(name, json.loads(given)) for name, given in zip(names, arguments, strict=True)],
+        )
     except ValueError:
         return text, thought, []

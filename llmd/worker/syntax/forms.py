@@ -85,11 +85,8 @@ class Calls:
     """The mark around strings in `ArgumentForm.PAIRS`."""
     several: bool = True
     """Whether the template can write several calls in one turn."""
-
-    @property
-    def is_bare(self) -> bool:
-        """Whether a call begins with its object, without any marker before it."""
-        return not self.section_start.strip() and not self.start.strip()
+    is_bare: bool = False
+    """Whether a call may begin with its object, without any marker before it."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,9 @@ class Frame:
         if self.prompt.strip() and self.head.rstrip().endswith(self.prompt.rstrip()):
             return ""
         rest = self.head[len(common_prefix(self.head, self.prompt)) :].lstrip()
-        marks = [mark for mark in (syntax.thought_start.strip(), syntax.thought_end.strip()) if mark]
+        marks = [
+            mark for mark in (syntax.thought_start.strip(), syntax.thought_end.strip()) if mark
+        ]
         while mark := next((mark for mark in marks if rest.startswith(mark)), ""):
             rest = rest[len(mark) :].lstrip()
         return rest if _LETTER.search(rest) else ""

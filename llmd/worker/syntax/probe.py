@@ -116,9 +116,7 @@ class Probe:
         return None
 
     @staticmethod
-    def _values(
-        messages: list[dict[str, Any]], *, tools: bool, generate: bool
-    ) -> dict[str, Any]:
+    def _values(messages: list[dict[str, Any]], *, tools: bool, generate: bool) -> dict[str, Any]:
         values: dict[str, Any] = {"messages": messages, "add_generation_prompt": generate}
         if tools:
             # Copies, because a template may change what it gets.

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmd.engine.protocol import CallDelta, Delta, Tool, Tools
-from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
+from llmd.worker.syntax import HERMES, Syntax
 from tests.support.parsing import (
     ARGUMENTS,
     CALL,
@@ -15,13 +15,19 @@ from tests.support.parsing import (
     CODER_CALL,
     LLAMA_CALL,
     OBJECT,
-    SYNTAXES,
-    THINKING,
     TOOLS,
     WEATHER,
     Answer,
     parse,
     parser_of,
+)
+from tests.support.syntaxes import (
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_NAMED,
+    QWEN3_CODER,
+    SYNTAXES,
+    THINKING,
 )
 
 
@@ -65,11 +71,13 @@ def test_pieces_of_an_answer_never_change_the_result(
 
 @given(st.sampled_from([HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER]), _fragments)
 def test_text_without_calls_is_unchanged(syntax: Syntax, fragments: list[str]) -> None:
-    """Without a call the text is unchanged, including white space and markers."""
+    """Without a call the text is unchanged, unless it ends within what may be one."""
     text = "".join(fragments)
     answer = parse(parser_of(syntax), text)
     if not answer.calls:
-        assert answer.text == text
+        assert text.startswith(answer.text)
+        lost = text[len(answer.text) :].lstrip()
+        assert not lost or lost.startswith(("<tool_call>", "<function=", "[TOOL", "<|python", "{"))
 
 
 @given(_fragments)
@@ -141,12 +149,9 @@ def test_text_around_calls_is_text_without_the_white_space_between(
 @pytest.mark.parametrize(
     "body",
     [
-        "",
         " tag",
-        "\n{",
         "\n[]",
         "{}",
-        '{"name": "weather"',
         '{"name": "other", "arguments": {}}',
         '{"name": 5, "arguments": {}}',
         '{"name": "\\x", "arguments": {}}',
@@ -160,9 +165,7 @@ def test_text_around_calls_is_text_without_the_white_space_between(
         "now{}",
         "now[ARGS]5",
         "other[ARGS]{}",
-        "<function",
         "<function=other>\n</function>",
-        "<function=now>\n<parameter=a>\n1\n</function>",
         "<function=now>\n1\n</function>",
         "<function=now\n</function>",
     ],
@@ -251,7 +254,7 @@ def test_object_without_a_marker_is_held_while_it_could_be_a_call(chunk: str, sh
         ({"type": "integer"}, "5", "5"),
         ({"type": "number"}, " 1e400 ", "1e400"),
         ({"type": "array"}, '[1,\n "a"]', '[1,\n "a"]'),
-        ({"type": "boolean"}, "True", '"True"'),
+        ({"type": "boolean"}, "True", "true"),
         ({"type": "number"}, "NaN", '"NaN"'),
         ({"type": ["string", "null"]}, "null", "null"),
         ({"type": ["string", "null"]}, "5", '"5"'),

@@ -5,18 +5,16 @@ from dataclasses import replace
 import pytest
 
 from llmd.engine.protocol import Reasoning, Tools
-from llmd.worker.syntax import LLAMA3
 from tests.support.parsing import (
     CALL,
     LLAMA_CALL,
-    MAGISTRAL,
-    THINKING,
     TOOLS,
     WEATHER,
     Answer,
     parse,
     parser_of,
 )
+from tests.support.syntaxes import LLAMA3, MAGISTRAL, THINKING
 
 
 @pytest.mark.parametrize("tools", [TOOLS, None])
@@ -58,6 +56,6 @@ def test_thought_is_returned_as_it_arrives() -> None:
 
 def test_thought_of_a_family_without_markers_for_calls_may_precede_one() -> None:
     """A JSON object behind a thought may be a call without a marker."""
-    syntax = replace(LLAMA3, thought_start_marker="<think>", thought_end_marker="</think>")
+    syntax = replace(LLAMA3, thought_start="<think>", thought_end="</think>")
     answer = parse(parser_of(syntax), f"<think>Hm</think>\n{LLAMA_CALL}")
     assert answer == Answer(thought="Hm", calls=[WEATHER])

@@ -73,7 +73,7 @@ def test_run_goes_on_over_pieces() -> None:
 def test_text_is_read_up_to_a_word() -> None:
     """A beginning of the word belongs to the text, and without the word there is no result."""
     reader = Reader()
-    assert _read(["a<", "/b<</", "p>c"], reader.read_until("</p>"), reader) == "a</b<"
+    assert _read(["a<", "/b<</", "p>c"], reader.read_until("</p>"), reader) == ("a</b<", "</p>")
     reader = Reader()
     assert _read(["a</", "p"], reader.read_until("</p>"), reader) is None
     assert reader.is_at_end

@@ -3,10 +3,28 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmd.worker.answer.text import TextStream
+from llmd.worker.answer.text import StopFilter, TextDecoder
 
 _stops = st.lists(st.text("abé\U0001f600", min_size=1, max_size=4), max_size=4)
 _texts = st.text("abcé\U0001f600", max_size=24)
+
+
+class TextStream:
+    """Decodes bytes, and ends the text at a stop string."""
+
+    def __init__(self, stop: list[str]) -> None:
+        self._decoder = TextDecoder()
+        self._stop = StopFilter(stop)
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.stopped
+
+    def push(self, piece: bytes) -> str:
+        return self._stop.push(self._decoder.push(piece))
+
+    def finish(self) -> str:
+        return self._stop.push(self._decoder.finish()) + self._stop.finish()
 
 
 def _read(chunks: list[bytes], stop: list[str]) -> tuple[str, bool]:

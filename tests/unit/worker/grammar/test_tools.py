@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmd.engine.protocol import Tool, Tools
 from llmd.errors import InvalidField
 from llmd.worker.grammar.tools import tool_grammar
-from llmd.worker.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN3_CODER, Syntax
+from llmd.worker.syntax import HERMES, Syntax
 from tests.support.tool_grammar_walk import (
     END,
     MARKERS,
