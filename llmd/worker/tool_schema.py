@@ -29,6 +29,40 @@ def properties_of(schema: dict[str, Any]) -> dict[str, Any]:
     return properties if isinstance(properties, dict) else {}
 
 
+def required_of(schema: dict[str, Any]) -> list[str]:
+    """Return the names of the properties that an object must have."""
+    required = schema.get("required")
+    return required if isinstance(required, list) else []
+
+
+_COMBINED = {"allOf", "anyOf", "oneOf", "$ref", "if", "patternProperties", "additionalProperties"}
+_COMBINED |= {"unevaluatedProperties", "dependentSchemas"}
+"""Keywords by which an object may get further properties than those that it lists."""
+
+
+def closed(schema: Any) -> Any:
+    """Return a schema whose objects have no properties but those listed, unless it says otherwise.
+
+    A model that may invent properties does, and the tool then refuses them. llama.cpp's grammars
+    of schemas do the same.
+    """
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {
+        word: value if word in {"allOf", "enum", "const", "default", "examples"} else closed(value)
+        for word, value in schema.items()
+    }
+    is_object = isinstance(schema.get("properties"), dict) and schema.get("type") in {
+        None,
+        "object",
+    }
+    if is_object and not schema.keys() & _COMBINED:
+        inner["additionalProperties"] = False
+    return inner
+
+
 def types_of(schema: Any) -> set[str]:
     """Return the JSON types that a schema declares, or an empty set if it declares none."""
     if not isinstance(schema, dict):

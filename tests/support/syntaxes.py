@@ -9,7 +9,10 @@ from llmd.worker.syntax import HERMES, SLOT, ArgumentForm, CallForm, Calls, Chan
 MISTRAL = Syntax(Calls(section_start="[TOOL_CALLS]", separator=", ", is_list=True))
 """One marker, then a list with all calls."""
 
-MISTRAL_NAMED = Syntax(
+MISTRAL_NAMED = Syntax(Calls(CallForm.NAMED, start="[TOOL_CALLS]", name_end="[ARGS]", separator=""))
+"""The name and arguments."""
+
+MISTRAL_WITH_ID = Syntax(
     Calls(
         CallForm.NAMED,
         start="[TOOL_CALLS]",
@@ -17,7 +20,7 @@ MISTRAL_NAMED = Syntax(
         separator="",
     )
 )
-"""The name, perhaps an id, and arguments."""
+"""The name, an id, and arguments."""
 
 LLAMA3 = Syntax(
     Calls(section_start="<|python_tag|>", separator="; ", arguments_key="parameters", is_bare=True)
@@ -76,6 +79,7 @@ TYPED = Syntax(
         argument_start='<|D|parameter name="',
         key_end=f'" string="{SLOT}">',
         string_type="true",
+        other_type="false",
         value_end="</|D|parameter>",
         argument_separator="\n",
     )
@@ -169,6 +173,6 @@ THINKING = replace(HERMES, thought_start="<think>\n", thought_end="\n</think>\n\
 MAGISTRAL = replace(MISTRAL_NAMED, thought_start="[THINK]", thought_end="[/THINK]")
 
 SYNTAXES = [
-    HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER, APERTUS, KIMI, TYPED, NESTED, GEMMA,
+    HERMES, MISTRAL, MISTRAL_NAMED, MISTRAL_WITH_ID, LLAMA3, QWEN3_CODER, APERTUS, KIMI, TYPED, NESTED, GEMMA,
     PYTHON, HARMONY, WRAPPED, FUNCTIONARY, THINKING, MAGISTRAL,
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,18 +12,19 @@ import pytest
 from llmd.engine.protocol import CallDelta, Delta, Reasoning, Tool, Tools
 from llmd.worker.answer.parser import AnswerParser
 from llmd.worker.grammar.tools import tool_grammar
-from llmd.worker.syntax import HERMES, Syntax
+from llmd.worker.syntax import Syntax
 
 llguidance = pytest.importorskip("llguidance")
 
 MARKERS = [
     "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>",
-    "<think>", "</think>", "<other>",
+    "<think>", "</think>", "<other>", "<|calls_begin|>", "<|calls_end|>", "<|call_begin|>",
+    "<|call_end|>", "<|argument_begin|>", "|D|", "]|[", "<|tool_call>", "<tool_call|>", '<|"|>',
+    "<|tools_prefix|>", "<|tools_suffix|>", "<|channel>", "<channel|>",
+    "<|channel|>", "<|message|>", "<|start|>", "<|end|>",
 ]  # fmt: skip
 END = 256
 SPECIAL = {text: END + 1 + index for index, text in enumerate(MARKERS)}
-SYNTAXES = [HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, QWEN3_CODER]
-THINKING = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "weather": {

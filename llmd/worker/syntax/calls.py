@@ -235,9 +235,9 @@ def _tagged(text: str, two: str) -> Calls | None:
             arguments_end=tail.lstrip()[:1],
             quote=quote,
         )
-    string_type = ""
+    string_type = other_type = ""
     if key_end != other_end:
-        key_end, string_type = _with_type(key_end, other_end)
+        key_end, string_type, other_type = _with_type(key_end, other_end)
     value_end = common_prefix(text_end, tail).rstrip()
     if nested:
         closing = text_end.find(key_end.strip(), text_end.index(SLOT))
@@ -251,17 +251,19 @@ def _tagged(text: str, two: str) -> Calls | None:
         argument_start=start.lstrip(),
         key_end=key_end,
         string_type=string_type,
+        other_type=other_type,
         value_end=value_end,
         argument_separator=text_end[len(value_end) : len(text_end) - len(start.lstrip())],
     )
 
 
-def _with_type(first: str, second: str) -> tuple[str, str]:
-    """Return the marker behind a key with a slot for its type, and the type of a string."""
+def _with_type(first: str, second: str) -> tuple[str, str, str]:
+    """Return the marker behind a key with a slot for the type, and the types of both values."""
     head = os.path.commonprefix([first, second])
     tail = os.path.commonprefix([first[::-1], second[::-1]])[::-1]
     while head and head[-1].isalnum():
         head = head[:-1]
     while tail and tail[0].isalnum():
         tail = tail[1:]
-    return f"{head}{SLOT}{tail}", first[len(head) : len(first) - len(tail)]
+    kinds = [text[len(head) : len(text) - len(tail)] for text in (first, second)]
+    return f"{head}{SLOT}{tail}", kinds[0], kinds[1]

@@ -77,6 +77,8 @@ class Calls:
     """Between key and value. A `SLOT` in it is the value's type."""
     string_type: str = ""
     """The text in the slot of `key_end` where the value is a string."""
+    other_type: str = ""
+    """The text in the slot where the value is a number."""
     value_end: str = ""
     """Behind a value. In `ArgumentForm.NESTED`, a `SLOT` in it is the key."""
     argument_separator: str = ""

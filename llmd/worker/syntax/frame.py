@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from llmd.worker.syntax.forms import Channels, Syntax
+from llmd.worker.syntax.forms import SLOT, Channels, Syntax
 from llmd.worker.syntax.probe import CONTENT, NAMES, NUMBER, TEXTS, THOUGHT, Probe
 from llmd.worker.syntax.segments import (
     closing_of,
@@ -163,7 +163,7 @@ def add_call_channel(channels: Channels, turn: str) -> Channels:
     return replace(
         channels,
         recipient=words[-1],
-        call_header=f"{start}{{}}{after}",
+        call_header=f"{start}{SLOT}{after}",
     )
 
 

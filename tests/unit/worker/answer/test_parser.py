@@ -25,6 +25,7 @@ from tests.support.syntaxes import (
     LLAMA3,
     MISTRAL,
     MISTRAL_NAMED,
+    MISTRAL_WITH_ID,
     QWEN3_CODER,
     SYNTAXES,
     THINKING,
@@ -108,7 +109,7 @@ def test_markers_are_text_where_there_are_no_tools(fragments: list[str]) -> None
         (MISTRAL, f"[TOOL_CALLS]{OBJECT}", [WEATHER]),
         (MISTRAL, f"[TOOL_CALLS]weather[ARGS]{ARGUMENTS}", [WEATHER]),
         (
-            MISTRAL_NAMED,
+            MISTRAL_WITH_ID,
             f"[TOOL_CALLS]weather[ARGS]{ARGUMENTS}[TOOL_CALLS]now[CALL_ID]a1[ARGS] {{}}",
             [WEATHER, ("now", "{}")],
         ),

@@ -25,7 +25,8 @@ from llmd.engine.protocol import (
 )
 from llmd.errors import InvalidField
 from llmd.worker.grammar.matcher import MAX_GRAMMAR_CHARS
-from llmd.worker.syntax import HERMES, QWEN3_CODER, Syntax
+from llmd.worker.syntax import HERMES, Syntax
+from tests.support.syntaxes import QWEN3_CODER
 from tests.support.grammar_walk import (
     COMPILER,
     ByteVocabulary,
@@ -286,7 +287,7 @@ def test_a_constraint_takes_precedence_over_tools() -> None:
 
 def test_an_open_thought_ends_before_a_required_call() -> None:
     """A thought that the prompt has opened must end before a required call."""
-    syntax = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
+    syntax = replace(HERMES, thought_start="<think>", thought_end="</think>")
     answer = _answer_to(_tools(INTEGER), syntax=syntax, is_thinking=True)
     assert answer is not None
     assert answer.add("Hm.</think>\n\n" + CALL)

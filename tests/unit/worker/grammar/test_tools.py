@@ -17,14 +17,21 @@ from tests.support.tool_grammar_walk import (
     MARKERS,
     SCHEMAS,
     SPECIAL,
-    SYNTAXES,
-    THINKING,
     ConstrainedAnswer,
     answer_under,
     is_valid,
     matcher_of,
     parse,
     tools_of,
+)
+from tests.support.syntaxes import (
+    HARMONY,
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_NAMED,
+    QWEN3_CODER,
+    SYNTAXES,
+    THINKING,
 )
 
 # Texts that help a random answer to end before `num_choices` runs out.
@@ -73,7 +80,7 @@ def test_every_answer_that_a_grammar_allows_calls_tools_correctly(
 ) -> None:
     """Any answer that the grammar allows calls only the given tools, with valid arguments."""
     if is_thinking:
-        syntax = replace(syntax, thought_start_marker="<think>", thought_end_marker="</think>")
+        syntax = replace(syntax, thought_start="<think>", thought_end="</think>")
     tools = tools_of(*names, required=required, parallel=parallel)
     answer = answer_under(tools, syntax, has_special=has_special, is_thinking=is_thinking)
     begins_call = required
