@@ -63,6 +63,22 @@ def closed(schema: Any) -> Any:
     return inner
 
 
+def resolved(schema: Any, root: dict[str, Any]) -> Any:
+    """Return the schema that a local ``$ref`` in a schema of `root` refers to, or the schema."""
+    for _ in range(_MAX_REFERENCES):
+        reference = schema.get("$ref") if isinstance(schema, dict) else None
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            return schema
+        schema = root
+        for word in reference[2:].split("/"):
+            schema = schema.get(word) if isinstance(schema, dict) else None
+    return {}
+
+
+_MAX_REFERENCES = 8
+"""The number of references that are followed before they are taken for a circle."""
+
+
 def types_of(schema: Any) -> set[str]:
     """Return the JSON types that a schema declares, or an empty set if it declares none."""
     if not isinstance(schema, dict):

@@ -7,9 +7,12 @@ from typing import Any
 
 from llmd.worker.grammar.rules import Rules, literal
 from llmd.worker.syntax import Calls
-from llmd.worker.tool_schema import properties_of, required_of, types_of
+from llmd.worker.tool_schema import properties_of, required_of, resolved, types_of
 
 _KEY = "/[A-Za-z_][A-Za-z0-9_]*/"
+
+_MAX_ITEMS = 100
+"""A list of more items is not bound in their number."""
 
 _MAX_DEPTH = 8
 """Deeper values are not bound by their schema."""
@@ -31,10 +34,12 @@ class PairRules:
         self._calls = calls
         self._comma = literal(calls.argument_separator)
         self._is_python = len(calls.quote) == 1
+        self._root: dict[str, Any] = {}
 
     def arguments(self, name: str, schema: dict[str, Any]) -> str:
         """Return an expression for all arguments with the brackets around them."""
         calls = self._calls
+        self._root = schema
         if properties_of(schema):
             inside = self._members(name, schema, 0, top=True)
         elif isinstance(schema.get("properties"), dict):
@@ -72,7 +77,11 @@ class PairRules:
         return f"({first})?" if may_be_empty and first else first
 
     def _value(self, name: str, schema: Any, depth: int) -> str:
-        """Return an expression for a value of a schema."""
+        """Return an expression for a value of a schema.
+
+        Enforced are types, properties, items and their number, and lists of choices.
+        """
+        schema = resolved(schema, self._root)
         if not isinstance(schema, dict) or depth > _MAX_DEPTH:
             return self._any()
         choices = choices_of(schema)
@@ -101,7 +110,10 @@ class PairRules:
 
     def _list(self, name: str, schema: dict[str, Any], depth: int) -> str:
         item = self._value(f"{name}_item", schema.get("items"), depth + 1)
-        return f'"[" ({item} ({self._comma} {item})*)? "]"'
+        most = schema.get("maxItems")
+        if not isinstance(most, int) or not 0 < most <= _MAX_ITEMS:
+            return f'"[" ({item} ({self._comma} {item})*)? "]"'
+        return f'"[" ({item} ({self._comma} {item}){{0,{most - 1}}})? "]"'
 
     def _any(self) -> str:
         """Return the name of a rule for any value."""
