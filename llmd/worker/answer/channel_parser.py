@@ -115,16 +115,32 @@ class ChannelParser:
         return "text"
 
     def _body(self, use: _Use) -> Waiting[None]:
-        """Read the body of a message and the marker that ends it."""
-        reader = self._reader
-        firsts = re.escape("".join({word[0] for word in self._ends}))
+        """Read the body of a message and the marker that ends it.
+
+        Where calls have no channel of their own, text may contain some in the general form.
+        """
+        reader, calls = self._reader, self._calls
+        has_calls = use == "text" and calls is not None and not self._channels.recipient
+        markers = set(calls.markers) if has_calls and calls is not None else set()
+        words = sorted({*self._ends, *markers})
+        firsts = re.escape("".join({word[0] for word in words}))
         inner = re.compile(f"[^{firsts}]+")
         while (yield from reader.peek()):
             if not reader.take(inner):
-                if (yield from reader.read_word(*self._ends)):
+                word = yield from reader.read_word(*words)
+                if word in self._ends:
                     reader.discard()
                     return
-                reader.take_one()
+                if word and calls is not None:
+                    try:
+                        yield from calls.read(word)
+                    except NotACall:
+                        if reader.is_at_end:
+                            reader.discard()
+                    else:
+                        continue
+                elif not word:
+                    reader.take_one()
             if use == "nobody":
                 reader.discard()
             else:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from llmd.engine.protocol import Tools
 from llmd.worker.grammar.calls import CallRules
 from llmd.worker.grammar.rules import JSON_OPTIONS, Rules, literal
-from llmd.worker.syntax import SLOT, Channels, Syntax
+from llmd.worker.syntax import HERMES, SLOT, Channels, Syntax
 
 __all__ = ["JSON_OPTIONS", "tool_grammar"]
 
@@ -112,7 +112,7 @@ class _ChannelAnswer:
     def start(self) -> str:
         rules, channels = self._rules, self._channels
         if not channels.recipient:
-            return f"{rules.free_text([])} TEXT?"
+            return self._general()
         if self._tools.required:
             thought = rules.marker(f"{channels.thought_header}{channels.message}")
             end = rules.text_up_to("end_of_thought", channels.ends[0], excluded=None)
@@ -122,11 +122,27 @@ class _ChannelAnswer:
             calls = rules.add("calls", call)
             return f"({thought} {end} {begin})? {calls}"
         text = f"{rules.free_text([])} TEXT?"
+        if channels.recipient in channels.content_header:
+            # The same words address the user, so nothing tells the beginning of a call for sure.
+            return text
         marker = rules.text_up_to("text_and_marker", channels.recipient, excluded=[])
         header = rules.text_up_to(
             "header", channels.message, excluded=rules.specials_in(channels.message)
         )
         return f"{text} | {marker} {self._call('', header)}"
+
+    def _general(self) -> str:
+        """Return an expression for calls in the general form, in a message for the user."""
+        rules, channels = self._rules, self._channels
+        if self._tools.required:
+            header = rules.marker(f"{channels.content_header}{channels.message}")
+            return f"{header} {self._calls.all(is_begun=False)}"
+        head = (HERMES.calls.section_start + HERMES.calls.start).lstrip()
+        trigger, rest = rules.split_trigger(head)
+        excluded = rules.specials_in(trigger)
+        marker = rules.text_up_to("text_and_marker", trigger, excluded=excluded)
+        calls = f"{marker} {rules.marker(rest)} {self._calls.all(is_begun=True)}"
+        return f"{rules.free_text(excluded)} TEXT? | {calls}"
 
     def _call(self, head: str, tail: str) -> str:
         """Return an expression for one call whose name stands between two expressions."""

@@ -40,16 +40,19 @@ class _Call:
     """Its form, without the markers around it."""
 
 
-def learn_calls(probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str]) -> Calls | None:
+def learn_calls(
+    probe: Probe, frame: Frame, syntax: Syntax, ends: frozenset[str], *, only_one: bool = False
+) -> Calls | None:
     """Return the form of calls as the template renders them, or None if it renders none.
 
-    `ends` are the spellings of tokens that end an answer.
+    `ends` are the spellings of tokens that end an answer. With `only_one`, the form is read off
+    a turn with one call, because several are written as several messages.
     """
     single = probe.calls(1)
     if single is None:
         return None
     one = _body(single, frame, syntax, ends)
-    several = probe.calls(2)
+    several = None if only_one else probe.calls(2)
     two = _body(several, frame, syntax, ends) if several and NAMES[1] in several else ""
     first = _find(one, 0, two)
     if first is None:

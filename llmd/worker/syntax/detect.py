@@ -62,7 +62,7 @@ def _with_call_channel(probe: Probe, frame: Frame, syntax: Syntax, ends: frozens
     if NAMES[0] in body:
         inner = Frame(probe)
         inner.head = turn.removeprefix(frame.before)[: -len(body)]
-        calls = learn_calls(probe, inner, Syntax(), ends | set(channels.ends))
+        calls = learn_calls(probe, inner, Syntax(), ends | set(channels.ends), only_one=True)
         if calls is not None:
             found = replace(syntax, channels=replace(channels, has_body_call=True), calls=calls)
     else:
