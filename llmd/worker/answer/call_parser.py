@@ -9,21 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from llmd.engine.protocol import Tools
+from llmd.worker.answer.argument_parser import ArgumentParser, ends_of
 from llmd.worker.answer.reader import SPACE, JsonScanner, Reader, Waiting
-from llmd.worker.answer.values import (
-    NotACall,
-    PairReader,
-    fail,
-    joined,
-    quoted,
-    quotes_of,
-    value_of,
-    value_of_elements,
-)
+from llmd.worker.answer.values import NotACall, fail
 from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Calls, Syntax, pieces_of
 from llmd.worker.tool_schema import parameters_of, properties_of
 
-_SLOT = re.compile(r'[^\s<>"\[\]{}]+')
 _SCALAR = re.compile(r'[^\s,{}\[\]"]+')
 _SEPARATOR = re.compile(r"[\s;]+")
 _NAME_CHAR = re.compile(r"[\w.-]")
@@ -36,8 +27,6 @@ _NAME_KEYS = {"name"}
 _ARGUMENTS_KEYS = {"arguments", "parameters"}
 _OTHER_KEYS = {"id", "type"}
 _MAX_WRAPPERS = 3
-
-__all__ = ["CallParser", "NotACall"]
 
 
 class CallParser:
@@ -57,6 +46,7 @@ class CallParser:
         on_arguments: Callable[[int, str], None],
     ) -> None:
         self._reader = reader
+        self._arguments = ArgumentParser(reader)
         self._forms = (syntax.calls, *syntax.other_calls)
         self._calls = syntax.calls
         self._tools = tools
@@ -66,7 +56,7 @@ class CallParser:
         self._name_keys = _NAME_KEYS | {form.name_key for form in self._forms}
         self._arguments_keys = _ARGUMENTS_KEYS | {form.arguments_key for form in self._forms}
         self._other_keys = _OTHER_KEYS | {form.id_key for form in self._forms}
-        self._ends = _ends_of(self._calls)
+        self._ends = ends_of(self._calls)
         self.markers = self._find_markers()
         """The words that a call may begin with, and the pieces of its marker behind each."""
         self.num_calls = 0
@@ -96,8 +86,8 @@ class CallParser:
         reader = self._reader
         self.is_begun = self.is_named = False
         self._calls, pieces = self.markers.get(marker, (self._forms[0], []))
-        self._ends = _ends_of(self._calls)
-        yield from self._pieces(pieces)
+        self._ends = ends_of(self._calls)
+        yield from self._arguments.pieces(pieces)
         yield from reader.read_run(SPACE)
         while True:
             first = yield from reader.peek()
@@ -142,29 +132,11 @@ class CallParser:
         first = yield from reader.peek()
         return bool(first == "{" and calls.section_start.strip() and not calls.start.strip())
 
-    def _pieces(self, pieces: list[str]) -> Waiting[None]:
-        """Read the pieces of a marker, with white space between them."""
-        index = 0
-        while index < len(pieces):
-            yield from self._reader.read_run(SPACE)
-            if pieces[index] == SLOT:
-                yield from self._slot(pieces[index + 1 : index + 2])
-            else:
-                yield from self._expect(pieces[index])
-            index += 1
-
-    def _slot(self, following: list[str]) -> Waiting[str]:
-        """Read the text in a slot: up to the piece behind it, if there is one."""
-        if not following:
-            return (yield from self._reader.read_run(_SLOT))
-        first = re.escape(following[0][0])
-        return (yield from self._reader.read_run(re.compile(rf"[^\n{first}]+")))
-
     # Calls that are JSON objects
 
     def _json_list(self) -> Waiting[None]:
         reader = self._reader
-        yield from self._expect("[")
+        yield from self._arguments.expect("[")
         while True:
             yield from reader.read_run(SPACE)
             yield from self._object()
@@ -219,7 +191,7 @@ class CallParser:
     def _open_object(self) -> Waiting[bool]:
         """Read the opening brace of an object; return whether the object has members."""
         reader = self._reader
-        yield from self._expect("{")
+        yield from self._arguments.expect("{")
         yield from reader.read_run(SPACE)
         return not (yield from reader.read_word("}"))
 
@@ -228,7 +200,7 @@ class CallParser:
         yield from reader.read_run(SPACE)
         key = yield from self._string()
         yield from reader.read_run(SPACE)
-        yield from self._expect(":")
+        yield from self._arguments.expect(":")
         yield from reader.read_run(SPACE)
         return key
 
@@ -290,142 +262,21 @@ class CallParser:
             behind = pieces[pieces.index(SLOT) + 1 :]
             if behind and (yield from reader.read_word(behind[0])):
                 pieces = behind[1:]
-        yield from self._pieces(pieces)
+        yield from self._arguments.pieces(pieces)
         if calls.arguments is ArgumentForm.JSON:
             yield from reader.read_run(SPACE)
             if (yield from reader.peek()) != "{":
                 raise NotACall
             yield from self._stream(name)
-        elif calls.arguments is ArgumentForm.PAIRS:
-            arguments = yield from self._pairs()
+        else:
+            properties = self._properties.get(name, {})
+            arguments = yield from self._arguments.read(calls, properties)
             self._begin(name)
             self._add_arguments(arguments)
-        else:
-            members = yield from self._members(self._properties.get(name, {}))
-            self._begin(name)
-            self._add_arguments(joined(members))
-
-    def _members(self, properties: dict[str, Any]) -> Waiting[dict[str, str]]:
-        """Read arguments with markers around each, up to the end of the call."""
-        reader, calls = self._reader, self._calls
-        begin, *rest = pieces_of(calls.argument_start)
-        ends = pieces_of(calls.end)[:1] or self._ends[:1]
-        separator = calls.argument_separator.strip()
-        words = [word for word in (begin, separator, *ends) if word]
-        members: dict[str, str] = {}
-        while True:
-            yield from reader.read_run(SPACE)
-            mark = yield from reader.read_word(*words)
-            if mark == begin:
-                yield from self._pieces(rest)
-                key, value = yield from self._member(properties)
-                members[key] = value
-            elif not mark or mark != separator:
-                break
-        if not mark and ends:
-            if any(reader.ends_within(word) for word in words):
-                reader.take_all()
-            fail()
-        return members
-
-    def _member(self, properties: dict[str, Any]) -> Waiting[tuple[str, str]]:
-        """Read the key and the value of an argument, and the marker that ends it."""
-        reader, calls = self._reader, self._calls
-        first, *pieces = pieces_of(calls.key_end)
-        found = yield from reader.read_until(first, "\n")
-        if found is None or found[1] == "\n":
-            fail()
-        key, kind = found[0].strip(), ""
-        for index, piece in enumerate(pieces):
-            yield from reader.read_run(SPACE)
-            if piece == SLOT:
-                kind = yield from self._slot(pieces[index + 1 : index + 2])
-            else:
-                yield from self._expect(piece)
-        if calls.arguments is ArgumentForm.NESTED:
-            raw = yield from self._element(key)
-            return key, value_of_elements(raw, properties.get(key), calls)
-        closing = calls.value_end.strip()
-        raw = ""
-        while True:
-            value = yield from reader.read_until(closing)
-            if value is None:
-                fail()
-            raw += value[0]
-            if not raw.lstrip().startswith("<![CDATA[") or raw.rstrip().endswith("]]>"):
-                break
-            raw += closing
-        # One line end on either side belongs to the format if the template writes it.
-        if calls.key_end.endswith("\n"):
-            raw = raw.removeprefix("\n")
-        if calls.value_end.startswith("\n"):
-            raw = raw.removesuffix("\n")
-        if kind and kind == calls.string_type:
-            return key, quoted(raw)
-        return key, value_of(raw, properties.get(key))
-
-    def _element(self, key: str) -> Waiting[str]:
-        """Read the text of an element up to its end marker; elements inside may have its key."""
-        calls = self._calls
-        opening = f"{calls.argument_start}{key}{calls.key_end}"
-        closing = calls.value_end.replace(SLOT, key).strip()
-        pieces: list[str] = []
-        depth = 1
-        while True:
-            found = yield from self._reader.read_until(opening, closing)
-            if found is None:
-                fail()
-            depth += 1 if found[1] == opening else -1
-            pieces.append(found[0])
-            if depth == 0:
-                return "".join(pieces)
-            pieces.append(found[1])
-
-    def _pairs(self) -> Waiting[str]:
-        """Read pairs in brackets and return them as a JSON object."""
-        reader, calls = self._reader, self._calls
-        yield from self._expect(calls.arguments_start.strip())
-        quotes = quotes_of(calls.quote)
-        pieces: list[str] = []
-        depth = 1
-        while True:
-            char = yield from reader.peek()
-            if not char:
-                fail()
-            if quote := (yield from reader.read_word(*quotes)):
-                pieces.append(quote)
-                while True:
-                    found = yield from reader.read_until(quote)
-                    if found is None:
-                        fail()
-                    pieces += found
-                    text = found[0]
-                    escapes = len(text) - len(text.rstrip("\\")) if len(quote) == 1 else 0
-                    if escapes % 2 == 0:
-                        break
-                continue
-            char = reader.take_one()
-            depth += (char in "([{") - (char in ")]}")
-            if depth == 0:
-                break
-            pieces.append(char)
-        try:
-            pairs = PairReader("".join(pieces), calls.quote).pairs()
-            return json.dumps(pairs, ensure_ascii=False)
-        except RecursionError:
-            fail()
 
     @cached_property
     def _properties(self) -> dict[str, dict[str, Any]]:
         return {tool.name: properties_of(parameters_of(tool)) for tool in self._tools.tools}
-
-    def _expect(self, word: str) -> Waiting[None]:
-        if not word:
-            return
-        if not (yield from self._reader.read_word(word)):
-            if self._reader.ends_within(word):
-                self._reader.take_all()
-            raise NotACall
 
     def _known_name(self, name: str | None) -> str:
         """Return the name of a tool. Raise `NotACall` if no tool has this name."""
@@ -442,9 +293,3 @@ class CallParser:
     def _add_arguments(self, arguments: str) -> None:
         self._on_arguments(self.num_calls - 1, arguments)
         self._reader.discard()
-
-
-def _ends_of(calls: Calls) -> list[str]:
-    """Return the pieces of all markers behind a call."""
-    pieces = pieces_of(calls.end) + pieces_of(calls.section_end)
-    return [piece for piece in dict.fromkeys(pieces) if piece != SLOT]

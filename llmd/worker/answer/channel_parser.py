@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-from llmd.worker.answer.call_parser import CallParser, NotACall
+from llmd.worker.answer.call_parser import CallParser
 from llmd.worker.answer.reader import SPACE, Reader, Waiting
+from llmd.worker.answer.values import NotACall, fail
 from llmd.worker.syntax.forms import Channels
 from llmd.worker.syntax.segments import first_marker
 
@@ -77,9 +78,7 @@ class ChannelParser:
                 if self._channels.has_body_call:
                     yield from self._reader.read_run(SPACE)
                     word = yield from self._reader.read_word(*self._calls.markers)
-                    if not word:
-                        raise NotACall
-                    yield from self._calls.read(word)
+                    yield from self._calls.read(word or fail())
                 else:
                     yield from self._calls.read_arguments(name)
             except NotACall:

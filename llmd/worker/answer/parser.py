@@ -7,9 +7,10 @@ from itertools import groupby
 from typing import Literal
 
 from llmd.engine.protocol import CallDelta, Delta, Reasoning, Tools
-from llmd.worker.answer.call_parser import CallParser, NotACall
+from llmd.worker.answer.call_parser import CallParser
 from llmd.worker.answer.channel_parser import ChannelParser
 from llmd.worker.answer.reader import SPACE, Reader, Waiting
+from llmd.worker.answer.values import NotACall
 from llmd.worker.syntax.forms import Syntax
 from llmd.worker.syntax.segments import is_marker, segments_of
 

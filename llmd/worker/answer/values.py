@@ -146,12 +146,12 @@ class PairReader:
         """Return all pairs up to the closing bracket, or up to the end of the text."""
         found: dict[str, Any] = {}
         while not self._closes(end):
-            key = self._value(0, is_key=True)
+            key = self._value(is_key=True)
             self._skip()
             if self._text[self._at : self._at + 1] not in {":", "="}:
                 fail()
             self._at += 1
-            found[str(key)] = self._value(len(found) * 0)
+            found[str(key)] = self._value()
             self._comma(end)
         return found
 
@@ -173,7 +173,7 @@ class PairReader:
         elif self._text[self._at : self._at + 1] != end:
             fail()
 
-    def _value(self, depth: int, *, is_key: bool = False) -> Any:
+    def _value(self, *, is_key: bool = False) -> Any:
         self._skip()
         for quote in self._quotes:
             if self._text.startswith(quote, self._at):
@@ -194,7 +194,7 @@ class PairReader:
     def _items(self, end: str) -> list[Any]:
         found: list[Any] = []
         while not self._closes(end):
-            found.append(self._value(0))
+            found.append(self._value())
             self._comma(end)
         return found
 

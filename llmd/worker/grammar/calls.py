@@ -199,6 +199,6 @@ class CallRules:
         if "string" in types or not calls.string_type:
             return calls.string_type
         if calls.string_type == "string" and types:
-            name = sorted(types)[0]
+            name = min(types)
             return _JSON_TYPES.get(name, name)
         return calls.other_type

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from llmd.engine.protocol import ChatPrompt, Constraint, JsonSchema, Part, Submit, Tools
 from llmd.errors import InvalidField
-from llmd.worker.grammar.tools import JSON_OPTIONS, tool_grammar
+from llmd.worker.grammar.rules import JSON_OPTIONS
+from llmd.worker.grammar.tools import constraint_grammar, has_opening, tool_grammar
 from llmd.worker.llama.vocabulary import Vocabulary
 from llmd.worker.syntax import Syntax
 
@@ -118,13 +119,15 @@ class GrammarCompiler:
     ) -> GrammarMatcher | None:
         """Return a matcher for a request's constraint or else its tools; None without either.
 
+        Tools that must be called go before a constraint, which is for the text of an answer.
         If llguidance does not support the schemas of tools that need not be called, allow any
         object as arguments. Raise `InvalidField` if a grammar, schema or tool is invalid or not
         supported.
         """
-        if request.constraint is not None:
-            return self.compile_constraint(request.constraint)
         tools = request.prompt.tools if isinstance(request.prompt, ChatPrompt) else None
+        is_required = tools is not None and tools.required
+        if request.constraint is not None and not is_required:
+            return self.compile_constraint(request.constraint, syntax, is_thinking=is_thinking)
         if tools is None:
             return None
         check_tools(tools)
@@ -135,11 +138,24 @@ class GrammarCompiler:
                 raise
             return self._compile_tools(tools, syntax, is_thinking=is_thinking, strict=False)
 
-    def compile_constraint(self, constraint: Constraint) -> GrammarMatcher:
-        """Return a matcher for a constraint. Raise `InvalidField` if it is not valid."""
+    def compile_constraint(
+        self, constraint: Constraint, syntax: Syntax | None = None, *, is_thinking: bool = False
+    ) -> GrammarMatcher:
+        """Return a matcher for a constraint. Raise `InvalidField` if it is not valid.
+
+        With a syntax, the constraint is for the text of an answer: a thought may precede it.
+        """
         if isinstance(constraint, JsonSchema):
-            return self._compile(_schema_grammar(constraint.schema), "response_format")
-        return self._compile(_gbnf_grammar(constraint.text), "grammar")
+            grammar, param = _schema_grammar(constraint.schema), "response_format"
+            lark = _schema_lark(constraint.schema)
+        else:
+            lark, param = _gbnf_lark(constraint.text), "grammar"
+            grammar = llguidance.LLMatcher.grammar_from_lark(lark)
+        if syntax is not None and has_opening(syntax, is_thinking=is_thinking):
+            special = self._vocabulary.special_ids
+            lark = constraint_grammar(lark, syntax, special=special, is_thinking=is_thinking)
+            grammar = llguidance.LLMatcher.grammar_from_lark(lark)
+        return self._compile(grammar, param)
 
     def _compile_tools(
         self, tools: Tools, syntax: Syntax, *, is_thinking: bool, strict: bool
@@ -243,13 +259,23 @@ def _numbers(value: object) -> Iterator[int | float]:
             yield from _numbers(item)
 
 
-def _gbnf_grammar(text: str) -> str:
+def _schema_lark(text: str) -> str:
+    """Return the grammar of a schema that has been checked, in Lark."""
+    schema = json.loads(text)
+    options = {"x-guidance": JSON_OPTIONS} if isinstance(schema, dict) else {}
+    given = {**schema, **options} if isinstance(schema, dict) else schema
+    return f"start: %json {json.dumps(given, ensure_ascii=False)}\n"
+
+
+def _gbnf_lark(text: str) -> str:
     if len(text) > MAX_GRAMMAR_CHARS:
         raise InvalidField(
             f"the grammar is longer than {MAX_GRAMMAR_CHARS} characters", param="grammar"
         )
     try:
-        return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(_ESCAPE.sub(_unescape, text)))
+        lark = gbnf_to_lark(_ESCAPE.sub(_unescape, text))
+        llguidance.LLMatcher.grammar_from_lark(lark)
+        return str(lark)
     except Exception as error:  # noqa: BLE001 - the translator raises exceptions of many types
         raise InvalidField(
             f"the grammar is not valid GBNF: {_first_line(str(error))}", param="grammar"

@@ -7,14 +7,13 @@ never matches a special token.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from llmd.engine.protocol import Tools
 from llmd.worker.grammar.calls import CallRules
-from llmd.worker.grammar.rules import JSON_OPTIONS, Rules, literal
+from llmd.worker.grammar.rules import Rules, literal
 from llmd.worker.syntax import HERMES, SLOT, Channels, Syntax
-
-__all__ = ["JSON_OPTIONS", "tool_grammar"]
 
 
 def tool_grammar(
@@ -41,6 +40,40 @@ def tool_grammar(
         start = _Answer(rules, calls, tools, syntax).start(is_thinking=is_thinking)
     rules.add("start", start)
     return rules.text()
+
+
+def has_opening(syntax: Syntax, *, is_thinking: bool) -> bool:
+    """Return whether something precedes the text of an answer."""
+    return is_thinking or syntax.channels is not None or bool(syntax.lead)
+
+
+def constraint_grammar(
+    grammar: str, syntax: Syntax, *, special: Mapping[str, int], is_thinking: bool
+) -> str:
+    """Return a grammar in Lark with what precedes the text of an answer before its rule `start`.
+
+    That is the rest of a thought that the prompt opened, and a marker or header of the text where
+    the prompt does not contain it yet.
+    """
+    rules = Rules(special)
+    opening = ""
+    if syntax.channels is not None:
+        channels = syntax.channels
+        thought = rules.marker(f"{channels.thought_header}{channels.message}")
+        end = rules.text_up_to("end_of_thought", channels.ends[0], excluded=None)
+        header = rules.marker(f"{channels.content_header}{channels.message}")
+        opening = f"({thought} {end} {rules.marker(channels.start)})? {header}"
+    elif is_thinking:
+        end = rules.text_up_to("end_of_thought", syntax.thought_end.strip(), excluded=None)
+        opening = f'{end} ("\\n" | "\\n\\n")?'
+    else:
+        opening = literal(syntax.content_start.removeprefix(syntax.lead))
+    body = _START.sub("constrained:", grammar.replace("%llguidance {}", ""))
+    rules.add("start", f"{opening} constrained")
+    return f"{rules.text()}{body}"
+
+
+_START = re.compile(r"^start\s*:", re.MULTILINE)
 
 
 class _Answer:

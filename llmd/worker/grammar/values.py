@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from llmd.worker.grammar.rules import Rules, literal
@@ -87,7 +88,7 @@ class PairRules:
         choices = choices_of(schema)
         if choices is not None and all(not isinstance(item, dict | list) for item in choices):
             return self._rules.add(name, " | ".join(self._written(item) for item in choices))
-        kinds = {
+        kinds: dict[str, Callable[[], str]] = {
             "string": self._string,
             "integer": lambda: self._rules.json("pair_integer", {"type": "integer"}),
             "number": lambda: self._rules.json("pair_number", {"type": "number"}),
@@ -99,7 +100,7 @@ class PairRules:
         types = sorted(types_of(schema) & kinds.keys())
         if not types:
             return self._any()
-        if types == ["integer"] or types == ["number"]:
+        if types in (["integer"], ["number"]):
             return self._rules.json(name, schema)
         return self._rules.add(name, " | ".join(kinds[kind]() for kind in types))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -189,7 +188,9 @@ def _named(text: str, at: int, index: int, two: str) -> _Call | None:
     if last < 0:
         return None
     end = last + len(value)
-    for mark in (calls.quote if index else "", calls.value_end.replace(SLOT, NUMBER_KEY if index == 0 else TEXT_KEY), calls.arguments_end):  # fmt: skip
+    key = NUMBER_KEY if index == 0 else TEXT_KEY
+    closing = calls.value_end.replace(SLOT, key)
+    for mark in (calls.quote if index else "", closing, calls.arguments_end):
         rest = text[end:]
         skipped = len(rest) - len(rest.lstrip())
         if mark.strip() and rest.lstrip().startswith(mark.strip()):
@@ -262,8 +263,10 @@ def _tagged(text: str, two: str) -> Calls | None:
 
 def _with_type(first: str, second: str) -> tuple[str, str, str]:
     """Return the marker behind a key with a slot for the type, and the types of both values."""
-    head = os.path.commonprefix([first, second])
-    tail = os.path.commonprefix([first[::-1], second[::-1]])[::-1]
+    size = min(len(first), len(second))
+    begin = next((at for at in range(size) if first[at] != second[at]), size)
+    end = next((at for at in range(size) if first[-1 - at] != second[-1 - at]), size)
+    head, tail = first[:begin], first[len(first) - end :]
     while head and head[-1].isalnum():
         head = head[:-1]
     while tail and tail[0].isalnum():

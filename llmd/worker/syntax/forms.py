@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 SLOT = "\ufffc"
 """Stands in a marker for text that differs from call to call: an id, an index, or a type."""
@@ -91,6 +91,10 @@ class Calls:
     """Whether a call may begin with its object, without any marker before it."""
 
 
+HERMES_CALLS = Calls(start="<tool_call>\n", end="\n</tool_call>")
+"""The form of calls of Hermes, Qwen, and others."""
+
+
 @dataclass(frozen=True)
 class Channels:
     """An answer of several messages, each with a header that says whom it is for.
@@ -117,7 +121,7 @@ class Channels:
 class Syntax:
     """How one model writes its answers. Any marker may be a special token or plain text."""
 
-    calls: Calls = field(default_factory=lambda: HERMES_CALLS)
+    calls: Calls = HERMES_CALLS
     other_calls: tuple[Calls, ...] = ()
     """Further forms in which the model may write calls."""
     thought_start: str = ""
@@ -174,9 +178,6 @@ class Syntax:
         """Key of the arguments in the JSON object of a call."""
         return self.calls.arguments_key
 
-
-HERMES_CALLS = Calls(start="<tool_call>\n", end="\n</tool_call>")
-"""The form of calls of Hermes, Qwen, and others."""
 
 HERMES = Syntax(is_native=False)
 """The general syntax, which the prompt describes where the template knows no tools."""

@@ -73,7 +73,11 @@ class Probe:
     def calls(self, count: int, *, content: str = "", thought: bool = False) -> str | None:
         """Return what follows the user's text if the model answered with calls."""
         for as_text in (self._arguments_are_text, not self._arguments_are_text):
-            given = {"role": "assistant", "content": content, "tool_calls": _calls(count, as_text)}
+            given = {
+                "role": "assistant",
+                "content": content,
+                "tool_calls": _calls(count, as_text=as_text),
+            }
             turn = self._with_thought(given) if thought else self._turn(given, tools=True)
             if turn is not None and any(text in turn for text in (*NAMES, TEXTS[0])):
                 self._arguments_are_text = as_text
@@ -87,7 +91,7 @@ class Probe:
 
     def built_in_call(self) -> str | None:
         """Return the turn of a call of a tool that the template is told to be built in."""
-        given = {"role": "assistant", "content": "", "tool_calls": _calls(1, False)}
+        given = {"role": "assistant", "content": "", "tool_calls": _calls(1, as_text=False)}
         return self._turn(given, tools=True, builtin_tools=[NAMES[0]])
 
     def _with_thought(self, given: dict[str, Any]) -> str | None:
@@ -132,7 +136,7 @@ class Probe:
             return None
 
 
-def _calls(count: int, as_text: bool) -> list[dict[str, Any]]:
+def _calls(count: int, *, as_text: bool) -> list[dict[str, Any]]:
     return [
         {
             "id": call_id,

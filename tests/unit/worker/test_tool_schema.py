@@ -6,7 +6,14 @@ import pytest
 
 from llmd.engine.protocol import Tool
 from llmd.errors import InvalidField
-from llmd.worker.tool_schema import parameters_of, properties_of, type_of, types_of
+from llmd.worker.tool_schema import (
+    closed,
+    parameters_of,
+    properties_of,
+    resolved,
+    type_of,
+    types_of,
+)
 
 
 def test_schema_of_a_tool_is_read_from_its_text() -> None:
@@ -52,3 +59,52 @@ def test_boolean_is_not_a_number() -> None:
     """True is a boolean, although Python counts it as the integer 1."""
     assert type_of(True) == "boolean"
     assert type_of(1) == "integer"
+
+
+_OPEN = {"type": "object", "properties": {"a": {"type": "integer"}}}
+_CLOSED = {**_OPEN, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (_OPEN, _CLOSED),
+        ({"properties": {}}, {"properties": {}, "additionalProperties": False}),
+        ({"type": "array", "items": _OPEN}, {"type": "array", "items": _CLOSED}),
+        ({"anyOf": [_OPEN, {"type": "null"}]}, {"anyOf": [_CLOSED, {"type": "null"}]}),
+        ({"$defs": {"x": _OPEN}}, {"$defs": {"x": _CLOSED}}),
+    ],
+)
+def test_objects_with_listed_properties_are_closed(schema: Any, expected: Any) -> None:
+    """An object whose schema lists its properties has no others, at any depth."""
+    assert closed(schema) == expected
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "object"},
+        {**_OPEN, "additionalProperties": True},
+        {**_OPEN, "additionalProperties": {"type": "string"}},
+        {**_OPEN, "patternProperties": {"^x": {}}},
+        {"allOf": [_OPEN, {"properties": {"b": {}}}]},
+        {**_OPEN, "$ref": "#/$defs/x"},
+        {"enum": [_OPEN]},
+        True,
+    ],
+)
+def test_objects_that_may_have_other_properties_stay_open(schema: Any) -> None:
+    """An object stays open if its schema says so, or if other schemas add properties to it."""
+    assert closed(schema) == schema
+
+
+def test_local_references_are_followed() -> None:
+    """A reference within the schema is followed; one that leads nowhere means any value."""
+    root = {
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"type": "null"}, "c": {"$ref": "#/$defs/c"}}
+    }
+    assert resolved({"$ref": "#/$defs/a"}, root) == {"type": "null"}
+    assert resolved({"$ref": "#/$defs/c"}, root) == {}
+    assert resolved({"$ref": "#/$defs/x/y"}, root) is None
+    assert resolved({"$ref": "http://x"}, root) == {"$ref": "http://x"}

@@ -26,7 +26,6 @@ from llmd.engine.protocol import (
 from llmd.errors import InvalidField
 from llmd.worker.grammar.matcher import MAX_GRAMMAR_CHARS
 from llmd.worker.syntax import HERMES, Syntax
-from tests.support.syntaxes import QWEN3_CODER
 from tests.support.grammar_walk import (
     COMPILER,
     ByteVocabulary,
@@ -35,6 +34,7 @@ from tests.support.grammar_walk import (
     constrained_by,
     refusal,
 )
+from tests.support.syntaxes import HARMONY, QWEN3_CODER
 
 CALL = '<tool_call>\n{"name": "f", "arguments": '
 INTEGER: dict[str, Any] = {
@@ -277,11 +277,46 @@ def test_an_answer_is_free_if_nothing_constrains_it(prompt: Prompt) -> None:
     assert answer.allowed() == {ord("y")}
 
 
-def test_a_constraint_takes_precedence_over_tools() -> None:
-    """With a constraint and tools, the constraint applies."""
-    answer = _answer_to(_tools(INTEGER), constraint=JsonSchema('{"const": 5}'))
+def test_a_constraint_takes_precedence_over_optional_tools() -> None:
+    """With a constraint and tools that need not be called, the constraint applies."""
+    tools = _tools(INTEGER, required=False)
+    answer = _answer_to(tools, constraint=JsonSchema('{"const": 5}'))
     assert answer is not None
     assert answer.add("5")
+    assert answer.may_end()
+
+
+def test_required_tools_take_precedence_over_a_constraint() -> None:
+    """With a constraint and a tool that must be called, the tool's schema applies."""
+    answer = _answer_to(_tools(INTEGER), constraint=JsonSchema('{"const": 5}'))
+    assert answer is not None
+    assert answer.add(CALL + '{"a": 5}}\n</tool_call>')
+
+
+@pytest.mark.parametrize(
+    ("constraint", "text"),
+    [
+        (JsonSchema('{"type": "object", "properties": {"a": {"const": 1}}}'), '{"a": 1}'),
+        (Grammar('root ::= "y" x\nx ::= [a-z]'), "ya"),
+    ],
+)
+def test_open_thought_ends_before_a_constraint_applies(constraint: Constraint, text: str) -> None:
+    """A constraint is for the text of an answer, not for the thought that the prompt opened."""
+    syntax = replace(HERMES, thought_start="<think>", thought_end="</think>")
+    prompt = ChatPrompt([Message(role="user", content="hi")])
+    answer = _answer_to(prompt, constraint=constraint, syntax=syntax, is_thinking=True)
+    assert answer is not None
+    assert answer.add("Hm {y.\n")
+    assert not answer.may_end()
+    assert answer.add(f"</think>\n\n{text}")
+    assert answer.may_end()
+    answer = _answer_to(prompt, constraint=constraint, syntax=HARMONY)
+    assert answer is not None
+    assert not answer.add(text)
+    answer = _answer_to(prompt, constraint=constraint, syntax=HARMONY)
+    assert answer is not None
+    thought = "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"
+    assert answer.add(f"{thought}<|channel|>final<|message|>{text}")
     assert answer.may_end()
 
 

@@ -12,6 +12,14 @@ from llmd.engine.protocol import Tool, Tools
 from llmd.errors import InvalidField
 from llmd.worker.grammar.tools import tool_grammar
 from llmd.worker.syntax import HERMES, ArgumentForm, Syntax
+from tests.support.syntaxes import (
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_NAMED,
+    QWEN3_CODER,
+    SYNTAXES,
+    THINKING,
+)
 from tests.support.tool_grammar_walk import (
     END,
     MARKERS,
@@ -23,15 +31,6 @@ from tests.support.tool_grammar_walk import (
     matcher_of,
     parse,
     tools_of,
-)
-from tests.support.syntaxes import (
-    HARMONY,
-    LLAMA3,
-    MISTRAL,
-    MISTRAL_NAMED,
-    QWEN3_CODER,
-    SYNTAXES,
-    THINKING,
 )
 
 _WITHOUT_CHANNELS = [syntax for syntax in SYNTAXES if syntax.channels is None]

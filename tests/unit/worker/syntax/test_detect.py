@@ -132,7 +132,8 @@ def test_markers_that_the_source_only_removes_are_found() -> None:
 
 def test_first_words_of_a_thought_in_the_prompt_belong_to_it() -> None:
     """A prompt may open a thought by words instead of a marker."""
-    thought = "{{ message.reasoning_content ~ '\\n[BEGIN FINAL RESPONSE]\\n' if message.reasoning_content }}"
+    end = "'\\n[BEGIN FINAL RESPONSE]\\n'"
+    thought = f"{{{{ message.reasoning_content ~ {end} if message.reasoning_content }}}}"
     syntax, _ = _learnt(chat_template(thought=thought, prompt="Here are my steps:\n"))
     assert syntax.opens_thought("<|im_start|>assistant\nHere are my steps:\n")
     parser = parser_of(syntax, tools=None, is_thinking=True)
