@@ -53,10 +53,16 @@ class Answer:
 
 
 def parser_of(
-    syntax: Syntax, *, tools: Tools | None = TOOLS, is_thinking: bool = False
+    syntax: Syntax,
+    *,
+    tools: Tools | None = TOOLS,
+    is_thinking: bool = False,
+    is_continued: bool = False,
 ) -> AnswerParser:
     """Return a parser for the answer to request 7."""
-    return AnswerParser(syntax, request_id=7, tools=tools, is_thinking=is_thinking)
+    return AnswerParser(
+        syntax, request_id=7, tools=tools, is_thinking=is_thinking, is_continued=is_continued
+    )
 
 
 def parse(parser: AnswerParser, *chunks: str) -> Answer:

@@ -224,9 +224,23 @@ class AnswerParser:
                 word = (yield from reader.read_word(*words)) if words else ""
                 if word:
                     return word
+                if self._is_cut_marker():
+                    reader.take_all()
+                    reader.discard()
+                    return ""
                 reader.take_one()
                 self._release(kind)
         return ""
+
+    def _is_cut_marker(self) -> bool:
+        """Return whether the answer ends within the marker of a call, behind a part of it."""
+        if self._calls is None:
+            return False
+        rest = self._reader.rest
+        return any(
+            self._reader.ends_within(marker) and is_marker(segments_of(rest)[0])
+            for marker in self._calls.markers
+        )
 
     # Thoughts
 

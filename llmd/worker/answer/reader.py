@@ -48,6 +48,11 @@ class Reader:
         return self._is_ended and word.startswith(self._text[self._at :])
 
     @property
+    def rest(self) -> str:
+        """The text received so far that has not been read."""
+        return self._text[self._at :]
+
+    @property
     def consumed(self) -> str:
         """The text read since the last `discard`."""
         return "".join(self._consumed)
