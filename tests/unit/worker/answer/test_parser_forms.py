@@ -85,7 +85,8 @@ def _nested(body: str) -> str:
         (
             PYTHON,
             (
-                "<|calls_begin|>[f(text='it\\'s \"a\"', flag=True, list=[1], object={'text': 'b)'}), "
+                "<|calls_begin|>[f(text='it\\'s \"a\"', flag=True, list=[1], "
+                "object={'text': 'b)'}), "
                 'f_2(a="x", b=None)]<|calls_end|>'
             ),
             [
