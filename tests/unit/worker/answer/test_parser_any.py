@@ -19,10 +19,11 @@ def _markers(syntax: Syntax) -> list[str]:
     texts: list[str] = []
     for part in (syntax, syntax.calls, syntax.channels):
         if part is not None:
-            for value in dataclasses.asdict(part).values():
-                texts += [value] if isinstance(value, str) else []
-                texts += value if isinstance(value, tuple | list) else []
-    texts = [text.replace(SLOT, "0") for text in texts if isinstance(text, str) and text]
+            for field in dataclasses.fields(part):
+                value = getattr(part, field.name)
+                values = value if isinstance(value, tuple) else (value,)
+                texts += [text for text in values if isinstance(text, str)]
+    texts = [text.replace(SLOT, "0") for text in texts if text]
     return [*texts, *(piece for text in texts for piece in pieces_of(text))]
 
 
