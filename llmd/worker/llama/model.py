@@ -59,7 +59,7 @@ class LoadedModel:
         )
         if self.template is not None and not self.syntax.is_native:
             # The calls could not be parsed, so describe the tools as text instead.
-            self.template.knows_tools = False
+            self.template.describe_tools_as_text()
 
     @property
     def build(self) -> str:

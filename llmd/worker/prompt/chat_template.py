@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -51,6 +52,10 @@ class ChatTemplate:
         self.capabilities = msgspec.structs.replace(
             self.capabilities, tools_variable="", needs_tools=False
         )
+
+    def probe(self, values: Mapping[str, Any]) -> str:
+        """Return the text for these values alone. Raise `InvalidField` as `render` does."""
+        return self._template.render({**self._defaults, **values})
 
     def render(self, prompt: ChatPrompt, special: list[str]) -> list[Part]:
         """Return the prompt in parts: literal text of the template, and text of the messages.

@@ -74,4 +74,10 @@ def _parser(backend: Backend, request: Submit, *, is_thinking: bool) -> AnswerPa
         return None
     if prompt.tools is None and syntax.is_plain:
         return None
-    return AnswerParser(syntax, request_id=request.id, tools=prompt.tools, is_thinking=is_thinking)
+    return AnswerParser(
+        syntax,
+        request_id=request.id,
+        tools=prompt.tools,
+        is_thinking=is_thinking,
+        is_continued=prompt.ending != "answer",
+    )

@@ -17,7 +17,7 @@ class _Backend(FakeBackend):
 
     def __init__(self, end: str) -> None:
         super().__init__()
-        self.syntax = replace(HERMES, thought_start_marker="<think>", thought_end_marker="</think>")
+        self.syntax = replace(HERMES, thought_start="<think>", thought_end="</think>")
         self._end = end
 
     def render(self, prompt: ChatPrompt) -> list[Part]:
