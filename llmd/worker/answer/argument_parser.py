@@ -17,7 +17,7 @@ from llmd.worker.answer.values import (
     value_of,
     value_of_elements,
 )
-from llmd.worker.syntax.forms import SLOT, ArgumentForm, Calls, pieces_of
+from llmd.worker.syntax import SLOT, ArgumentForm, Calls, pieces_of
 
 _SLOT = re.compile(r'[^\s<>"\[\]{}]+')
 

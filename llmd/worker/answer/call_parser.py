@@ -12,7 +12,7 @@ from llmd.engine.protocol import Tools
 from llmd.worker.answer.argument_parser import ArgumentParser, ends_of
 from llmd.worker.answer.reader import SPACE, JsonScanner, Reader, Waiting
 from llmd.worker.answer.values import NotACall, fail
-from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Calls, Syntax, pieces_of
+from llmd.worker.syntax import SLOT, ArgumentForm, CallForm, Calls, Syntax, pieces_of
 from llmd.worker.tool_schema import parameters_of, properties_of
 
 _SCALAR = re.compile(r'[^\s,{}\[\]"]+')

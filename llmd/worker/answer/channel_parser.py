@@ -9,8 +9,8 @@ from typing import Any, Literal
 from llmd.worker.answer.call_parser import CallParser
 from llmd.worker.answer.reader import SPACE, Reader, Waiting
 from llmd.worker.answer.values import NotACall, fail
-from llmd.worker.syntax.forms import Channels
-from llmd.worker.syntax.segments import first_marker
+from llmd.worker.markers import first_marker
+from llmd.worker.syntax import Channels
 
 _Use = Literal["text", "thought", "call", "arguments", "nobody"]
 

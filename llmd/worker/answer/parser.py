@@ -11,8 +11,8 @@ from llmd.worker.answer.call_parser import CallParser
 from llmd.worker.answer.channel_parser import ChannelParser
 from llmd.worker.answer.reader import SPACE, Reader, Waiting
 from llmd.worker.answer.values import NotACall
-from llmd.worker.syntax.forms import Syntax
-from llmd.worker.syntax.segments import is_marker, segments_of
+from llmd.worker.markers import is_marker, segments_of
+from llmd.worker.syntax import Syntax
 
 AnswerEvent = Delta | Reasoning | CallDelta
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from llmd.worker.syntax.forms import SLOT, Calls
+from llmd.worker.syntax import SLOT, Calls
 from llmd.worker.tool_schema import properties_of, type_of, types_of
 
 _MAX_DEPTH = 64

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import llguidance
 import numpy as np
@@ -18,7 +18,6 @@ from llmd.engine.protocol import ChatPrompt, Constraint, JsonSchema, Part, Submi
 from llmd.errors import InvalidField
 from llmd.worker.grammar.rules import JSON_OPTIONS
 from llmd.worker.grammar.tools import constraint_grammar, has_opening, tool_grammar
-from llmd.worker.llama.vocabulary import Vocabulary
 from llmd.worker.syntax import Syntax
 
 MAX_GRAMMAR_CHARS = 65_536
@@ -104,6 +103,27 @@ class GrammarMatcher:
                 f"the grammar cannot be matched further: {_first_line(self._matcher.get_error())}",
                 param=self._param,
             )
+
+
+class Vocabulary(Protocol):
+    """The tokens of a model, as far as grammars need them."""
+
+    num_tokens: int
+    bos: int
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of special tokens by spelling."""
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """All tokens that end an answer."""
+
+    def all_spellings(self) -> list[bytes]:
+        """Return the bytes of each token by its id."""
+
+    def tokenize(self, parts: list[Part], *, begin: bool = True) -> list[int]:
+        """Return the tokens of a text."""
 
 
 class GrammarCompiler:

@@ -21,7 +21,7 @@ from llmd.worker.cpu.variants import load_best
 from llmd.worker.llama.native import ShortCalls
 from llmd.worker.llama.vocabulary import Vocabulary
 from llmd.worker.prompt.chat_template import ChatTemplate
-from llmd.worker.syntax.detect import detect_syntax
+from llmd.worker.syntax_detection.detect import detect_syntax
 
 _LOG_WARN = 3
 _LOG_ERROR = 4

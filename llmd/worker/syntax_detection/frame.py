@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from llmd.worker.syntax.forms import SLOT, Channels, Syntax
-from llmd.worker.syntax.probe import CONTENT, NAMES, NUMBER, TEXTS, THOUGHT, Probe
-from llmd.worker.syntax.segments import (
+from llmd.worker.markers import (
     closing_of,
     common_prefix,
     first_marker,
@@ -16,6 +14,8 @@ from llmd.worker.syntax.segments import (
     mirrors_of,
     segments_of,
 )
+from llmd.worker.syntax import SLOT, Channels, Syntax
+from llmd.worker.syntax_detection.probe import CONTENT, NAMES, NUMBER, TEXTS, THOUGHT, Probe
 
 _MAX_END_CHARS = 80
 _MAX_END_SEGMENTS = 8

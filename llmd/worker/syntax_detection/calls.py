@@ -7,9 +7,14 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmd.worker.syntax.forms import SLOT, ArgumentForm, CallForm, Calls, Syntax
-from llmd.worker.syntax.frame import Frame, cut_turn
-from llmd.worker.syntax.probe import (
+from llmd.worker.markers import (
+    common_prefix,
+    common_suffix,
+    is_marker,
+)
+from llmd.worker.syntax import SLOT, ArgumentForm, CallForm, Calls, Syntax
+from llmd.worker.syntax_detection.frame import Frame, cut_turn
+from llmd.worker.syntax_detection.probe import (
     ARGUMENTS,
     IDS,
     NAMES,
@@ -18,11 +23,6 @@ from llmd.worker.syntax.probe import (
     TEXT_KEY,
     TEXTS,
     Probe,
-)
-from llmd.worker.syntax.segments import (
-    common_prefix,
-    common_suffix,
-    is_marker,
 )
 
 _INDEX = re.compile(r"\d+")

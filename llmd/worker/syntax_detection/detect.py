@@ -8,11 +8,19 @@ from dataclasses import replace
 
 from llmd.engine.protocol import CallDelta, Delta, Reasoning
 from llmd.worker.answer.parser import AnswerParser
-from llmd.worker.syntax.calls import learn_calls
-from llmd.worker.syntax.forms import HERMES, HERMES_CALLS, Syntax
-from llmd.worker.syntax.frame import Frame, add_call_channel, cut_turn
-from llmd.worker.syntax.probe import ARGUMENTS, CONTENT, NAMES, THOUGHT, TOOLS, Probe, Render
-from llmd.worker.syntax.segments import common_prefix, is_marker, segments_of
+from llmd.worker.markers import common_prefix, is_marker, segments_of
+from llmd.worker.syntax import HERMES, HERMES_CALLS, Syntax
+from llmd.worker.syntax_detection.calls import learn_calls
+from llmd.worker.syntax_detection.frame import Frame, add_call_channel, cut_turn
+from llmd.worker.syntax_detection.probe import (
+    ARGUMENTS,
+    CONTENT,
+    NAMES,
+    THOUGHT,
+    TOOLS,
+    Probe,
+    Render,
+)
 
 
 def detect_syntax(source: str | None, render: Render | None, *, ends: Iterable[str] = ()) -> Syntax:

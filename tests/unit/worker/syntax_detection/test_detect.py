@@ -11,7 +11,7 @@ from llmd.engine.protocol import Tool, Tools
 from llmd.errors import InvalidField
 from llmd.worker.prompt.chat_template import ChatTemplate
 from llmd.worker.syntax import HERMES, ArgumentForm, CallForm, Syntax
-from llmd.worker.syntax.detect import detect_syntax
+from llmd.worker.syntax_detection.detect import detect_syntax
 from tests.support import templates
 from tests.support.parsing import Answer, parse, parser_of
 from tests.support.templates import chat_template

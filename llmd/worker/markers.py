@@ -1,4 +1,4 @@
-"""Compare renderings of a template by segments: tags, words, and single characters."""
+"""Markers in texts: texts split and compared by segments (tags, words, single characters)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Learn the syntax of a model from its chat template."""
