@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.daemon import Daemon, Options, Starter
 from tests.support.made_model import MadeModels, made_model
+from tests.support.short_model import write_short_model
 
 _ROOT = Path(__file__).parents[1]
 
@@ -52,16 +53,27 @@ def daemon(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert "Traceback" not in shared.log
 
 
-@pytest.fixture
-def start_daemon(model_file: Path, tmp_path: Path) -> Iterator[Starter]:
-    """Return a function that starts a daemon of one's own, with options by section.
+@pytest.fixture(scope="session")
+def short_model_file(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with the first two layers of the model, for tests where any text will do."""
+    file = tmp_path_factory.mktemp("short") / "short.gguf"
+    write_short_model(model_file, file, num_layers=2)
+    return file
 
-    With `begin=False` the daemon is only made: a test may add files before it starts it.
+
+@pytest.fixture
+def start_daemon(short_model_file: Path, tmp_path: Path) -> Iterator[Starter]:
+    """Provide a function that starts a daemon for this test, with options by section.
+
+    Unless a `model` is given, the daemon has the short one, which loads and computes fast. With
+    `begin=False` the daemon is only made: a test may add files before it starts it.
     """
     started: list[Daemon] = []
 
-    def start(*, begin: bool = True, **options: Options) -> Daemon:
-        own = Daemon(tmp_path, model_file, options)
+    def start(
+        model: Path = short_model_file, *, begin: bool = True, **options: Options
+    ) -> Daemon:
+        own = Daemon(tmp_path, model, options)
         started.append(own)
         if begin:
             own.start()

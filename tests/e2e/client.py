@@ -13,7 +13,7 @@ from typing import Any, Self
 from msgspec import Struct
 
 HOST = "127.0.0.1"
-_SILENCE_S = 90.0
+_SILENCE_S = 180.0
 
 
 class Reply(Struct, frozen=True, kw_only=True):

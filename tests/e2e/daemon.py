@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,10 @@ class Daemon:
         self._log = folder / "llmd.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.configure(options or {})
-        self.run("init", "--key-file", str(folder / "admin.key"))
-        self.key = (folder / "admin.key").read_text().strip()
+        database, self.key = _initialised()
+        self.database.write_bytes(database)
+        self.database.chmod(0o600)
+        (folder / "admin.key").write_text(self.key)
         self.client = Client(self.port, self.key)
 
     @property
@@ -64,19 +68,15 @@ class Daemon:
             "auth": {"argon2": "cheapest"},
             "log": {"format": "text"},
         }
-        lines: list[str] = []
-        for section, values in sections.items():
-            lines.append(f"[{section}]")
-            for name, value in (values | options.get(section, {})).items():
-                lines.append(f"{name} = {json.dumps(value)}")
-        self.config.write_text("\n".join(lines) + "\n")
+        sections = {name: values | options.get(name, {}) for name, values in sections.items()}
+        _write_options(self.config, sections)
 
     def start(self, *, wait: bool = True) -> None:
         """Start the process; with `wait`, until the model can answer."""
         assert self._process is None, "the daemon runs already"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_on_own_cores(), *self._command("serve")],
+                [*_on_own_cores(), *command(self.config, "serve")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -181,23 +181,16 @@ class Daemon:
 
     def run(self, *arguments: str, code: int = 0, **variables: str) -> str:
         """Run a command of llmd and return its output; it must end with `code`."""
-        done = subprocess.run(
-            self._command(*arguments),
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment() | variables,
-            timeout=PATIENCE_S,
-        )
-        assert done.returncode == code, done
-        return done.stdout
-
-    def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "llmd", "--config", str(self.config), *arguments]
+        return _run(self.config, *arguments, code=code, **variables)
 
 
 Starter = Callable[..., Daemon]
-"""The type of the fixture `start_daemon`: one keyword argument per section of options."""
+"""The type of the fixture `start_daemon`: a model, and options by section as keywords."""
+
+
+def command(config: Path, *arguments: str) -> list[str]:
+    """Return a command of llmd as a list of words."""
+    return [sys.executable, "-m", "llmd", "--config", str(config), *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -212,6 +205,41 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def _run(config: Path, *arguments: str, code: int = 0, **variables: str) -> str:
+    done = subprocess.run(
+        command(config, *arguments),
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment() | variables,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == code, done
+    return done.stdout
+
+
+def _write_options(file: Path, sections: Options) -> None:
+    lines: list[str] = []
+    for section, values in sections.items():
+        # JSON's strings, numbers and lists are TOML's too.
+        lines += [f"[{section}]", *(f"{name} = {json.dumps(values[name])}" for name in values), ""]
+    file.write_text("\n".join(lines))
+
+
+@functools.cache
+def _initialised() -> tuple[bytes, str]:
+    """Return a new database and its admin's key, which all daemons of this process start with."""
+    with tempfile.TemporaryDirectory() as name:
+        config, database, key_file = (Path(name, file) for file in ("llmd.toml", "db", "key"))
+        options: Options = {
+            "store": {"url": f"sqlite:///{database}"},
+            "auth": {"argon2": "cheapest"},
+        }
+        _write_options(config, options)
+        _run(config, "init", "--key-file", str(key_file))
+        return database.read_bytes(), key_file.read_text().strip()
 
 
 def _on_own_cores() -> list[str]:

@@ -98,11 +98,13 @@ def test_status_shows_the_daemon_and_its_model(start_daemon: Starter) -> None:
     daemon.run("ask", "Say hello.", code=1)
 
 
-def test_model_use_switches_the_running_daemon(start_daemon: Starter, model_file: Path) -> None:
+def test_model_use_switches_the_running_daemon(
+    start_daemon: Starter, short_model_file: Path
+) -> None:
     """`llmd model add` and `use` add a model and select it, without a restart."""
     daemon = start_daemon()
     pid = daemon.pid
-    daemon.run("model", "add", str(model_file), "--name", "b.gguf", "--link")
+    daemon.run("model", "add", str(short_model_file), "--name", "b.gguf", "--link")
     assert "b.gguf" in daemon.run("model", "list")
     daemon.run("model", "use", "b.gguf")
     assert daemon.client.ask("Say hello.", max_tokens=1)["model"] == "b.gguf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,9 +67,9 @@ def test_the_second_turn_is_as_if_both_were_spelled_out(daemon: Daemon) -> None:
     _check_chat(daemon, client, client.ask(TOLD, profile="chat", session_id="c"))
 
 
-def test_a_session_remembers_across_a_crash(start_daemon: Starter) -> None:
+def test_a_session_remembers_across_a_crash(start_daemon: Starter, model_file: Path) -> None:
     """After kill -9 between two turns, the second has the first in its prompt."""
-    daemon = start_daemon()
+    daemon = start_daemon(model_file)
     _put_profiles(daemon)
     client = daemon.user()
     lines = client.ask(TOLD, profile="lines", session_id=1)

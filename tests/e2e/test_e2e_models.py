@@ -28,7 +28,8 @@ def _model(daemon: Daemon) -> object:
 
 def test_a_switch_lets_running_streams_finish(start_daemon: Starter, model_file: Path) -> None:
     """A stream completes on the old model while the new one answers; a restart keeps the new."""
-    daemon = start_daemon()
+    # The short model would finish the stream before another one is loaded.
+    daemon = start_daemon(model_file)
     (daemon.models / "b.gguf").symlink_to(model_file)
     daemon.put_profile("brief", max_tokens=2)
     with daemon.client.stream(STORY, temperature=0, max_tokens=300, stop=["~~"]) as stream:

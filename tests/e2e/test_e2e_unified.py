@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,11 @@ NUM_ANSWER = 300
 
 @pytest.mark.parametrize("flash_attention", ["on", "off"])
 def test_answers_that_together_outgrow_the_memory_all_complete(
-    start_daemon: Starter, flash_attention: str
+    start_daemon: Starter, model_file: Path, flash_attention: str
 ) -> None:
     """Three answers that need twice the memory complete, and one prompt may fill all of it."""
     daemon = start_daemon(
+        model_file,
         engine={
             "context": 512,
             "parallel": 3,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 """Timeout in seconds. It is long, so that no test fails because a machine is slow."""
 
 
