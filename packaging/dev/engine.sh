@@ -69,8 +69,9 @@ repair() {
 # them at run time and does not need them to be built.
 separate() {
   local file="$1/vendor/llama.cpp/ggml/src/CMakeLists.txt"
-  grep -qx ' *add_dependencies(ggml ${backend})' "$file"
-  sed -i '/^ *add_dependencies(ggml ${backend})$/d' "$file"
+  grep -qx ' *add_dependencies(ggml .{backend})' "$file" \
+    || die "llama.cpp has changed: libggml does not depend on its variants as expected"
+  sed -i '/^ *add_dependencies(ggml .{backend})$/d' "$file"
 }
 
 # compiler PROGRAM: print its version and its target, in one line each.
@@ -171,7 +172,7 @@ build() {
   trap "rm -rf '$work'" EXIT
   : >"$log"
   step "llama-cpp-python $version, source" fetch "$work"
-  [ "$engine" = "$complete" ] || separate "$work/source"
+  if [ "$engine" != "$complete" ]; then separate "$work/source"; fi
   step "configuring llama.cpp" configure "$work/source/vendor/llama.cpp" "$work/build"
   if [ "$engine" != "$complete" ]; then
     variant="$("$venv/bin/python" "$root/packaging/dev/cpu_variant.py" best "$work/build.log")"
