@@ -70,9 +70,7 @@ def start_daemon(short_model_file: Path, tmp_path: Path) -> Iterator[Starter]:
     """
     started: list[Daemon] = []
 
-    def start(
-        model: Path = short_model_file, *, begin: bool = True, **options: Options
-    ) -> Daemon:
+    def start(model: Path = short_model_file, *, begin: bool = True, **options: Options) -> Daemon:
         own = Daemon(tmp_path, model, options)
         started.append(own)
         if begin:

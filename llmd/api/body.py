@@ -11,6 +11,7 @@ import falcon
 import msgspec
 from msgspec import inspect
 
+from llmd.codecs import codec_of
 from llmd.errors import InvalidField, MalformedBody, printable
 
 T = TypeVar("T")
@@ -66,9 +67,12 @@ def parse(raw: bytes) -> object:
 
 
 def convert(value: object, type_: type[T]) -> T:
-    """Return a parsed value as `type_`. Raise `InvalidField` with the name of the field."""
+    """Return a parsed value as `type_`, which is the body of an `Operation`.
+
+    Raise `InvalidField` with the name of the field.
+    """
     try:
-        return msgspec.convert(value, type_)
+        return codec_of(type_).convert(value)
     except msgspec.ValidationError as error:
         raise _refusal(str(error), type_) from None
 

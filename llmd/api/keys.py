@@ -6,7 +6,6 @@ import time
 from typing import Annotated, Literal
 
 import falcon
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.api import body
@@ -14,6 +13,7 @@ from llmd.api.access import Access, caller_of
 from llmd.api.reply import next_after, send
 from llmd.api.route import AFTER, LIMIT, Operation
 from llmd.chat.key_issue import KeyIssuer
+from llmd.codecs import Codec
 from llmd.engine.engine import Engine
 from llmd.errors import Conflict, StoreFull, UnknownKey
 from llmd.store.keys import MAX_NAME_CHARS, Key, Keys, Role
@@ -64,6 +64,9 @@ class KeyView(Struct, frozen=True, kw_only=True):
     expires_at: int | None
     revoked_at: int | None
     last_used_at: int | None
+
+
+_VIEWS: Codec[KeyView] = Codec(KeyView)
 
 
 class KeyPage(Struct, frozen=True, kw_only=True):
@@ -139,7 +142,7 @@ KEY = {
 
 
 def _view(key: Key) -> KeyView:
-    return msgspec.convert(key, KeyView, from_attributes=True)
+    return _VIEWS.convert(key, from_attributes=True)
 
 
 class AuthResource:

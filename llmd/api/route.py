@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmd import codecs
 from llmd.api.access import Access
 from llmd.errors import LlmdError
 
@@ -55,6 +56,10 @@ class Operation:
     errors: tuple[type[LlmdError], ...] = ()
     content_type: str = "application/json"
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.body is not None:
+            codecs.register(self.body)
 
 
 @dataclass(frozen=True)

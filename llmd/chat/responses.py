@@ -13,6 +13,7 @@ from llmd.chat.completions import Conversation, Options, changed, request_for
 from llmd.chat.model_names import ModelNames
 from llmd.chat.outcome import Outcome
 from llmd.chat.run import Plan, Run, Runs
+from llmd.codecs import Codec
 from llmd.engine.engine import Engine
 from llmd.engine.protocol import Call, Message, Tools
 from llmd.errors import InvalidField
@@ -23,7 +24,7 @@ from llmd.store.sessions import NewTurn, Turn, session_id
 
 log = logging.getLogger(__name__)
 
-_decoder = msgspec.json.Decoder(list[Message])
+_messages: Codec[list[Message]] = Codec(list[Message])
 
 
 class ResponseAsk(Struct, frozen=True, kw_only=True):
@@ -201,7 +202,7 @@ def _messages_of(turn: Turn, number: int) -> list[Message]:
             Message(role="assistant", content=turn.assistant, reasoning=turn.reasoning),
         ]
     else:
-        messages = _decoder.decode(turn.messages)
+        messages = _messages.decode_json(turn.messages)
     return [msgspec.structs.replace(message, turn=number) for message in messages]
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from llmd.codecs import Codec
 from llmd.config.option_errors import option_error, unknown_name
 from llmd.errors import ConfigError
 
@@ -139,6 +140,7 @@ class Config(_Section, frozen=True, kw_only=True):
     log: Log = field(default_factory=Log)
 
 
+_CONFIGS: Codec[Config] = Codec(Config)
 _SECTIONS: dict[str, type[_Section]] = {f.name: f.type for f in msgspec.structs.fields(Config)}
 
 _MIN_CONTEXT_PER_SEQUENCE = 128
@@ -171,7 +173,7 @@ def load(path: Path) -> Config:
             errors.append(f"{file}: {section}.{key}: {error}")
     if errors:
         raise ConfigError("\n".join(errors))
-    config = msgspec.convert(values, Config)
+    config = _CONFIGS.convert(values)
     _check_combinations(config, sources, path)
     return config
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, inspect
 
+from llmd.codecs import Codec
 from llmd.config.address import parse_address
 from llmd.errors import ConfigError
 
@@ -27,7 +28,7 @@ def option_error(section: type[Struct], key: str, value: object) -> str | None:
     if key not in fields:
         return unknown_name("option", key, fields)
     try:
-        msgspec.convert(value, fields[key])
+        Codec(fields[key]).convert(value)
         if key == "listen":
             for text in value:  # type: ignore[attr-defined]  # convert has seen a list of str
                 parse_address(text)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 from sqlalchemy import Select, insert, select, update
 
+from llmd.codecs import Codec
 from llmd.errors import Conflict, InvalidField, SchemaError, UnknownProfile
 from llmd.store import audit, settings, tables
 from llmd.store.db import Database, Tx, is_storable, page_size
@@ -82,6 +83,9 @@ _FLOATS = (
 )
 
 
+_PROFILES: Codec[Profile] = Codec(Profile)
+
+
 class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
     """A stored revision of a profile."""
 
@@ -94,7 +98,7 @@ class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
 def read_profile(value: object) -> Profile:
     """Convert a decoded JSON or TOML object to a profile, or raise InvalidField."""
     try:
-        return msgspec.convert(value, Profile)
+        return _PROFILES.convert(value)
     except msgspec.ValidationError as error:
         raise InvalidField.from_validation(str(error)) from error
 
@@ -118,7 +122,7 @@ def _current() -> Select[Any]:
 
 def _stored(row: Any) -> StoredProfile:
     try:
-        profile = msgspec.json.decode(row.body, type=Profile)
+        profile = _PROFILES.decode_json(row.body)
     except msgspec.MsgspecError as error:
         raise SchemaError(
             f"the profile {row.name} in the database cannot be read: {error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import delete, insert, select
 
+from llmd.codecs import Codec
 from llmd.errors import SchemaError, UnknownProfile
 from llmd.store import audit, tables
 from llmd.store.db import Database, Tx
@@ -20,6 +21,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = DEFAULT_PROFILE
 
 
+_SELECTIONS: Codec[Selection] = Codec(Selection)
+
+
 def selection(tx: Tx) -> Selection:
     """Return the selection within `tx`. Raise SchemaError if it cannot be read."""
     query = select(tables.settings.c.value).where(tables.settings.c.name == _SELECTION)
@@ -27,7 +31,7 @@ def selection(tx: Tx) -> Selection:
     if value is None:
         return Selection()
     try:
-        return msgspec.json.decode(value, type=Selection)
+        return _SELECTIONS.decode_json(value)
     except msgspec.MsgspecError as error:
         raise SchemaError(f"the selection in the database cannot be read: {error}") from error
 

@@ -11,6 +11,7 @@ import struct
 
 import msgspec
 
+from llmd.codecs import Codec
 from llmd.engine.protocol.commands import Command
 from llmd.engine.protocol.events import Event
 
@@ -20,8 +21,8 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 """Far more than any valid frame: a larger length means that the stream is corrupt."""
 
 _encoder = msgspec.msgpack.Encoder()
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-_events: msgspec.msgpack.Decoder[list[Event]] = msgspec.msgpack.Decoder(list[Event])
+_commands: Codec[Command] = Codec(Command)
+_events: Codec[list[Event]] = Codec(list[Event])
 
 
 def send_command(sock: socket.socket, command: Command) -> None:
@@ -37,14 +38,14 @@ def send_events(sock: socket.socket, events: list[Event]) -> None:
 def receive_command(sock: socket.socket) -> Command | None:
     """Wait for a command and return it. Return None if the daemon has ended."""
     frame = _receive(sock)
-    return None if frame is None else _commands.decode(frame)
+    return None if frame is None else _commands.decode_msgpack(frame)
 
 
 def receive_events(sock: socket.socket) -> list[Event] | None:
     """Wait for the events of a step. Return None if the worker has ended or sends garbage."""
     frame = _receive(sock)
     try:
-        return None if frame is None else _events.decode(frame)
+        return None if frame is None else _events.decode_msgpack(frame)
     except msgspec.DecodeError:
         return None
 

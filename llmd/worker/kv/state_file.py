@@ -18,6 +18,7 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
+from llmd.codecs import Codec
 from llmd.worker.backend import StateBytes
 from llmd.worker.kv.reuse_rule import Checkpoint
 from llmd.worker.kv.saved_state import SavedState
@@ -57,6 +58,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     def num_bytes(self) -> int:
         """The size of all parts."""
         return sum(part.num_bytes for part in self.parts)
+
+
+_HEADERS: Codec[Header] = Codec(Header)
 
 
 def write(path: Path, owner: str, session: str, tokens: list[int], saved: SavedState) -> None:
@@ -150,7 +154,7 @@ def _header(read: Callable[[int], bytes]) -> tuple[Header, int]:
     (length,) = _LENGTH.unpack(head[len(_MAGIC) :])
     if length > _MAX_HEADER_BYTES:
         raise ValueError("the header is too long")
-    return msgspec.msgpack.decode(read(length), type=Header), _begin_of(length)
+    return _HEADERS.decode_msgpack(read(length)), _begin_of(length)
 
 
 def _begin_of(header_length: int) -> int:
