@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import falcon
@@ -33,8 +35,23 @@ def caller_of(req: falcon.Request) -> Caller:
     return cast("Caller", caller)
 
 
+def key_check_of(req: falcon.Request) -> Callable[[], None]:
+    """Return a function that raises `KeyEnded` once the key of the request is not valid any more.
+
+    The function does not keep the request, and may be called after its end. On an open route it
+    does nothing.
+    """
+    check = req.context.get("key_check", _check_nothing)
+    return cast("Callable[[], None]", check)
+
+
 def is_gone(req: falcon.Request) -> bool:
-    """Return whether the client has closed its connection."""
+    """Return whether the client has closed its connection.
+
+    All that waits for something calls this every 0.1 s, in the queue as well as in a stream.
+    Therefore it also raises `KeyEnded` once the key of the request is not valid any more.
+    """
+    key_check_of(req)()
     disconnected = req.env.get("waitress.client_disconnected")
     return bool(disconnected()) if disconnected is not None else False
 
@@ -77,6 +94,7 @@ class AccessMiddleware:
         caller = self._gate.check(_presented_key(req), req.remote_addr)
         log_of(req).key_id = caller.id
         req.context["caller"] = caller
+        req.context["key_check"] = partial(self._gate.recheck, caller.id)
         if needed is Access.ADMIN and caller.role != "admin":
             raise Forbidden("this operation requires an admin key")
 
@@ -88,6 +106,10 @@ class AccessMiddleware:
         log = log_of(req) if "log" in req.context else _begin_log(req, resp)
         if not log.is_streaming:
             log.write(resp.status_code)
+
+
+def _check_nothing() -> None:
+    """Do nothing: the request came without a key."""
 
 
 def _begin_log(req: falcon.Request, resp: falcon.Response) -> RequestLog:

@@ -10,6 +10,9 @@
 
 A key in use passes step 2 and never reaches steps 3 to 7. A flood of wrong keys therefore cannot
 keep callers out whose keys were verified before.
+
+A request that runs for longer than an instant checks its key again and again (`Gate.recheck`), so
+that it ends with its key.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from llmd.auth.limits import Failures, network
 from llmd.auth.secret import Hasher, ParsedKey, digest, parse
 from llmd.auth.ttl_cache import TtlCache
 from llmd.config import Auth
-from llmd.errors import Busy, StoreError, TooManyFailures, Unauthorized
+from llmd.errors import Busy, KeyEnded, StoreError, TooManyFailures, Unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,12 @@ _MAX_VERIFIED = 1024
 _MAX_REFUSED = 4096
 _REFUSED_TTL_S = 60.0
 _TOUCH_INTERVAL_S = 60.0
+
+RECHECK_INTERVAL_S = 0.25
+"""How long the validity of a key that is in use is known before its row is read again.
+
+Requests must end within a second of their key. They ask every 0.1 s.
+"""
 
 
 class StoredKey(Protocol):
@@ -108,6 +117,7 @@ class Gate:
         # Separate from the verified keys: a flood of wrong keys must not evict those.
         self._refused: TtlCache[bytes, bool] = TtlCache(_MAX_REFUSED, _REFUSED_TTL_S, clock)
         self._touched: TtlCache[str, bool] = TtlCache(_MAX_VERIFIED, _TOUCH_INTERVAL_S, clock)
+        self._rechecked: TtlCache[str, bool] = TtlCache(_MAX_VERIFIED, RECHECK_INTERVAL_S, clock)
         self._by_address = Failures(settings.max_failures_per_address, clock=clock)
         self._by_key = Failures(settings.max_failures_per_key, clock=clock)
 
@@ -129,6 +139,25 @@ class Gate:
             row = self._verify(tag, key, network(address))
         self._touch(row.id)
         return Caller(id=row.id, name=row.name, role=row.role)
+
+    def recheck(self, key_id: str) -> None:
+        """Raise `KeyEnded` if the key of a running request has been revoked or has expired.
+
+        However many requests a key has, its row is read once in `RECHECK_INTERVAL_S`, by one
+        thread, and the others do not wait for it. Do nothing if the keys cannot be read.
+        """
+        is_live = self._rechecked.get(key_id)
+        if is_live is None:
+            self._rechecked.put(key_id, True)
+            try:
+                row = self._keys.by_id(key_id)
+            except StoreError as error:
+                log.debug("cannot check again whether key %s is valid: %s", key_id, error)
+                return
+            is_live = row is not None and self._is_live(row)
+            self._rechecked.put(key_id, is_live)
+        if not is_live:
+            raise KeyEnded
 
     def _find_verified(self, tag: bytes) -> StoredKey | None:
         """Return the row of a key verified recently, or None if it has to be verified."""

@@ -77,7 +77,7 @@ class Admission:
         """Wait for a free stream.
 
         Raise `Busy` if the queue is full, `Draining` if the daemon is shutting down, and
-        `ClientGone` if the client disconnects meanwhile.
+        `ClientGone` if the client disconnects meanwhile. Errors of `is_gone` end the wait as well.
         """
         ticket = Ticket(self, owner, session)
         with self._changed:
@@ -91,19 +91,20 @@ class Admission:
                     "requests are waiting: try again later",
                     retry_after_s=BUSY_RETRY_AFTER_S,
                 )
-            while ticket not in self._active:
-                if self._draining or is_gone():
-                    self._drop(ticket)
-                    # `wait_idle` checks again.
-                    self._changed.notify_all()
-                    self._check_draining()
-                    raise ClientGone("the client went away while its request waited")
-                self._changed.wait_for(lambda: self._draining or ticket in self._active, POLL_S)
+        try:
+            while not self._wait_active(ticket):
+                # Without the lock, because `is_gone` may read from the database.
+                _check_present(is_gone)
+        except BaseException:
+            self.leave(ticket)
+            raise
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """Free the stream of a ticket and admit the next request."""
+        """Free the stream of a ticket, or its place in the queue, and admit the next request."""
         with self._changed:
+            if ticket in self._queues.get(ticket.owner, ()):
+                self._drop(ticket)
             self._active.discard(ticket)
             self._grant()
             self._changed.notify_all()
@@ -126,6 +127,15 @@ class Admission:
                 lambda: not self._active and not self.num_queued,
                 max(0.0, deadline - time.monotonic()),
             )
+
+    def _wait_active(self, ticket: Ticket) -> bool:
+        """Wait up to `POLL_S`. Return whether the ticket is active. Raise `Draining`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._draining or ticket in self._active, POLL_S)
+            if ticket in self._active:
+                return True
+            self._check_draining()
+            return False
 
     def _check_draining(self) -> None:
         if self._draining:
@@ -156,3 +166,8 @@ class Admission:
         queue.remove(ticket)
         if not queue:
             del self._queues[ticket.owner]
+
+
+def _check_present(is_gone: Callable[[], bool]) -> None:
+    if is_gone():
+        raise ClientGone("the client went away while its request waited")

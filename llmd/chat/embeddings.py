@@ -59,19 +59,26 @@ class Embeddings:
         ticket = self._admission.enter(owner, None, is_gone)
         try:
             generation = self._engine.ask(Embed(0, inputs))
-            while (event := _next(generation)) is None:
-                if is_gone():
-                    generation.cancel()
-                    raise ClientGone("the client went away")
-                if self._admission.expired:
-                    generation.cancel()
-                    raise Draining("the server went down before the embeddings were complete")
+            try:
+                while (event := _next(generation)) is None:
+                    self._check(is_gone)
+            except BaseException:
+                # Nothing happens if the worker has ended it already.
+                generation.cancel()
+                raise
             assert isinstance(event, Embedded), "an answer to another query"  # noqa: S101
             return EmbeddingResult(
                 vectors=event.vectors, num_tokens=event.num_tokens, model=generation.model
             )
         finally:
             ticket.release()
+
+    def _check(self, is_gone: Callable[[], bool]) -> None:
+        """Raise the error that ends the query early, if there is one."""
+        if is_gone():
+            raise ClientGone("the client went away")
+        if self._admission.expired:
+            raise Draining("the server went down before the embeddings were complete")
 
     def close(self) -> None:
         """Stop the embedding model, if there is one."""

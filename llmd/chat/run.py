@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from llmd.engine.protocol import (
     Started,
     TokenLogprob,
 )
-from llmd.errors import BadRequest, ClientGone, Draining, EngineDied, LlmdError
+from llmd.errors import BadRequest, ClientGone, Draining, EngineDied, KeyEnded, LlmdError
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,9 @@ class Run:
         try:
             while self._started is None:
                 self._next()
+        except KeyEnded:
+            self._close_later()
+            raise
         except BaseException:
             self.close()
             raise
@@ -95,6 +99,9 @@ class Run:
             raise StopIteration
         try:
             event = self._next()
+        except KeyEnded:
+            self._close_later()
+            raise
         except BaseException:
             self.close()
             raise
@@ -107,6 +114,18 @@ class Run:
         if self._closed:
             return
         self._closed = True
+        self._finish()
+
+    def _close_later(self) -> None:
+        """Close without waiting for the end of the step, which may take seconds.
+
+        The request of a key that has ended gets its error at once.
+        """
+        if not self._closed:
+            self._closed = True
+            threading.Thread(target=self._finish, name="cancel", daemon=True).start()
+
+    def _finish(self) -> None:
         try:
             if not self._ended:
                 self._cancel()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from llmd.auth import secret
-from tests.e2e.client import Client
+from tests.e2e.client import Client, Stream
 from tests.e2e.daemon import Daemon, Starter
 from tests.e2e.waiting import until
 
 pytestmark = pytest.mark.e2e
 
+LONG = {"temperature": 0, "max_tokens": 4000, "stop": []}
 MASTER, PLAIN = "Aa0" * 6 + "Zz", "b1" * 10
 TEMPLATE = "A talk.\n\nCURRENT CONVERSATION: {chat_history}\n\nPROMPT: {input}\n\nBOT:"
 
@@ -84,15 +87,51 @@ def test_a_key_revoked_by_the_command_line_is_refused_at_once(start_daemon: Star
     assert made["key"] not in daemon.log
 
 
-def test_a_key_revoked_during_a_stream_is_refused_after_it(daemon: Daemon) -> None:
-    """A running stream completes after its key is revoked; the next request is refused."""
-    made = daemon.client.call("POST", "/auth/key", {"name": "guest"}).body
-    guest = Client(daemon.port, made["key"])
-    with guest.stream("Tell me a story.", temperature=0, max_tokens=40) as stream:
-        stream.next("token")
-        assert daemon.client.call("DELETE", f"/keys/{made['id']}").status == 204
-        assert guest.get("/auth").status == 401
-        assert stream.rest()[-1].name == "done"
+def _check_ended(stream: Stream, ended_at: float) -> None:
+    """Check that the last event is the error, within a second."""
+    last = stream.rest()[-1]
+    assert (last.name, last.data["error"]["code"]) == ("error", "invalid_api_key")
+    assert last.at - ended_at < 1
+
+
+def test_a_key_that_is_revoked_ends_its_streams_and_its_queue(start_daemon: Starter) -> None:
+    """Within a second, streams end in an error, queued requests in 401, and their slots are free.
+
+    It makes no difference whether the API or the command line revokes the key.
+    """
+    daemon = start_daemon(server={"max_streams": 2})
+    for revoke_by_command in (False, True):
+        made = daemon.client.call("POST", "/auth/key", {"name": "guest"}).body
+        guest = Client(daemon.port, made["key"])
+        with (
+            guest.stream("Tell me a story.", **LONG) as first,
+            guest.stream("Tell me another.", **LONG) as second,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            first.next("token")
+            second.next("token")
+            queued = pool.submit(guest.call, "POST", "/answer", {"prompt": "hi"})
+            daemon.wait_streams(active=2, queued=1)
+            if revoke_by_command:
+                daemon.run("key", "revoke", made["id"])
+            else:
+                assert daemon.client.call("DELETE", f"/keys/{made['id']}").status == 204
+            ended_at = time.monotonic()
+            reply = queued.result()
+            assert time.monotonic() - ended_at < 1
+            assert (reply.status, reply.code) == (401, "invalid_api_key")
+            _check_ended(first, ended_at)
+            _check_ended(second, ended_at)
+        daemon.wait_idle()
+
+
+def test_a_stream_ends_with_the_time_of_its_key(daemon: Daemon) -> None:
+    """A stream ends in an error within a second after its key has expired."""
+    made = daemon.client.call("POST", "/auth/key", {"name": "brief", "expires_in": 3}).body
+    expires_at = time.monotonic() + made["expires_at"] - time.time()
+    with Client(daemon.port, made["key"]).stream("Tell me a story.", **LONG) as stream:
+        _check_ended(stream, expires_at)
+    daemon.wait_idle()
 
 
 def test_a_key_ends_with_its_time(daemon: Daemon) -> None:

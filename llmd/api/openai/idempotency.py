@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import falcon
 
-from llmd.api.access import caller_of, is_gone
+from llmd.api.access import caller_of, is_gone, key_check_of
 from llmd.api.route import Parameter
 from llmd.chat.joined_run import JoinedRun
 from llmd.chat.retries import Attempt, Retries
@@ -52,9 +52,17 @@ class IdempotentRuns:
         attempt = _attempt(req, owner, raw, part)
         if attempt is None:
             return start(owner, lambda: is_gone(req))
-        return self._retries.run(
-            attempt, lambda: is_gone(req), lambda is_left: start(owner, is_left)
-        )
+        check_key = key_check_of(req)
+
+        def start_shared(is_left: Callable[[], bool]) -> Run:
+            def is_over() -> bool:
+                # The run may outlive this request, but not its key.
+                check_key()
+                return is_left()
+
+            return start(owner, is_over)
+
+        return self._retries.run(attempt, lambda: is_gone(req), start_shared)
 
 
 def _attempt(req: falcon.Request, owner: str, raw: bytes, part: int) -> Attempt | None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmd.auth.gate import Caller
+from llmd.auth.gate import RECHECK_INTERVAL_S, Caller
 from llmd.auth.secret import digest, make
-from llmd.errors import StoreUnavailable, Unauthorized
+from llmd.errors import KeyEnded, StoreUnavailable, Unauthorized
 from tests.support.fake_keys import ADDRESS, FakeRow, GateHarness
 
 SEED_KEY = "abcdefghij0123456789"
@@ -191,3 +191,46 @@ def test_keys_are_not_kept_in_memory(harness: GateHarness) -> None:
     for kept in (harness.gate._verified, harness.gate._refused, harness.gate._touched):
         assert text not in repr(kept._items)
         assert digest(text) not in repr(kept._items)
+
+
+@pytest.mark.parametrize("changes", [{"revoked_at": 1}, {"expires_at": 1}])
+def test_recheck_notices_the_end_of_a_key(harness: GateHarness, changes: dict[str, int]) -> None:
+    """The end of a key is noticed within the interval, and so is its return."""
+    key_id, _ = harness.add()
+    harness.gate.recheck(key_id)
+    harness.keys.change(key_id, **changes)
+    harness.time_s += RECHECK_INTERVAL_S
+    for _ in range(2):
+        with pytest.raises(KeyEnded):
+            harness.gate.recheck(key_id)
+    harness.keys.change(key_id, revoked_at=None, expires_at=None)
+    harness.time_s += RECHECK_INTERVAL_S
+    harness.gate.recheck(key_id)
+
+
+def test_recheck_notices_a_key_that_was_deleted(harness: GateHarness) -> None:
+    """A key without a row has ended."""
+    with pytest.raises(KeyEnded):
+        harness.gate.recheck("gone")
+
+
+def test_recheck_reads_the_row_once_for_many_requests(harness: GateHarness) -> None:
+    """The row is read once in an interval, however many requests ask."""
+    key_id, _ = harness.add()
+    for _ in range(100):
+        harness.gate.recheck(key_id)
+    assert harness.keys.calls.count("by_id") == 1
+    harness.time_s += RECHECK_INTERVAL_S
+    harness.gate.recheck(key_id)
+    assert harness.keys.calls.count("by_id") == 2
+
+
+def test_recheck_ends_no_request_if_the_keys_cannot_be_read(harness: GateHarness) -> None:
+    """An error of the store says nothing about the key."""
+
+    def fail(key_id: str, /) -> FakeRow | None:
+        message = "the database is locked"
+        raise StoreUnavailable(message)
+
+    harness.keys.by_id = fail  # type: ignore[method-assign]
+    harness.gate.recheck("any")

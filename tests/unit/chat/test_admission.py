@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from llmd.chat.admission import Admission, Ticket
-from llmd.errors import Busy, ClientGone, Draining
+from llmd.errors import Busy, ClientGone, Draining, KeyEnded
 from tests.support.service import Background, until
 
 
@@ -269,3 +269,19 @@ def test_no_place_is_lost_among_many_threads(monkeypatch: pytest.MonkeyPatch) ->
     assert most[0] == 3
     assert (admission.num_active, admission.num_queued) == (0, 0)
     assert admission.wait_idle(0)
+
+
+def test_an_error_of_the_check_ends_the_wait(crowd: Crowd) -> None:
+    """A queued request whose check raises an error leaves the queue, and the next one moves up."""
+    crowd.enter("1", "1")
+
+    def check() -> bool:
+        raise KeyEnded
+
+    with pytest.raises(KeyEnded):
+        crowd.admission.enter("2", None, check)
+    assert crowd.admission.num_queued == 0
+    crowd.enter("3", "3")
+    crowd.leave("1")
+    crowd.leave("3")
+    assert crowd.served == ["1", "3"]
