@@ -12,6 +12,7 @@ from llmd import __version__, config, logs
 from llmd.api.app import create_access, create_app
 from llmd.api.services import Services
 from llmd.config import Config
+from llmd.daemon.allocator import return_freed_memory
 from llmd.daemon.composition import build
 from llmd.daemon.http import HttpServer
 from llmd.daemon.reload import Reloader
@@ -39,6 +40,7 @@ def serve(config_path: Path) -> int:
 
     Raise `ConfigError` or `SchemaError` before anything is served.
     """
+    return_freed_memory()
     # A signal that arrives while the parts are created must wait until they can be closed.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     systemd = Systemd()

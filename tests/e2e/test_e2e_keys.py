@@ -160,3 +160,25 @@ def test_no_key_opens_nothing_but_health(start_daemon: Starter) -> None:
     assert int(replies[-1].headers["retry-after"]) >= 1
     # A client with a valid key is not locked out by another one that guesses.
     assert daemon.client.get("/auth").status == 200
+
+
+def test_memory_of_key_checks_is_given_back(start_daemon: Starter) -> None:
+    """New keys that are made and checked in many threads leave the daemon as small as before."""
+    daemon = start_daemon(auth={"argon2": "small"})
+
+    def used_mb() -> int:
+        status = Path(f"/proc/{daemon.pid}/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0]) // 1024
+
+    def make(_: int) -> None:
+        reply = daemon.client.call("POST", "/auth/key", {"name": "new"})
+        if reply.status == 200:
+            Client(daemon.port, reply.body["key"]).get("/auth")
+        else:
+            assert reply.code == "busy"
+
+    daemon.client.get("/auth")
+    before_mb = used_mb()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(make, range(32)))
+    assert used_mb() - before_mb < 40
