@@ -32,19 +32,18 @@ class StallLimit:
         self._token_s = 0.0
 
     def add(self, step_s: float, num_tokens: int) -> None:
-        """Record the duration of a step and its number of tokens."""
+        """Record the duration of a step and its number of tokens, which may be 0."""
         self._longest_s = max(self._longest_s, step_s)
-        token_s = step_s / max(1, num_tokens)
-        self._token_s = min(self._token_s or token_s, token_s)
+        if num_tokens:
+            token_s = step_s / num_tokens
+            self._token_s = min(self._token_s or token_s, token_s)
 
-    def limit_s(self) -> float | None:
-        """Return the time after which a step counts as a hang; None before the first step.
+    def limit_s(self) -> float:
+        """Return the time after which a step counts as a hang; 0 before the first step.
 
         From a step of one token we learn only the cost per token. Therefore the longest step to
         be expected takes `max_tokens` times the lowest cost per token, if no step took longer.
         """
-        if not self._longest_s:
-            return None
         return STALL_STEPS * max(self._longest_s, self._token_s * self._max_tokens)
 
 

@@ -226,10 +226,7 @@ class Supervisor:
             return silent_s > self._settings.load_timeout_s
         if not self._generations:
             return False
-        limit_s = self._stall_limit.limit_s()
-        if limit_s is None:
-            limit_s = self._settings.load_timeout_s
-        return silent_s > max(self._settings.stall_s, limit_s)
+        return silent_s > max(self._settings.stall_s, self._stall_limit.limit_s())
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Progress | Done | Refused | Answered):

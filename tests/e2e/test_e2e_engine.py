@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -88,6 +89,24 @@ def test_a_hanging_worker_is_killed_and_replaced(start_daemon: Starter) -> None:
     daemon.wait_healthy()
     assert daemon.client.ask("Say hello.", max_tokens=2)["result"]
     assert daemon.worker_pid() != worker
+
+
+def test_a_worker_that_hangs_before_its_first_step_is_replaced(start_daemon: Starter) -> None:
+    """Answers, embeddings and queries to a new worker that hangs fail after `stall_s`."""
+    daemon = start_daemon(engine={"context": 8192, "stall_s": 1})
+    for path, body in (
+        ("/answer", {"prompt": "hi"}),
+        ("/v1/embeddings", {"input": "hi"}),
+        ("/tokenize", {"content": "hi"}),
+    ):
+        os.kill(daemon.worker_pid(), signal.SIGSTOP)
+        began = time.monotonic()
+        reply = daemon.client.call("POST", path, body)
+        assert (reply.status, reply.code) == (503, "engine_died")
+        assert time.monotonic() - began < 10
+        if path == "/tokenize":
+            break
+        daemon.wait_healthy()
 
 
 def test_an_idle_worker_that_hangs_is_found_by_the_next_request(start_daemon: Starter) -> None:

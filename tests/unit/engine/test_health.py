@@ -7,9 +7,18 @@ import pytest
 from llmd.engine.health import StallLimit
 
 
-def test_there_is_no_limit_before_the_first_step() -> None:
-    """Before the first step there is no limit."""
-    assert StallLimit(256).limit_s() is None
+def test_nothing_is_expected_to_be_slow_before_the_first_step() -> None:
+    """Before the first step the limit is 0, so that the configured one applies."""
+    assert StallLimit(256).limit_s() == 0
+
+
+def test_a_step_without_tokens_says_nothing_about_their_cost() -> None:
+    """A step that computed no token does not raise the limit for a step of many."""
+    limit = StallLimit(256)
+    limit.add(0.5, 0)
+    assert limit.limit_s() == pytest.approx(5.0)
+    limit.add(0.1, 10)
+    assert limit.limit_s() == pytest.approx(10 * 256 * 0.01)
 
 
 def test_the_longest_step_counts() -> None:
