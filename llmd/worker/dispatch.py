@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from llmd.engine.protocol import (
     Beat,
@@ -31,9 +33,13 @@ from llmd.worker.embedding.queue import EmbedQueue
 from llmd.worker.kv.disk import DiskStates
 from llmd.worker.scheduling.grammar_thread import Compiled, GrammarThread
 from llmd.worker.scheduling.scheduler import Scheduler
+from llmd.worker.text_thread import LONG_CHARS, TextThread, Tokenized
 
 MAX_QUERY_CHARS = 262_144
-"""The longest text to tokenise: a longer one would make running answers wait noticeably."""
+"""The longest text to tokenise."""
+
+MAX_PIECES_PER_STEP = 4096
+"""How many tokens of queries are spelled out between two steps of the model: some 10 ms."""
 
 SAVE_WITHIN_S = 3.0
 """How long states are copied when the daemon stops: it kills the worker after five seconds."""
@@ -42,14 +48,15 @@ SAVE_WITHIN_S = 3.0
 class Dispatcher:
     """Carry out commands for one model, one step of the model at a time.
 
-    Events go to `emit`. Compiled grammars come back through `post`, as one more command.
+    Events go to `emit`. Compiled grammars and long texts that were tokenised come back through
+    `post`, as one more command.
     """
 
     def __init__(
         self,
         backend: Backend,
         emit: Callable[[Event], None],
-        post: Callable[[Compiled], None],
+        post: Callable[[Compiled | Tokenized], None],
         *,
         max_state_bytes: int,
         clock: Callable[[], float],
@@ -63,15 +70,19 @@ class Dispatcher:
             backend, emit, max_state_bytes=max_state_bytes, clock=clock, disk=disk
         )
         self._grammars = GrammarThread(backend, post)
-        self._embeds = EmbedQueue(backend.make_embedder, emit)
+        self._texts = TextThread(post)
+        self._embeds = EmbedQueue(backend.make_embedder, emit, self._texts)
+        self._spellings: deque[_Spelling] = deque()
 
     @property
     def has_work(self) -> bool:
         """Whether a further step would do something."""
-        return self._scheduler.has_work or self._embeds.has_work
+        return self._scheduler.has_work or self._embeds.has_work or bool(self._spellings)
 
     def step(self) -> None:
-        """Run the model once for the answers, and once for the embeddings."""
+        """Go on with the queries, and run the model once for answers and once for embeddings."""
+        if self._spellings:
+            self._spell()
         if self._scheduler.has_work:
             self._scheduler.step()
         if self._embeds.has_work:
@@ -92,7 +103,7 @@ class Dispatcher:
             pass
         self._disk.close()
 
-    def handle(self, command: Command | Compiled) -> None:
+    def handle(self, command: Command | Compiled | Tokenized) -> None:
         """Carry out a command. A refusal is an event as well."""
         if isinstance(command, Cancel):
             self._cancel(command.id)
@@ -101,6 +112,8 @@ class Dispatcher:
             self._grammars.forget(command.owner, command.session)
         elif isinstance(command, Compiled):
             self._enqueue(command)
+        elif isinstance(command, Tokenized):
+            command.deliver()
         elif isinstance(command, Embed):
             self._embeds.submit(command.id, command.inputs)
         elif not isinstance(command, Start):
@@ -144,26 +157,71 @@ class Dispatcher:
                 raise InvalidField(
                     f"the text has more than {MAX_QUERY_CHARS} characters", param="content"
                 )
-            parts = [Part(text=query.text, literal=query.parse_special)]
-            tokens = self._backend.tokenize(parts, begin=query.with_special)
-            self._emit(Tokens(id=query.id, tokens=tokens, pieces=self._pieces(tokens)))
+            self._tokenize(query)
         elif isinstance(query, ListStates):
             self._emit(KeptStates(query.id, self._scheduler.kept()))
         elif isinstance(query, Detokenize):
-            raw = b"".join(self._pieces(query.tokens))
-            self._emit(Text(query.id, raw.decode("utf-8", "replace")))
+            self._check_tokens(query.tokens)
+            self._begin_to_spell(query, query.tokens)
         else:
             text = "".join(part.text for part in self._backend.render(query.prompt))
             self._emit(Text(query.id, text))
 
-    def _pieces(self, tokens: list[int]) -> list[bytes]:
+    def _tokenize(self, query: Tokenize) -> None:
+        def read() -> list[int]:
+            parts = [Part(text=query.text, literal=query.parse_special)]
+            return self._backend.tokenize(parts, begin=query.with_special)
+
+        def then(tokens: list[int] | LlmdError) -> None:
+            if isinstance(tokens, LlmdError):
+                self._emit(refusal_event(query.id, tokens))
+            else:
+                self._begin_to_spell(query, tokens)
+
+        if len(query.text) > LONG_CHARS:
+            self._texts.tokenize(read, then)
+        else:
+            then(read())
+
+    def _check_tokens(self, tokens: list[int]) -> None:
         num = self._backend.num_vocabulary
         for token in tokens:
             if token >= num:
                 raise InvalidField(
                     f"the model has no token {token}: its last is {num - 1}", param="tokens"
                 )
-        return [self._backend.piece(token, special=True) for token in tokens]
+
+    def _begin_to_spell(self, query: Tokenize | Detokenize, tokens: list[int]) -> None:
+        """Answer a query whose tokens are known: at once if they are few, or else step by step."""
+        self._spellings.append(_Spelling(query, tokens))
+        if len(self._spellings) == 1 and len(tokens) <= MAX_PIECES_PER_STEP:
+            self._spell()
+
+    def _spell(self) -> None:
+        """Spell tokens of the first query, and answer it after its last token."""
+        spelling = self._spellings.popleft()
+        begin = len(spelling.pieces)
+        spelling.pieces += [
+            self._backend.piece(token, special=True)
+            for token in spelling.tokens[begin : begin + MAX_PIECES_PER_STEP]
+        ]
+        query, pieces = spelling.query, spelling.pieces
+        if len(pieces) < len(spelling.tokens):
+            # Queries take turns.
+            self._spellings.append(spelling)
+        elif isinstance(query, Tokenize):
+            self._emit(Tokens(id=query.id, tokens=spelling.tokens, pieces=pieces))
+        else:
+            self._emit(Text(query.id, b"".join(pieces).decode("utf-8", "replace")))
+
+
+@dataclass(eq=False)
+class _Spelling:
+    """A query whose tokens are being spelled out, and the pieces so far."""
+
+    query: Tokenize | Detokenize
+    tokens: list[int]
+    pieces: list[bytes] = field(default_factory=list)
 
 
 class EmbeddingDispatcher:
@@ -207,7 +265,7 @@ class EmbeddingDispatcher:
     def close(self) -> None:
         """Do nothing: there are no KV states to keep."""
 
-    def handle(self, command: Command | Compiled) -> None:
+    def handle(self, command: Command | Compiled | Tokenized) -> None:
         """Carry out a command, or refuse it if it is not about embeddings."""
         if isinstance(command, Embed):
             self._embeds.submit(command.id, command.inputs)

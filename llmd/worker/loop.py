@@ -17,6 +17,7 @@ from llmd.worker.llama.context import LlamaBackend, load_backend
 from llmd.worker.llama.embedding_context import load_embedder
 from llmd.worker.llama.timing import remembered_steps
 from llmd.worker.scheduling.grammar_thread import Compiled
+from llmd.worker.text_thread import Tokenized
 
 COMMANDS_S = 0.02
 """How long commands are handled, and new prompts tokenised, before running answers go on."""
@@ -33,7 +34,7 @@ class Worker:
         self._sock = sock
         self._events: list[Event] = []
         self._progress = -1
-        self._inbox: queue.SimpleQueue[Command | Compiled | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Command | Compiled | Tokenized | None] = queue.SimpleQueue()
         self._dispatcher: Dispatcher | EmbeddingDispatcher
         if start.embeds_only:
             embedder = load_embedder(start, self._on_progress)
@@ -79,7 +80,7 @@ class Worker:
             self._dispatcher.step()
             self._flush()
 
-    def _next_command(self) -> Command | Compiled | None:
+    def _next_command(self) -> Command | Compiled | Tokenized | None:
         """Wait for a command, and write idle KV states to the disk while none comes."""
         while True:
             try:

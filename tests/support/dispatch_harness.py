@@ -20,6 +20,7 @@ from llmd.errors import InvalidField
 from llmd.worker.backend import Matcher
 from llmd.worker.dispatch import Dispatcher
 from llmd.worker.scheduling.grammar_thread import Compiled
+from llmd.worker.text_thread import Tokenized
 from tests.support import fake_embedder
 from tests.support.fake_backend import Clock, FakeBackend, FakeSampler, says
 
@@ -86,7 +87,7 @@ class Harness:
     def __init__(self) -> None:
         self.backend = Backend()
         self.events: list[Event] = []
-        self._compiled: queue.SimpleQueue[Compiled] = queue.SimpleQueue()
+        self._compiled: queue.SimpleQueue[Compiled | Tokenized] = queue.SimpleQueue()
         self.dispatcher = Dispatcher(
             self.backend,
             self.events.append,
@@ -100,7 +101,7 @@ class Harness:
             self.dispatcher.handle(command)
 
     def take_compiled(self) -> None:
-        """Wait for the next compiled grammar, and pass it to the dispatcher as the worker does."""
+        """Wait for the next grammar or long text, and pass it on as the worker does."""
         self.dispatcher.handle(self._compiled.get(timeout=WAIT_S))
 
     def run(self) -> None:

@@ -16,12 +16,19 @@ from llmd.engine.protocol import Done, Embedded, Event, refusal_event
 from llmd.errors import InvalidField, LlmdError, PromptTooLong
 from llmd.worker.backend import EmbeddingBackend, EmbeddingChunk, Vector
 from llmd.worker.prompt.fit import CHARS_A_TOKEN, MIN_CHECKED_CHARS
+from llmd.worker.text_thread import LONG_CHARS, TextThread
 
 MAX_VECTORS_BYTES = 32 * 1024 * 1024
 """Size limit of the vectors that a step sends, half the size limit of a frame to the daemon."""
 
-MAX_CHARS_PER_STEP = 32_768
-"""After this many characters, or tokens from a client, a step reads no further input."""
+MAX_CHARS_PER_STEP = 16_384
+"""After this many characters, or tokens from a client, a step reads no further input.
+
+That takes some 10 ms, by which running answers wait longer.
+"""
+
+CHARS_AN_INPUT = 128
+"""The number of characters that take as long as everything else about an input, some 0.05 ms."""
 
 
 @dataclass(eq=False)
@@ -34,6 +41,16 @@ class _Job:
     waiting: deque[_Input] = field(default_factory=deque)
     vectors: list[bytes] = field(default_factory=list)
     num_tokens: int = 0
+
+    @property
+    def next_name(self) -> str:
+        """The name of the next input, for errors."""
+        return f"input[{len(self.waiting)}]" if self.num_inputs > 1 else "the input"
+
+    def add(self, tokens: list[int]) -> None:
+        """Add the tokens of the next input."""
+        self.num_tokens += len(tokens)
+        self.waiting.append(_Input(self, tokens))
 
 
 @dataclass(eq=False)
@@ -55,13 +72,22 @@ class EmbedQueue:
     """
 
     def __init__(
-        self, make_backend: Callable[[], EmbeddingBackend], emit: Callable[[Event], None]
+        self,
+        make_backend: Callable[[], EmbeddingBackend],
+        emit: Callable[[Event], None],
+        texts: TextThread | None = None,
     ) -> None:
-        """Create an empty queue. The backend is made for the first job."""
+        """Create an empty queue. The backend is made for the first job.
+
+        Long inputs are tokenised in the thread of `texts`, if it is given.
+        """
         self._make_backend = make_backend
         self._emit = emit
+        self._texts = texts
         self._made_backend: EmbeddingBackend | None = None
         self._reading: deque[_Job] = deque()
+        # Jobs with an input in the thread of texts. They go on when it comes back.
+        self._away: list[_Job] = []
         self._jobs: deque[_Job] = deque()
         self._split: _Input | None = None
         self._finished: deque[Embedded] = deque()
@@ -76,7 +102,7 @@ class EmbedQueue:
     @property
     def num_jobs(self) -> int:
         """Number of jobs that have not ended."""
-        return len(self._reading) + len(self._jobs) + len(self._finished)
+        return sum(map(len, (self._reading, self._away, self._jobs, self._finished)))
 
     def submit(self, job_id: int, inputs: list[str | list[int]]) -> None:
         """Queue a job. It ends with an event `Embedded`, or `Refused` if an input is invalid."""
@@ -98,7 +124,7 @@ class EmbedQueue:
 
     def cancel(self, job_id: int) -> None:
         """End a job with the event `Done`. Do nothing if there is no such job or it has ended."""
-        for job in (*self._reading, *self._jobs):
+        for job in (*self._reading, *self._away, *self._jobs):
             if job.id == job_id:
                 self._drop(job)
                 self._emit(
@@ -139,18 +165,37 @@ class EmbedQueue:
         num_chars = 0
         while self._reading and num_chars < MAX_CHARS_PER_STEP:
             job = self._reading.popleft()
-            try:
-                while job.unread and num_chars < MAX_CHARS_PER_STEP:
-                    text_or_tokens = job.unread.popleft()
-                    num_chars += len(text_or_tokens)
-                    name = f"input[{len(job.waiting)}]" if job.num_inputs > 1 else "the input"
-                    tokens = _tokenize(self._backend(), text_or_tokens, name)
-                    job.num_tokens += len(tokens)
-                    job.waiting.append(_Input(job, tokens))
-            except LlmdError as error:
-                self._refuse(job.id, error)
+            while job.unread and num_chars < MAX_CHARS_PER_STEP:
+                text_or_tokens = job.unread.popleft()
+                if self._texts is not None and _is_long(text_or_tokens):
+                    self._read_aside(self._texts, job, text_or_tokens)
+                    break
+                num_chars += len(text_or_tokens) + CHARS_AN_INPUT
+                try:
+                    tokens = _tokenize(self._backend(), text_or_tokens, job.next_name)
+                except LlmdError as error:
+                    self._refuse(job.id, error)
+                    break
+                job.add(tokens)
             else:
                 (self._reading if job.unread else self._jobs).append(job)
+
+    def _read_aside(self, texts: TextThread, job: _Job, text: str | list[int]) -> None:
+        """Tokenise an input in the thread of texts. The job goes on when that is done."""
+        backend, name = self._backend(), job.next_name
+
+        def go_on(tokens: list[int] | LlmdError) -> None:
+            if job not in self._away:
+                return
+            self._away.remove(job)
+            if isinstance(tokens, LlmdError):
+                self._refuse(job.id, tokens)
+                return
+            job.add(tokens)
+            (self._reading if job.unread else self._jobs).append(job)
+
+        self._away.append(job)
+        texts.tokenize(lambda: _tokenize(backend, text, name), go_on)
 
     def _fill(self) -> list[tuple[_Input, EmbeddingChunk]]:
         """Return the chunks of the next batch, and move the first job in it to the end."""
@@ -225,7 +270,7 @@ class EmbedQueue:
             self._emit(self._finished.popleft())
 
     def _drop(self, job: _Job) -> None:
-        for jobs in (self._reading, self._jobs):
+        for jobs in (self._reading, self._away, self._jobs):
             if job in jobs:
                 jobs.remove(job)
         if self._split is not None and self._split.job is job:
@@ -233,6 +278,10 @@ class EmbedQueue:
 
     def _refuse(self, job_id: int, error: LlmdError) -> None:
         self._emit(refusal_event(job_id, error, param="input"))
+
+
+def _is_long(text_or_tokens: str | list[int]) -> bool:
+    return isinstance(text_or_tokens, str) and len(text_or_tokens) > LONG_CHARS
 
 
 def _tokenize(backend: EmbeddingBackend, text_or_tokens: str | list[int], name: str) -> list[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 
 from llmd.engine.protocol import (
@@ -16,15 +19,18 @@ from llmd.engine.protocol import (
     Event,
     Forget,
     Message,
+    Part,
     Refused,
     Render,
     Text,
     Tokenize,
     Tokens,
 )
-from llmd.worker.dispatch import MAX_QUERY_CHARS, EmbeddingDispatcher
+from llmd.errors import InvalidField
+from llmd.worker.dispatch import MAX_PIECES_PER_STEP, MAX_QUERY_CHARS, EmbeddingDispatcher
+from llmd.worker.text_thread import LONG_CHARS
 from tests.support import fake_embedder
-from tests.support.dispatch_harness import BEGIN, Harness, submit
+from tests.support.dispatch_harness import BEGIN, WAIT_S, Harness, submit
 from tests.support.fake_backend import END, SPELLING, Clock
 
 
@@ -98,11 +104,68 @@ def test_an_unknown_token_is_named_with_the_last_valid_one(harness: Harness) -> 
 
 
 def test_a_text_that_is_too_long_is_not_tokenised(harness: Harness) -> None:
-    """A text of more than `MAX_QUERY_CHARS`, which would delay answers, is not tokenised."""
+    """A text of more than `MAX_QUERY_CHARS` is not tokenised."""
     harness.handle(Tokenize(id=1, text="x" * (MAX_QUERY_CHARS + 1)))
     assert harness.backend.num_tokenized == 0
     harness.handle(Tokenize(id=2, text="x" * MAX_QUERY_CHARS))
+    harness.take_compiled()
+    harness.run()
     assert isinstance(harness.events_of(2)[0], Tokens)
+
+
+def test_a_long_text_is_tokenised_beside_the_answers(harness: Harness) -> None:
+    """Answers go on while a long text is tokenised, and its tokens are spelled step by step."""
+    text = "x" * (2 * MAX_PIECES_PER_STEP + LONG_CHARS)
+    read_in: list[int] = []
+    tokenize = harness.backend.tokenize
+    gate = threading.Event()
+
+    def wait_and_tokenize(parts: list[Part], **options: Any) -> list[int]:
+        if parts[0].text == text:
+            read_in.append(threading.get_ident())
+            assert gate.wait(WAIT_S)
+        return tokenize(parts, **options)
+
+    harness.backend.tokenize = wait_and_tokenize  # type: ignore[method-assign]
+    harness.handle(Tokenize(id=1, text=text), submit(2))
+    harness.run()
+    assert harness.text(2) == "yes"
+    assert harness.events_of(1) == []
+    gate.set()
+    harness.take_compiled()
+    assert read_in != [threading.get_ident()]
+    num_steps = 0
+    while harness.dispatcher.has_work:
+        assert harness.events_of(1) == []
+        harness.dispatcher.step()
+        num_steps += 1
+    assert num_steps == -(-len(text) // MAX_PIECES_PER_STEP)
+    [answered] = harness.events_of(1)
+    assert isinstance(answered, Tokens)
+    assert b"".join(answered.pieces) == text.encode()
+
+
+def test_a_long_text_that_is_refused_ends_its_query(harness: Harness) -> None:
+    """An error in the thread refuses the query, whatever it is, and the thread goes on."""
+    for number, error in enumerate([InvalidField("no such text"), RuntimeError("unexpected")]):
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> list[int]:
+            raise error
+
+        harness.backend.tokenize = fail  # type: ignore[method-assign]
+        harness.handle(Tokenize(id=number, text="x" * (LONG_CHARS + 1)))
+        harness.take_compiled()
+        [refused] = harness.events_of(number)
+        assert isinstance(refused, Refused)
+
+
+def test_many_tokens_are_spelled_step_by_step(harness: Harness) -> None:
+    """Queries with many tokens take turns, and answers go on between their steps."""
+    many = [5] * (MAX_PIECES_PER_STEP + 1)
+    harness.handle(Detokenize(1, many), Detokenize(2, many))
+    assert harness.events == []
+    harness.run()
+    assert [event.id for event in harness.events if isinstance(event, Text)] == [1, 2]
 
 
 # Embeddings

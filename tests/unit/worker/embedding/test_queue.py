@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.engine.protocol import Done, Embedded
+from llmd.errors import LlmdError
+from llmd.worker.embedding.queue import CHARS_AN_INPUT, MAX_CHARS_PER_STEP, EmbedQueue
+from llmd.worker.text_thread import LONG_CHARS, TextThread, Tokens
 from tests.support.fake_embedder import NOTHING, FakeBackend, QueueHarness
 
 
@@ -165,3 +170,72 @@ def test_every_job_ends_once_with_the_right_vectors(
     for job_id, (inputs, _, may_be_cancelled) in enumerate(jobs):
         if not (may_be_cancelled and isinstance(harness.end(job_id), Done)):
             harness.check(job_id, inputs)
+
+
+def test_many_short_inputs_are_read_over_many_steps() -> None:
+    """Reading an input costs more than its characters, so a step reads a bounded number of them."""
+    harness = QueueHarness()
+    harness.queue.submit(1, ["x"] * 2000)
+    harness.queue.step()
+    assert harness.backend.num_read <= MAX_CHARS_PER_STEP // CHARS_AN_INPUT
+    harness.run()
+    assert len(harness.vectors(1)) == 2000
+
+
+class Texts(TextThread):
+    """Long texts that are tokenised when a test says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def tokenize(self, read: Callable[[], list[int]], then: Callable[[Tokens], None]) -> None:
+        def call() -> None:
+            try:
+                tokens: Tokens = read()
+            except LlmdError as error:
+                tokens = error
+            then(tokens)
+
+        self.calls.append(call)
+
+
+def _with_long_input() -> tuple[QueueHarness, Texts, list[str | list[int]]]:
+    """Return a queue with a job whose second of three inputs is long, up to its being away."""
+    harness, texts = QueueHarness(FakeBackend(max_input_tokens=2 * LONG_CHARS)), Texts()
+    harness.queue = EmbedQueue(lambda: harness.backend, harness.events.append, texts)
+    inputs: list[str | list[int]] = ["cat", "x" * (LONG_CHARS + 1), "dog"]
+    harness.queue.submit(1, inputs)
+    harness.queue.step()
+    return harness, texts, inputs
+
+
+def test_a_long_input_is_tokenised_beside_the_steps() -> None:
+    """The job waits for its long input without a step, while other jobs go on."""
+    harness, texts, inputs = _with_long_input()
+    assert (harness.queue.has_work, harness.queue.num_jobs) == (False, 1)
+    harness.queue.submit(2, ["bird"])
+    harness.run()
+    harness.check(2, ["bird"])
+    [call] = texts.calls
+    call()
+    harness.run()
+    harness.check(1, inputs)
+
+
+def test_a_job_can_be_cancelled_while_its_input_is_tokenised() -> None:
+    """The tokens that come after the end of the job are dropped."""
+    harness, texts, _ = _with_long_input()
+    harness.queue.cancel(1)
+    assert isinstance(harness.end(1), Done)
+    texts.calls[0]()
+    assert (harness.queue.has_work, harness.queue.num_jobs) == (False, 0)
+    assert isinstance(harness.end(1), Done)
+
+
+def test_a_long_input_that_is_refused_ends_its_job() -> None:
+    """The refusal names the input."""
+    harness, texts, _ = _with_long_input()
+    harness.backend.max_input_tokens = 10
+    texts.calls[0]()
+    assert harness.refused(1).message.startswith("input[1] has more than")
+    assert (harness.queue.has_work, harness.queue.num_jobs) == (False, 0)
