@@ -12,7 +12,8 @@ import pytest
 from msgspec import Struct
 
 from llmd import codecs
-from llmd.api.route import Access, Operation
+from llmd.api.access import Access
+from llmd.api.route import Operation
 from llmd.codecs import Codec
 from tests.support import first_requests
 from tests.support.service import Background

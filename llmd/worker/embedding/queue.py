@@ -102,7 +102,7 @@ class EmbedQueue:
     @property
     def num_jobs(self) -> int:
         """Number of jobs that have not ended."""
-        return sum(map(len, (self._reading, self._away, self._jobs, self._finished)))
+        return len(self._reading) + len(self._away) + len(self._jobs) + len(self._finished)
 
     def submit(self, job_id: int, inputs: list[str | list[int]]) -> None:
         """Queue a job. It ends with an event `Embedded`, or `Refused` if an input is invalid."""

@@ -12,11 +12,15 @@ from typing import Protocol
 
 import msgspec
 
+from llmd.codecs import Codec
+
 _NUM_TRIES = 3
 
 _MAX_S = 2.0
 """Stop measuring after two seconds: a large model must not keep its users waiting."""
 
+
+_TIMES: Codec[dict[int, float]] = Codec(dict[int, float])
 
 _MIN_SPEED_UP = 1.25
 """Remembered times are replaced by a measurement that is faster by a quarter: they were wrong."""
@@ -63,7 +67,7 @@ def remembered_steps(file: Path, measured: dict[int, float]) -> dict[int, float]
     times are returned.
     """
     with contextlib.suppress(OSError, msgspec.MsgspecError):
-        known = msgspec.json.decode(file.read_bytes(), type=dict[int, float])
+        known = _TIMES.decode_json(file.read_bytes())
         common = known.keys() & measured.keys()
         known_s, measured_s = (sum(times[rows] for rows in common) for times in (known, measured))
         if 1 in common and known_s < _MIN_SPEED_UP * measured_s:

@@ -89,7 +89,7 @@ def test_stall_is_judged_by_the_steps_before(supervise: Supervise) -> None:
     generation = submit(supervisor, "wait here")
     assert time.monotonic() - supervisor._last_event_at < 5000
     assert read_delta(generation) == "here"
-    wait_until(supervisor._stall_limit.limit_s)
+    wait_until(lambda: supervisor._stall_limit.limit_s() > 0)
     supervisor._stall_limit = StallLimit(1)
     assert not is_stalled(25)
     assert is_stalled(35)
