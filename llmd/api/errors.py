@@ -67,6 +67,7 @@ _FALCON_CODES = {
     431: "header_too_large",
     500: "internal_error",
     501: "not_implemented",
+    503: "busy",
 }
 
 

@@ -1,27 +1,21 @@
-"""The HTTP server: waitress with deadlines for slow clients and errors in llmd's own form."""
+"""The HTTP server: the listening sockets, with one main loop and one pool of threads for all."""
 
 from __future__ import annotations
 
 import resource
-import secrets
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
-from waitress.utilities import Error, RequestEntityTooLarge
+from waitress.task import ThreadedTaskDispatcher
 
 from llmd import config
-from llmd.api import errors
 from llmd.api.app import App
 from llmd.config.address import Address, parse_address
+from llmd.daemon.channel import Server
+from llmd.daemon.connections import Connections
 from llmd.errors import ConfigError
 
 RESERVE_THREADS = 4
@@ -30,157 +24,29 @@ RESERVE_THREADS = 4
 _MAX_CONNECTIONS = 1000
 """Connections to hold beside one for each thread."""
 
-_OTHER_DESCRIPTORS = 100
-"""File descriptors that accept() must leave to the database, workers, model files and threads."""
+_NUM_RESERVED = 64
+"""Connections that are kept for addresses that have none."""
+
+_OTHER_DESCRIPTORS = 300
+"""File descriptors that accept() must leave to the database, workers, model files and threads.
+
+Evicted connections and large bodies, which are kept in files, need some of them too.
+"""
+
+_MAX_HEAD_BYTES = 65_536
+"""The most bytes of a request's head."""
+
+_MEMORY_BODY_BYTES = 1_048_576
+"""A body that is larger is kept in a file. By default, none is."""
+
+_MAX_PARTIAL_BYTES = 67_108_864
+"""The most bytes that all incomplete requests may hold, unless two of the largest hold more."""
 
 _IDLE_S = 60
 """Seconds after which a connection without a request is closed."""
 
 _RESPONSE_S = 5.0
 """Seconds within which a responsive main loop runs a function that it is given."""
-
-LINGER_S = 5.0
-"""Seconds that a client which was refused while still sending has to read the error."""
-
-
-class RequestTimeout(Error):
-    """The client took too long to send its request."""
-
-    code = 408
-    reason = "Request Timeout"
-
-
-class JsonErrorTask(ErrorTask):
-    """Answer a request that waitress itself refuses, in the form of every other error."""
-
-    def execute(self) -> None:
-        """Write the error response and close the connection."""
-        error = self.request.error
-        self.status = f"{error.code} {error.reason}"
-        message = f"{error.reason.lower()}: {error.body}"
-        if isinstance(error, RequestEntityTooLarge):
-            limit = self.channel.server.settings.max_body_bytes
-            message = f"the body has more than {limit} bytes: see [server] max_body_bytes"
-        body = msgspec.json.encode(errors.transport_body(error.code, message))
-        self.response_headers += [
-            ("Content-Type", "application/json"),
-            ("x-request-id", secrets.token_hex(8)),
-        ]
-        self.set_close_on_finish()
-        self.channel.lingers = True
-        self.content_length = len(body)
-        self.write(body)
-
-
-class Parser(HTTPRequestParser):
-    """A parser that treats a head which Python cannot parse as the client's error."""
-
-    def parse_header(self, header_plus: bytes) -> None:
-        """Parse the head. Raise `ParsingError` if it is wrong."""
-        try:
-            super().parse_header(header_plus)
-        except ValueError:
-            # int() refuses numbers of more than 4,300 digits.
-            raise ParsingError("Content-Length is not a readable number") from None
-
-
-class Channel(HTTPChannel):
-    """A connection with deadlines for a whole head and a whole body.
-
-    waitress by itself waits as long as any byte arrives now and then.
-    """
-
-    error_task_class = JsonErrorTask
-    parser_class = Parser
-    request: Any
-    is_silent = True
-    """No byte has arrived on this connection yet."""
-    began: float | None = None
-    """Monotonic time at which the request that is being read began."""
-    lingers = False
-    """A refusal was sent, so the client gets time to read it before the connection closes."""
-    lingers_until: float | None = None
-    """Monotonic time at which a lingering connection is closed."""
-
-    def received(self, data: bytes) -> bool:
-        """Take bytes from the client. The first byte of a request starts the deadline."""
-        if self.lingers_until is not None:
-            return False
-        if self.began is None or self.is_silent:
-            self.began = time.monotonic()
-        self.is_silent = False
-        taken = bool(super().received(data))
-        if self.request is None:
-            self.began = None
-        return taken
-
-    def handle_close(self) -> None:
-        """Close the connection; after a refusal, close only the sending half at first.
-
-        If the whole connection closed while the client is sending, the client's system would drop
-        the error response before the client has read it.
-        """
-        if not (self.lingers and self.connected) or self.lingers_until is not None:
-            super().handle_close()
-            return
-        self.lingers_until = time.monotonic() + LINGER_S
-        self.will_close = self.close_when_flushed = False
-        self.request = self.began = None
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            super().handle_close()
-
-    def check_deadline(self, settings: config.Server, now: float) -> None:
-        """Refuse a request that is late, and close a connection that stays silent or lingers."""
-        if self.lingers_until is not None:
-            if now > self.lingers_until:
-                self.handle_close()
-            return
-        if self.is_silent:
-            # Connections cost a client nothing, so silent ones must not keep other clients out.
-            self.began = self.began or now
-            self.will_close = now - self.began > settings.header_deadline_s
-            return
-        request = self.request
-        if request is None or self.began is None:
-            return
-        if self.requests:
-            # The client cannot know how long the request before this one takes.
-            self.began = now
-            return
-        part, limit_s = (
-            ("body", settings.body_deadline_s)
-            if request.headers_finished
-            else ("head", settings.header_deadline_s)
-        )
-        if now - self.began <= limit_s:
-            return
-        with self.requests_lock:
-            request.error = RequestTimeout(
-                f"the request's {part} did not arrive within {limit_s:g} s"
-            )
-            request.completed = True
-            self.request = self.began = None
-            self.requests.append(request)
-        self.server.add_task(self)
-
-
-class Server(TcpWSGIServer):
-    """A listening socket with its connections."""
-
-    channel_class = Channel
-
-    def __init__(self, settings: config.Server, *args: Any, **kwargs: Any) -> None:
-        self.settings = settings
-        super().__init__(*args, **kwargs)
-
-    def maintenance(self, now: float) -> None:
-        """Close idle connections, as waitress does, and refuse requests that arrive too slowly."""
-        super().maintenance(now)
-        monotonic_now = time.monotonic()
-        for channel in list(self.active_channels.values()):
-            channel.check_deadline(self.settings, monotonic_now)
 
 
 class HttpServer:
@@ -195,14 +61,25 @@ class HttpServer:
         """
         self.num_threads = settings.max_streams + settings.max_queue + RESERVE_THREADS
         self._sockets = list(sockets) or [_bind(parse_address(text)) for text in settings.listen]
+        max_connections = _connection_limit(self.num_threads)
+        connections = Connections(
+            max_total=max_connections,
+            # A proxy in front of llmd must be able to use every thread.
+            max_per_source=(max_connections + self.num_threads) // 2,
+            num_reserved=min(_NUM_RESERVED, (max_connections - self.num_threads) // 2),
+            max_partial_bytes=max(_MAX_PARTIAL_BYTES, 2 * settings.max_body_bytes),
+        )
         adjustments = Adjustments(
             sockets=self._sockets,
             threads=self.num_threads,
             # Without lookahead, a lost client is noticed only when something is written to it.
             channel_request_lookahead=1,
             asyncore_use_poll=True,
-            connection_limit=_connection_limit(self.num_threads),
+            # `connections` has its own limit. waitress's would stop accepting at all.
+            connection_limit=2 * max_connections + _OTHER_DESCRIPTORS,
+            max_request_header_size=_MAX_HEAD_BYTES,
             max_request_body_size=settings.max_body_bytes + 1,
+            inbuf_overflow=_MEMORY_BODY_BYTES + 1,
             channel_timeout=_IDLE_S,
             cleanup_interval=1,
             ident="llmd",
@@ -214,6 +91,7 @@ class HttpServer:
         self._servers = [
             Server(
                 settings,
+                connections,
                 app,
                 sockets_map,
                 _sock=sock,

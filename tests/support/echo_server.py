@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 from falcon import App, Request, Response
 
 from llmd import config
@@ -69,14 +70,26 @@ class Stubborn:
 class Running:
     """A server whose loop runs in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        """Start a server with `SETTINGS`, in which `options` are replaced.
+
+        `num_requests` counts the requests that reach the application.
+        """
         self.echo = Echo()
         self.stubborn = Stubborn()
         app: App[Request, Response] = App()
         app.add_route("/", self.echo)
         app.add_route("/broken", Broken())
         app.add_route("/stubborn", self.stubborn)
-        self.server = HttpServer(app, SETTINGS)
+        self.num_requests = 0
+
+        def count(environ: Any, start_response: Any) -> Any:
+            self.num_requests += 1
+            return app(environ, start_response)
+
+        self.server = HttpServer(
+            cast("App[Request, Response]", count), msgspec.structs.replace(SETTINGS, **options)
+        )
         self._thread = threading.Thread(target=self.server.run, daemon=True)
         self._thread.start()
         [url] = self.server.urls
@@ -112,4 +125,6 @@ class Running:
         self.server._dispatcher.shutdown(timeout=wait_s)
         self.server.close()
         for channel in channels:
-            channel.socket.close()
+            # The loop has already closed some of them.
+            if channel.socket is not None:
+                channel.socket.close()

@@ -105,7 +105,7 @@ def test_a_client_that_sends_on_forever_is_cut(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused connection is closed after a while, even if the client never closes it."""
-    monkeypatch.setattr("llmd.daemon.http.LINGER_S", 0.0)
+    monkeypatch.setattr("llmd.daemon.channel.LINGER_S", 0.0)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     with running.connect(head) as client:
         while client.recv(65536):
