@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import falcon
+import falcon.inspect
+from falcon.routing import CompiledRouter
 
 from llmd import config
 from llmd.api import errors
@@ -29,8 +31,36 @@ from llmd.api.route import Route
 from llmd.api.services import Services
 from llmd.api.sessions import SESSION, SESSIONS, SessionResource, SessionsResource
 from llmd.api.states import STATES, StatesResource
+from llmd.errors import UnknownRoute, printable
 
 App = falcon.App[falcon.Request, falcon.Response]
+
+
+class HeadRouter(CompiledRouter):
+    """The router, for which every resource that answers GET answers HEAD too.
+
+    Falcon sends the headers of the response to GET, and leaves out its body.
+    """
+
+    def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
+        """Return the methods that a resource answers, each with its responder."""
+        methods: dict[str, Any] = super().map_http_methods(resource, **kwargs)
+        if "GET" in methods:
+            methods.setdefault("HEAD", methods["GET"])
+        return methods
+
+
+# Falcon describes only the routers that it knows.
+falcon.inspect.register_router(HeadRouter)(falcon.inspect.inspect_compiled_router)
+
+
+class PathMiddleware:
+    """The check that a path has no empty segment, which Falcon partly ignores."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Raise `UnknownRoute` for a path such as ``//auth`` or ``/auth//``."""
+        if "//" in req.env["PATH_INFO"]:
+            raise UnknownRoute(f"there is no route {printable(req.env['PATH_INFO'])}")
 
 
 def routes(services: Services) -> list[Route]:
@@ -65,13 +95,19 @@ def routes(services: Services) -> list[Route]:
 
 def create_access(services: Services, settings: config.Server) -> AccessMiddleware:
     """Return the middleware that checks the access to every route."""
-    table: AccessTable = {type(route.resource): route.access for route in routes(services)}
+    table: AccessTable = {}
+    for route in routes(services):
+        access = route.access
+        # HEAD shows the headers of GET, so it requires the same.
+        table[type(route.resource)] = access | ({"HEAD": access["GET"]} if "GET" in access else {})
     return AccessMiddleware(services.gate, table, settings.allowed_hosts)
 
 
 def create_app(services: Services, access: AccessMiddleware, settings: config.Server) -> App:
     """Return the WSGI application."""
-    app: App = falcon.App(middleware=[*_cors(settings.cors_origins), access])
+    app: App = falcon.App(
+        middleware=[*_cors(settings.cors_origins), access, PathMiddleware()], router=HeadRouter()
+    )
     app.req_options.strip_url_path_trailing_slash = True
     errors.register(app)
     for route in routes(services):

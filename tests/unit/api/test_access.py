@@ -52,6 +52,8 @@ EXPECTED = {
     ("GET", "/openapi.json"): "open",
     ("GET", "/docs"): "open",
 }
+# HEAD shows the headers of GET, so its access is the same.
+WITH_HEAD = EXPECTED | {("HEAD", path): EXPECTED[(m, path)] for m, path in EXPECTED if m == "GET"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 PATHS = sorted({path for _, path in EXPECTED})
 
@@ -85,7 +87,7 @@ def test_every_method_that_a_resource_has_is_in_the_table(service: Service) -> N
         for method in route.methods
         if not method.internal
     }
-    assert found == set(EXPECTED)
+    assert found == set(WITH_HEAD)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -96,7 +98,7 @@ def test_each_key_opens_what_its_role_may_open(service: Service, path: str) -> N
     _, expired = service.issue("old", "admin", expires_in_s=1)
     wrong = service.admin[:-1] + ("0" if service.admin[-1] != "0" else "1")
     for method in METHODS:
-        needed = EXPECTED.get((method, path))
+        needed = WITH_HEAD.get((method, path))
         status = partial(status_of, service, method, path)
         if needed == "open":
             assert status("") == status("junk") == status(revoked) == 200
@@ -172,6 +174,27 @@ def test_a_trailing_slash_is_ignored(service: Service) -> None:
     """A path with a trailing slash is the same route."""
     assert service.ask("GET", "/auth/").json["auth"] is True
     assert service.ask("POST", "/answer/", {"prompt": "hi"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["//auth", "/auth//", "/auth//key", "//", "/sessions//1", "///auth"]
+)
+def test_a_path_with_an_empty_segment_is_no_route(service: Service, path: str) -> None:
+    """No slash too many is passed over but one at the end, whatever key is sent."""
+    for method in ("GET", "HEAD", "POST"):
+        result = service.ask(method, path, key=service.admin)
+        assert result.status_code == 404
+    assert service.code(service.ask("GET", path)) == (404, "unknown_route")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/health", "/models", "/openapi.json", "/v1/models"])
+def test_head_is_get_without_its_body(service: Service, path: str) -> None:
+    """HEAD is answered with the headers of GET, and OPTIONS lists it."""
+    got, head = service.ask("GET", path), service.ask("HEAD", path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == got.headers[name]
+    assert {"GET", "HEAD"} <= set(service.ask("OPTIONS", path).headers["allow"].split(", "))
 
 
 @pytest.mark.parametrize(
