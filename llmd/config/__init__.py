@@ -6,6 +6,7 @@ global configuration.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -216,7 +217,8 @@ def parts(path: Path) -> list[Path]:
 def read_file(file: Path) -> dict[str, Any]:
     """Return the content of a TOML file. Raise ConfigError if it cannot be read."""
     try:
-        return tomllib.loads(file.read_bytes().decode())
+        # Editors on other systems write a byte order mark.
+        return tomllib.loads(file.read_bytes().removeprefix(codecs.BOM_UTF8).decode())
     except FileNotFoundError:
         raise ConfigError(
             f"{file}: no such file: create it (an empty file takes every default, "

@@ -9,8 +9,8 @@ from types import FrameType
 
 import msgspec
 
-from llmd import config
 from llmd.config import Config
+from llmd.daemon import configuration
 from llmd.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Reloader:
 
     def _reload(self) -> None:
         try:
-            new = config.load(self._path)
+            new = configuration.load(self._path)
         except ConfigError as error:
             log.error(
                 "the configuration is not reloaded, the old one stays in force: %s", error.message

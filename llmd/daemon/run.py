@@ -8,10 +8,11 @@ import signal
 import time
 from pathlib import Path
 
-from llmd import __version__, config, logs
+from llmd import __version__, logs
 from llmd.api.app import create_access, create_app
 from llmd.api.services import Services
 from llmd.config import Config
+from llmd.daemon import configuration
 from llmd.daemon.allocator import return_freed_memory
 from llmd.daemon.composition import build
 from llmd.daemon.http import HttpServer
@@ -19,10 +20,12 @@ from llmd.daemon.reload import Reloader
 from llmd.daemon.reporter import Reporter
 from llmd.daemon.shutdown import Shutdown
 from llmd.daemon.systemd import Systemd, extend
-from llmd.errors import SchemaError, StoreError
+from llmd.errors import StoreError, StoreFull
 from llmd.store import migrate
 from llmd.store.db import Database
+from llmd.store.integrity import require_intact
 from llmd.store.keys import Keys
+from llmd.store.lock import exclusive_use
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +47,17 @@ def serve(config_path: Path) -> int:
     # A signal that arrives while the parts are created must wait until they can be closed.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     systemd = Systemd()
-    settings = config.load(config_path)
+    settings = configuration.load(config_path)
     logs.configure(settings.log)
     log.info("llmd %s starts with %s", __version__, config_path)
+    with exclusive_use(settings.store.url):
+        _run(config_path, settings, systemd)
+    log.info("llmd has stopped")
+    return 0
+
+
+def _run(config_path: Path, settings: Config, systemd: Systemd) -> None:
+    """Create all parts, serve, and close them in order."""
     systemd.notify("STATUS=opening the database", extend(_OPEN_S))
     db = open_database(settings.store.url)
     services = build(settings, db)
@@ -83,25 +94,45 @@ def serve(config_path: Path) -> int:
         services.engine.close()
         server.close()
         db.close()
-    log.info("llmd has stopped")
-    return 0
 
 
 def open_database(url: str) -> Database:
     """Upgrade the schema, after a backup, then check the database and return it.
 
-    Raise `SchemaError` if the database is damaged or newer than this version.
+    A database of this version is opened on a full disk too. It can be read then, and written as
+    soon as there is space. Raise `SchemaError` if the database is damaged or newer than this
+    version, and `StoreFull` if there is no space for an upgrade.
     """
-    upgrade = migrate.upgrade(url, now=int(time.time()))
-    if upgrade.backup is not None:
-        log.info("the database was upgraded; the backup is %s", upgrade.backup)
-    db = Database(url)
-    problems = db.check(full=False)
-    if problems:
-        db.close()
-        raise SchemaError(
-            f"the database is damaged ({problems[0]}): restore a backup with 'llmd db restore FILE'"
+    try:
+        upgrade = migrate.upgrade(url, now=int(time.time()))
+        if upgrade.backup is not None:
+            log.info("the database was upgraded; the backup is %s", upgrade.backup)
+        return _checked(Database(url))
+    except StoreFull as error:
+        db = Database(url, is_only=True)
+        try:
+            is_current = migrate.revision_of(db) == migrate.head()
+        except StoreError:
+            db.close()
+            raise
+        if not is_current:
+            db.close()
+            raise
+        log.error(
+            "%s. Until then llmd only reads: nothing new can be stored. Other commands of llmd "
+            "cannot use the database until llmd is restarted",
+            error.message,
         )
+        return _checked(db)
+
+
+def _checked(db: Database) -> Database:
+    """Return the database if it is intact, else close it. Raise `SchemaError`."""
+    try:
+        require_intact(db)
+    except StoreError:
+        db.close()
+        raise
     return db
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from llmd.errors import ConfigError, Conflict, ImportRefused, SchemaError
 from llmd.store import migrate
 from llmd.store.db import match_owner, sqlite_path
+from llmd.store.integrity import SCHEMA_QUERY, compare_schema
 from llmd.store.snapshot import file_errors, find_problems, snapshot, sync
 
 _SIDE_FILE_SUFFIXES = ("-wal", "-shm", "-journal")
@@ -88,11 +89,14 @@ def _copy_checked(file: Path, part: Path) -> None:
     with closing(sqlite3.connect(f"{part.absolute().as_uri()}?mode=ro", uri=True)) as copy:
         try:
             row = copy.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError:
-            row = None
+            schema = copy.execute(SCHEMA_QUERY).fetchall()
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            row, schema = None, []
     if row is None:
         raise ImportRefused(f"{file} is not a database of llmd: use a file of `llmd db backup`")
     migrate.require_known(row[0])
+    if row[0] == migrate.head() and (found := compare_schema(schema)):
+        raise ImportRefused(f"{file} is damaged: {found[0]}: use another backup")
 
 
 @contextmanager

@@ -52,6 +52,17 @@ PRAGMAS = {
         "journal_size_limit=67108864",
         "secure_delete=ON",
     ),
+    # With the only connection, SQLite keeps the index of the log in memory instead of in a file.
+    "only": (
+        # This must come first: other pragmas already read the file.
+        "locking_mode=EXCLUSIVE",
+        *_COMMON_PRAGMAS,
+        "foreign_keys=ON",
+        "journal_mode=WAL",
+        "wal_autocheckpoint=1000",
+        "journal_size_limit=67108864",
+        "secure_delete=ON",
+    ),
     # SQLite ignores this pragma after BEGIN, and rebuilding a table needs foreign keys off.
     "migration": (*_COMMON_PRAGMAS, "foreign_keys=OFF", "journal_mode=WAL", "secure_delete=ON"),
 }
@@ -120,7 +131,7 @@ def create_file(path: Path) -> None:
 
 
 def make_engine(url: str, role: str) -> Engine:
-    """Return an engine in the role `reader`, `writer` or `migration`. It connects when used."""
+    """Return an engine in one of the roles of `PRAGMAS`. It connects when it is used."""
     parsed = parse_url(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
     try:
@@ -168,8 +179,17 @@ def _unavailable(condition: str) -> Callable[[], StoreError]:
     return lambda: StoreUnavailable(f"the database {condition}: try again")
 
 
-def _damaged_error() -> StoreError:
-    return SchemaError("the database is damaged: restore a backup with `llmd db restore FILE`")
+RESTORE = "restore a backup with `llmd db restore FILE`"
+"""What to do about a damaged database. Every error about damage ends with it."""
+
+
+def damaged_error() -> StoreError:
+    """Return the error for a database that SQLite finds damaged."""
+    return SchemaError(f"the database is damaged: {RESTORE}")
+
+
+def _full_error() -> StoreError:
+    return StoreFull("no space is left for the database: free some space")
 
 
 _ERRORS_BY_CODE: dict[int, Callable[[], StoreError]] = {
@@ -179,9 +199,9 @@ _ERRORS_BY_CODE: dict[int, Callable[[], StoreError]] = {
     sqlite3.SQLITE_READONLY: _unavailable("is read-only"),
     sqlite3.SQLITE_IOERR: _unavailable("had an I/O error"),
     sqlite3.SQLITE_CANTOPEN: _unavailable("cannot be opened"),
-    sqlite3.SQLITE_FULL: lambda: StoreFull("no space is left for the database: free some space"),
-    sqlite3.SQLITE_CORRUPT: _damaged_error,
-    sqlite3.SQLITE_NOTADB: _damaged_error,
+    sqlite3.SQLITE_FULL: _full_error,
+    sqlite3.SQLITE_CORRUPT: damaged_error,
+    sqlite3.SQLITE_NOTADB: damaged_error,
 }
 
 
@@ -192,13 +212,19 @@ def _translate(error: Exception) -> StoreError | None:
     if not isinstance(cause, sqlite3.Error):
         is_gone = isinstance(error, exc.OperationalError | exc.InterfaceError)
         return StoreUnavailable("the database cannot be reached: try again") if is_gone else None
+    code = getattr(cause, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        # The index of the log, a file of 32 KiB, cannot be created.
+        return _full_error()
     # The low byte of an extended result code is the primary one.
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    code &= 0xFF
     if code in _ERRORS_BY_CODE:
         return _ERRORS_BY_CODE[code]()
     if str(cause).startswith(("no such table", "no such column")):
-        return SchemaError("the database has a different schema: run `llmd db upgrade`")
-    return None
+        return SchemaError(
+            f"the database has a different schema: run `llmd db upgrade`, or {RESTORE}"
+        )
+    return damaged_error() if str(cause).startswith("Could not decode") else None
 
 
 @contextmanager
@@ -206,6 +232,9 @@ def driver_errors() -> Iterator[None]:
     """Turn errors of the driver into StoreUnavailable, StoreFull or SchemaError."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        # The driver decodes the names in SQLite's message about a damaged schema.
+        raise damaged_error() from error
     except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
         translated = _translate(error)
         if translated is None:
@@ -213,20 +242,38 @@ def driver_errors() -> Iterator[None]:
         raise translated from error
 
 
+@contextmanager
+def opening_errors() -> Iterator[None]:
+    """Turn errors of the driver into those of llmd while a database is opened and checked.
+
+    Every statement is known to be right then. So an error that does not tell another reason means
+    that the database is damaged.
+    """
+    try:
+        with driver_errors():
+            yield
+    except (exc.SQLAlchemyError, sqlite3.Error) as error:
+        if isinstance(error, exc.DBAPIError) and not isinstance(error.orig, sqlite3.Error):
+            raise
+        raise damaged_error() from error
+
+
 class Database:
     """The single writer and the readers of a process. Thread-safe."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_only: bool = False) -> None:
         """Prepare the connections to `url`, and create the file of SQLite if it is missing.
 
-        Raise ConfigError for a URL that cannot be used.
+        With `is_only`, a single connection reads and writes, and locks out all others. SQLite then
+        needs no further file, so that even a database on a full disk can be read. Raise
+        ConfigError for a URL that cannot be used.
         """
         path = sqlite_path(url)
-        self._is_sqlite = path is not None
+        self.is_sqlite = path is not None
         if path is not None:
             create_file(path)
-        self._reader = make_engine(url, "reader")
-        self._writer = make_engine(url, "writer")
+        self._writer = make_engine(url, "only" if is_only else "writer")
+        self._reader = self._writer if is_only else make_engine(url, "reader")
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -245,7 +292,7 @@ class Database:
 
     def check(self, *, full: bool = True) -> list[str]:
         """Return the problems of the database; none if it is intact. `full` checks indexes too."""
-        if not self._is_sqlite:
+        if not self.is_sqlite:
             with self.read() as tx:
                 tx.exec_driver_sql("SELECT 1")
             return []

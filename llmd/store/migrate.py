@@ -17,12 +17,15 @@ from sqlalchemy.exc import DBAPIError
 
 from llmd.errors import SchemaError
 from llmd.store.db import (
+    RESTORE,
     Database,
     Tx,
     create_file,
+    damaged_error,
     driver_errors,
     make_engine,
     match_owner,
+    opening_errors,
     sqlite_path,
 )
 from llmd.store.snapshot import file_errors, snapshot
@@ -68,15 +71,34 @@ def current(url: str) -> str | None:
         return None
     db = Database(url)
     try:
-        with db.read() as tx:
-            revision = MigrationContext.configure(tx).get_current_revision()
-            if revision is None and set(sqlalchemy.inspect(tx).get_table_names()) - {
-                "alembic_version"
-            }:
-                raise SchemaError("the database belongs to another program: choose another file")
+        return revision_of(db)
     finally:
         db.close()
+
+
+def revision_of(db: Database) -> str | None:
+    """Return the revision of an open database, or None if it is empty. Raise SchemaError."""
+    try:
+        with opening_errors(), db.read() as tx:
+            revision = MigrationContext.configure(tx).get_current_revision()
+            if revision is None:
+                _require_new(tx, is_sqlite=db.is_sqlite)
+    except CommandError as error:
+        # There are several revisions.
+        raise damaged_error() from error
     return revision
+
+
+def _require_new(tx: Tx, *, is_sqlite: bool) -> None:
+    """Raise SchemaError if a database without a revision is not an empty one."""
+    if set(sqlalchemy.inspect(tx).get_table_names()) - {"alembic_version"}:
+        raise SchemaError(
+            f"the database belongs to another program, or is damaged: choose another file, "
+            f"or {RESTORE}"
+        )
+    # A file that was just created has at most the page of its header.
+    if is_sqlite and tx.exec_driver_sql("PRAGMA page_count").scalar_one() > 1:
+        raise damaged_error()
 
 
 def require_known(revision: str | None, *, scripts: Path | None = None) -> None:
@@ -84,7 +106,7 @@ def require_known(revision: str | None, *, scripts: Path | None = None) -> None:
     if revision is not None and revision not in _revisions(scripts)[1]:
         raise SchemaError(
             f"the database is newer (revision {revision}) than this version of llmd: "
-            "upgrade llmd, or restore an older backup with `llmd db restore FILE`"
+            f"upgrade llmd, or {RESTORE}"
         )
 
 
@@ -148,11 +170,17 @@ def _run(url: str, scripts: Path | None, *, is_sqlite: bool) -> None:
         if not isinstance(error.__cause__, DBAPIError):
             raise
         cause = error.__cause__.orig
-        raise SchemaError(f"the upgrade failed and changed nothing: {cause}") from error
+        raise _upgrade_error(cause) from error
     except (CommandError, DBAPIError) as error:
-        raise SchemaError(f"the upgrade failed and changed nothing: {error}") from error
+        raise _upgrade_error(error.orig if isinstance(error, DBAPIError) else error) from error
     finally:
         engine.dispose()
+
+
+def _upgrade_error(cause: object) -> SchemaError:
+    return SchemaError(
+        f"the upgrade failed and changed nothing: {cause}: if the database is damaged, {RESTORE}"
+    )
 
 
 def _check_references(tx: Tx) -> None:

@@ -39,7 +39,7 @@ def find_problems(path: Path) -> list[str]:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
             found = [str(row[0]) for row in file.execute("PRAGMA integrity_check")]
             lost = file.execute("PRAGMA foreign_key_check").fetchall()
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         return [str(error)]
     return ([] if found == ["ok"] else found) + [
         f"{row[0]} refers to a missing row" for row in lost

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +11,6 @@ from llmd.cli.command import Command, Group
 from llmd.cli.installation import Installation, pass_installation
 from llmd.cli.output import json_option, print_json
 from llmd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from llmd.config import Config
 
 
 @click.group("config", cls=Group)
@@ -31,28 +27,18 @@ def check(installation: Installation, files: tuple[Path, ...]) -> None:
     Without FILE, the file of --config is checked. Each wrong option is printed on a line of its
     own, with its allowed values; the exit status is then 78.
     """
+    from llmd.daemon import configuration
+
     wrong: list[str] = []
     for file in files or (installation.config_path,):
         try:
-            _load(file)
+            configuration.load(file)
         except ConfigError as error:
             wrong.append(error.message)
         else:
             click.echo(f"{file}: ok")
     if wrong:
         raise ConfigError("\n".join(wrong))
-
-
-def _load(file: Path) -> Config:
-    from llmd import config
-    from llmd.store.db import parse_url
-
-    loaded = config.load(file)
-    try:
-        parse_url(loaded.store.url)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error.message}") from error
-    return loaded
 
 
 @config_group.command("show", cls=Command, cannot="show the configuration")

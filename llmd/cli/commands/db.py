@@ -51,16 +51,18 @@ def check(ctx: click.Context, installation: Installation, *, as_json: bool) -> N
     """
     from llmd.store import migrate
     from llmd.store.db import Database
+    from llmd.store.integrity import schema_problems
 
     url = installation.config.store.url
     require_file(url)
     db = Database(url)
     try:
         problems = db.check()
+        if not problems:
+            migrate.require_head(url)
+            problems = schema_problems(db)
     finally:
         db.close()
-    if not problems:
-        migrate.require_head(url)
     if as_json:
         print_json({"ok": not problems, "problems": problems})
     else:

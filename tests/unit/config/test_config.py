@@ -279,3 +279,13 @@ def test_credentials_are_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert config.load(file).models.default == "x.gguf"
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     assert config.load(file).models.default == "llmd_x.gguf"
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    """A file that begins with a byte order mark is read like one without, also in conf.d."""
+    file, part = tmp_path / "llmd.toml", tmp_path / "conf.d" / "a.toml"
+    part.parent.mkdir()
+    file.write_bytes(b"\xef\xbb\xbf[server]\nmax_streams = 3\n")
+    part.write_bytes(b"\xef\xbb\xbf[server]\nmax_queue = 5\n")
+    server = config.load(file).server
+    assert (server.max_streams, server.max_queue) == (3, 5)

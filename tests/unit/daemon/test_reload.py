@@ -8,10 +8,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from llmd import config
+from llmd.cli.main import cli
 from llmd.config import Config
+from llmd.daemon import run
 from llmd.daemon.reload import LIVE, Reloader
+from llmd.errors import ConfigError
 
 
 class Reload:
@@ -41,7 +45,16 @@ def reload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Reload:
 
 
 @pytest.mark.parametrize(
-    "text", ["[server", "[server]\nmax_streams = 0\n", "[server]\nmax_stream = 4\n", None]
+    "text",
+    [
+        "[server",
+        "[server]\nmax_streams = 0\n",
+        "[server]\nmax_stream = 4\n",
+        '[store]\nurl = "nothing://x"\n',
+        '[store]\nurl = "sqlite:///:memory:"\n',
+        '[store]\nurl = "sqlite:////x/llmd.db?mode=ro"\n',
+        None,
+    ],
 )
 def test_a_bad_file_keeps_the_old_configuration(
     reload: Reload, caplog: pytest.LogCaptureFixture, text: str | None
@@ -117,3 +130,30 @@ def test_every_live_option_exists() -> None:
         for name in values
     }
     assert options >= LIVE
+
+
+WRONG = [
+    "[server",
+    "[server]\nmax_streams = 0\n",
+    '[store]\nurl = "nothing://x"\n',
+    '[store]\nurl = "sqlite:///:memory:"\n',
+    '[store]\nurl = "sqlite:////x/llmd.db?mode=ro"\n',
+    '[engine]\nkv_type = "q8_0"\nflash_attention = "off"\n',
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_start_reload_and_config_check_refuse_the_same(
+    reload: Reload, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """A file that `llmd config check` refuses is refused by SIGHUP and by the start too."""
+    reload.write(text)
+    with pytest.raises(ConfigError) as at_start:
+        run.serve(reload.file)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    reload.signal()
+    assert reload.applied == []
+    assert at_start.value.message in caplog.text
+    checked = CliRunner().invoke(cli, ["config", "check", str(reload.file)])
+    assert checked.exit_code == 78
+    assert str(reload.file) in checked.output
