@@ -28,6 +28,8 @@ _MAX_TENSORS = 65_536
 _MAX_KEY_BYTES = 512
 _MAX_ALIGNMENT = 65_536
 _DEFAULT_ALIGNMENT = 32
+# Nothing reads what follows the last tensor. Tools pad a file to a page or to a block.
+_MAX_EXTRA_BYTES = 1_048_576
 
 _START = struct.Struct("<4sIQQ")
 _U32 = struct.Struct("<I")
@@ -150,6 +152,13 @@ def _read(fd: int) -> GgufHeader:
     data_at = padded(cursor.position, alignment)
     if size_bytes < data_at + tensors.end_bytes:
         message = f"truncated: {size_bytes} of {data_at + tensors.end_bytes} bytes"
+        raise ModelInvalid(message)
+    num_extra = size_bytes - data_at - tensors.data_bytes
+    if num_extra > _MAX_EXTRA_BYTES:
+        message = (
+            f"has {num_extra} bytes after its last tensor: the file was damaged or has grown: "
+            "get it again"
+        )
         raise ModelInvalid(message)
     _, file_type = metadata.numbers.get("general.file_type", (0, -1))
     return GgufHeader(

@@ -204,6 +204,24 @@ def test_memory_does_not_grow_with_the_claims_of_a_file(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
+@pytest.mark.parametrize("size_bytes", [2**40, 2**62, len(GOOD) + 2**20 + 64])
+def test_a_file_that_has_grown_is_refused(tmp_path: Path, size_bytes: int) -> None:
+    """A whole model with a hole after its last tensor is refused, and its size is not used."""
+    file = tmp_path / "m.gguf"
+    file.write_bytes(GOOD)
+    try:
+        os.truncate(file, size_bytes)
+    except OSError:
+        pytest.skip("this file system has no files of this size")
+    with pytest.raises(ModelInvalid, match=r"^m\.gguf: has \d+ bytes after its last tensor"):
+        read_header(file)
+
+
+def test_a_file_may_be_padded(tmp_path: Path) -> None:
+    """Some zeros after the last tensor, as some tools write them, do no harm."""
+    assert read(tmp_path, GOOD + bytes(4096)).num_tensors == 2
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe", "nothing", "unreadable name", "nul"])
 def test_path_that_is_not_a_file_is_refused(kind: str, tmp_path: Path) -> None:
     """A folder, a pipe without a writer and a missing file are refused at once."""
