@@ -83,11 +83,11 @@ class Dispatcher:
         """Go on with the queries, and run the model once for answers and once for embeddings."""
         if self._spellings:
             self._spell()
-        if self._scheduler.has_work:
+        if has_answers := self._scheduler.has_work:
             self._scheduler.step()
         if self._embeds.has_work:
             began = self._clock()
-            num_tokens = self._embeds.step()
+            num_tokens = self._embeds.step(is_shared=has_answers)
             self._scheduler.beat(self._clock() - began, num_tokens)
 
     def save_one(self) -> bool:

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from llmd.engine.protocol import Done, Embedded
 from llmd.errors import LlmdError
-from llmd.worker.embedding.queue import CHARS_AN_INPUT, MAX_CHARS_PER_STEP, EmbedQueue
+from llmd.worker.embedding.queue import (
+    CHARS_AN_INPUT,
+    MAX_CHARS_PER_STEP,
+    MAX_SHARED_TOKENS,
+    EmbedQueue,
+)
 from llmd.worker.text_thread import LONG_CHARS, TextThread, Tokens
 from tests.support.fake_embedder import NOTHING, FakeBackend, QueueHarness
 
@@ -180,6 +185,25 @@ def test_many_short_inputs_are_read_over_many_steps() -> None:
     assert harness.backend.num_read <= MAX_CHARS_PER_STEP // CHARS_AN_INPUT
     harness.run()
     assert len(harness.vectors(1)) == 2000
+
+
+@pytest.mark.parametrize("can_split", [True, False])
+def test_a_step_that_answers_wait_for_is_small(can_split: bool) -> None:
+    """A shared step computes few tokens, of many inputs or of one, unless it cannot be split."""
+    harness = QueueHarness(
+        FakeBackend(
+            can_split=can_split, max_batch_tokens=512, max_input_tokens=512, max_sequences=32
+        )
+    )
+    inputs: list[str | list[int]] = ["x" * 300, *(["a few"] * 100)]
+    harness.queue.submit(1, inputs)
+    while harness.queue.has_work:
+        harness.queue.step(is_shared=True)
+    sizes = [sum(len(chunk.tokens) for chunk in run) for run in harness.backend.runs]
+    if not can_split:
+        assert sizes.pop(0) == 301
+    assert max(sizes) <= MAX_SHARED_TOKENS
+    harness.check(1, inputs)
 
 
 class Texts(TextThread):
