@@ -10,7 +10,6 @@ LlmdError
 │   └── ModelInvalid         a model file is not GGUF, is incomplete or is not supported
 ├── AuthError
 │   ├── Unauthorized         the key is missing or not valid: the message is always the same
-│   │   └── KeyEnded         the key was revoked or expired during the request
 │   ├── Forbidden            the key is valid, but its role does not allow the request
 │   └── TooManyFailures      too many wrong keys: the caller must wait
 ├── NotFound
@@ -130,13 +129,6 @@ class Unauthorized(AuthError):
 
     def __init__(self) -> None:
         super().__init__("a valid key is needed: send it as 'Authorization: Bearer KEY'")
-
-
-class KeyEnded(Unauthorized):
-    """The key was revoked or expired while the request waited or its answer was generated."""
-
-    def __init__(self) -> None:
-        AuthError.__init__(self, "the key was revoked or has expired: the request ends here")
 
 
 class Forbidden(AuthError):

@@ -34,7 +34,6 @@ KINDS: dict[type[errors.LlmdError], Kind] = {
     errors.PromptTooLong: Kind(400, "exceed_context_size_error", "context_length_exceeded"),
     errors.ModelInvalid: Kind(422, _INVALID, "model_invalid"),
     errors.Unauthorized: Kind(401, _AUTH, "invalid_api_key"),
-    errors.KeyEnded: Kind(401, _AUTH, "invalid_api_key"),
     errors.Forbidden: Kind(403, "permission_error", "forbidden"),
     errors.TooManyFailures: Kind(429, _AUTH, "too_many_failures"),
     errors.UnknownRoute: Kind(404, _INVALID, "unknown_route"),

@@ -30,7 +30,7 @@ from llmd.auth.limits import Failures, network
 from llmd.auth.secret import Hasher, ParsedKey, digest, parse
 from llmd.auth.ttl_cache import TtlCache
 from llmd.config import Auth
-from llmd.errors import Busy, KeyEnded, StoreError, TooManyFailures, Unauthorized
+from llmd.errors import AuthError, Busy, StoreError, TooManyFailures, Unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,13 @@ RECHECK_INTERVAL_S = 0.25
 
 Requests must end within a second of their key. They ask every 0.1 s.
 """
+
+
+class KeyEnded(Unauthorized):
+    """The key was revoked or expired while the request waited or its answer was generated."""
+
+    def __init__(self) -> None:
+        AuthError.__init__(self, "the key was revoked or has expired: the request ends here")
 
 
 class StoredKey(Protocol):

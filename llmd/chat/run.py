@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from llmd.auth.gate import KeyEnded
 from llmd.chat.admission import POLL_S, Admission, Ticket
 from llmd.chat.outcome import CallPiece, Outcome, Piece, Timings, ToolCall, Usage
 from llmd.engine.engine import Engine, Request
@@ -23,7 +24,7 @@ from llmd.engine.protocol import (
     Started,
     TokenLogprob,
 )
-from llmd.errors import BadRequest, ClientGone, Draining, EngineDied, KeyEnded, LlmdError
+from llmd.errors import BadRequest, ClientGone, Draining, EngineDied, LlmdError
 
 log = logging.getLogger(__name__)
 

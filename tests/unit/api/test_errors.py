@@ -24,8 +24,8 @@ def concrete(base: type[errors.LlmdError]) -> list[type[errors.LlmdError]]:
 
 def made(kind: type[errors.LlmdError]) -> errors.LlmdError:
     """Return an error of a class."""
-    if kind in {errors.Unauthorized, errors.KeyEnded}:
-        return kind()  # type: ignore[call-arg]  # Their message is always the same.
+    if kind is errors.Unauthorized:
+        return errors.Unauthorized()
     if kind is errors.TooManyFailures:
         return errors.TooManyFailures(30)
     if kind is errors.PromptTooLong:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmd.auth.gate import RECHECK_INTERVAL_S, Caller
+from llmd.auth.gate import RECHECK_INTERVAL_S, Caller, KeyEnded
 from llmd.auth.secret import digest, make
-from llmd.errors import KeyEnded, StoreUnavailable, Unauthorized
+from llmd.errors import StoreUnavailable, Unauthorized
 from tests.support.fake_keys import ADDRESS, FakeRow, GateHarness
 
 SEED_KEY = "abcdefghij0123456789"

@@ -10,8 +10,9 @@ from functools import partial
 
 import pytest
 
+from llmd.auth.gate import KeyEnded
 from llmd.chat.admission import Admission, Ticket
-from llmd.errors import Busy, ClientGone, Draining, KeyEnded
+from llmd.errors import Busy, ClientGone, Draining
 from tests.support.service import Background, until
 
 
