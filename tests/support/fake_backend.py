@@ -22,7 +22,7 @@ SPELLING = "<end>"
 NextToken = Callable[[list[int]], int]
 """The rule of a fake model: it returns the token that follows the given ones."""
 
-GROUPED_STEPS_S = {1: 2.0, 2: 3.0, 4: 4.0, 7: 7.0, 8: 5.0, 16: 7.0, 32: 11.0}
+GROUPED_STEPS_S = {1: 0.02, 2: 0.03, 4: 0.04, 7: 0.07, 8: 0.05, 16: 0.07, 32: 0.11}
 """Seconds of a step by its number of rows, less for full groups of four than for seven rows."""
 
 

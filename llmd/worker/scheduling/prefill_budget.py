@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from llmd.worker.scheduling.step_cost import TILE_ROWS
+
 MAX_PAUSE_S = 0.5
 """The longest that such a step should take: it is a pause in every running answer."""
 
@@ -10,9 +12,6 @@ MIN_READ = 64
 
 FIRST_READ = 256
 """The number of tokens to read before anything was measured."""
-
-_TILE_ROWS = 32
-"""AMX multiplies tiles of 32 rows, and computes a partly filled tile whole."""
 
 
 class PrefillBudget:
@@ -34,5 +33,5 @@ class PrefillBudget:
             return
         num_fitting = min(MAX_PAUSE_S * num_read / step_s, 2 * self._max)
         self._num_fitting = (self._num_fitting + num_fitting) / 2
-        num_tokens = int(self._num_fitting) // _TILE_ROWS * _TILE_ROWS
+        num_tokens = int(self._num_fitting) // TILE_ROWS * TILE_ROWS
         self.num_tokens = min(max(num_tokens, MIN_READ), self._max)

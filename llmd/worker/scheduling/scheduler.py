@@ -31,6 +31,12 @@ from llmd.worker.scheduling.sequence import Sequence, Status
 from llmd.worker.scheduling.step import Step, plan_step
 from llmd.worker.scheduling.step_cost import StepCost
 
+MAX_STEP_S = 10.0
+"""The longest that a step should take, even alone: the daemon kills a worker that seems to hang.
+
+Its limit is ``[engine] stall_s``, 30 s by default.
+"""
+
 
 class Scheduler:
     """All sequences of one model. Not thread-safe: the thread that decodes owns it.
@@ -60,7 +66,8 @@ class Scheduler:
             can_pad=backend.can_pad,
             attention_share=backend.attention_share,
         )
-        self._budget = PrefillBudget(backend.max_batch_tokens)
+        self._max_read = self._cost.rows_within(MAX_STEP_S)
+        self._budget = PrefillBudget(self._max_read)
         self._waiting = WaitingQueue(self._budget)
         self._running: dict[Sequence, Slot] = {}
         self._last_was_prefill = False
@@ -175,7 +182,7 @@ class Scheduler:
         )
 
     def _plan(self, *, has_answers: bool, may_read: bool) -> Step:
-        max_read = self._budget.num_tokens if has_answers else self._backend.max_batch_tokens
+        max_read = self._budget.num_tokens if has_answers else self._max_read
         return plan_step(
             self._backend,
             self._cost,

@@ -10,6 +10,9 @@ import numpy as np
 GROUP = 4
 """The number of rows that llama.cpp multiplies with the weights at once, for most quantisations."""
 
+TILE_ROWS = 32
+"""AMX multiplies tiles of 32 rows, and computes a partly filled tile whole."""
+
 MEASURED_ROWS = (1, 2, GROUP, 2 * GROUP - 1, 2 * GROUP, 4 * GROUP, 8 * GROUP)
 """The numbers of rows that a backend measures at its start."""
 
@@ -61,6 +64,14 @@ class StepCost:
             full = min(_full_groups(num_rows), self._max_rows)
             return min(self._exact_s(num_rows, num_context), self._exact_s(full, num_context))
         return self._exact_s(num_rows, num_context)
+
+    def rows_within(self, seconds: float) -> int:
+        """Return how many rows a step may have to take at most so long, at least a tile of AMX."""
+        whole_s = self._measured_s[self._max_rows]
+        if whole_s <= seconds:
+            return self._max_rows
+        num_rows = int(self._max_rows * seconds / whole_s) // TILE_ROWS * TILE_ROWS
+        return min(max(num_rows, TILE_ROWS), self._max_rows)
 
     def padded_rows(self, num_rows: int) -> int:
         """Return the size of the next full group if it costs less, else `num_rows`."""

@@ -80,3 +80,11 @@ def test_no_more_rows_are_measured_than_fit_into_a_batch() -> None:
     backend = FakeBackend(max_batch_tokens=7)
     assert list(measure_steps(backend, MEASURED_ROWS)) == [1, 2, 4, 7]
     assert backend.resident[0] == []
+
+
+def test_a_slow_model_reads_fewer_tokens_in_a_step() -> None:
+    """A step stays within the time given, in whole tiles, and has a tile at least."""
+    assert StepCost(LINEAR, 384, can_pad=True).rows_within(1000) == 384
+    assert StepCost(LINEAR, 384, can_pad=True).rows_within(100) == 96
+    assert StepCost({1: 60.0}, 384, can_pad=True).rows_within(10) == 32
+    assert StepCost({1: 60.0}, 16, can_pad=True).rows_within(10) == 16
