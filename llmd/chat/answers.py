@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class AnswerContext(Struct, frozen=True, kw_only=True):
-    """What an answer belongs to: its owner, session, request, profile and seed.
+    """The context of an answer: its owner, session, request, profile and seed.
 
     `num_turns` counts the turns of the session before this one.
     """

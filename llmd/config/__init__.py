@@ -59,7 +59,7 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Server(_Section, frozen=True, kw_only=True):
-    """Where the daemon listens, and how many and how large requests it accepts."""
+    """The section of the HTTP server: its addresses, and the number and size of requests."""
 
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("0.0.0.0:5000",)
     max_streams: Annotated[int, Meta(ge=1, le=256)] = 8
@@ -73,13 +73,13 @@ class Server(_Section, frozen=True, kw_only=True):
 
 
 class Store(_Section, frozen=True, kw_only=True):
-    """Where keys, profiles and sessions are stored."""
+    """The section of the database with keys, profiles and sessions."""
 
     url: _Url = "sqlite:////var/lib/llmd/llmd.db"
 
 
 class Models(_Section, frozen=True, kw_only=True):
-    """Where the GGUF files are, and which one is loaded if no profile names one."""
+    """The section of the GGUF files: their folder, and the one loaded if no profile names one."""
 
     dir: _Path = "/var/lib/llmd/models"
     packaged_dir: _Path = "/usr/share/llmd/models"
@@ -105,7 +105,7 @@ class Engine(_Section, frozen=True, kw_only=True):
 
 
 class Cache(_Section, frozen=True, kw_only=True):
-    """Where KV states of idle sessions are kept, and how many bytes of them."""
+    """The section of the KV states of idle sessions: their folder, and how many bytes are kept."""
 
     dir: _Path = "/var/cache/llmd"
     ram_bytes: Annotated[int, Meta(ge=0, le=2**50)] = 536_870_912
@@ -122,7 +122,7 @@ class Auth(_Section, frozen=True, kw_only=True):
 
 
 class Log(_Section, frozen=True, kw_only=True):
-    """What is logged, and in which format."""
+    """The section of the log: what is logged, and in which format."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "journal", "text", "json"] = "auto"

@@ -77,7 +77,7 @@ _OTHER_FILES = {
 
 
 class GgufHeader(Struct, frozen=True, kw_only=True):
-    """What the header of a model file says.
+    """The contents of a model file's header.
 
     `num_context_tokens` is the context that the model was trained with. It and `num_layers` are 0
     for a projector or an adapter. `fingerprint` identifies the weights: it is a hash of the whole

@@ -68,7 +68,7 @@ class ConversationBody(Struct, frozen=True, kw_only=True):
 
 
 class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to answer, and how. The profile sets the fields that are left out."""
+    """The body of a request for an answer. The profile sets the fields that are left out."""
 
     model: ModelName
     input: Annotated[str | list[InputItem], Meta(examples=["Name a fruit."])]
