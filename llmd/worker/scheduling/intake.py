@@ -26,7 +26,7 @@ def sequence_of(backend: Backend, request: Submit, submitted_at: float) -> Seque
         submitted_at,
         is_thinking,
         fitted.num_shareable,
-        checkpoints_of(backend, fitted.parts, fitted.tokens),
+        checkpoints_of(backend, fitted.parts, fitted.tokens, request.owner),
     )
 
 
@@ -34,7 +34,7 @@ MIN_CHECKPOINT_TOKENS = 16
 """A checkpoint nearer than this to the next one is left out: the tokens are soon read again."""
 
 
-def checkpoints_of(backend: Backend, parts: list[Part], tokens: list[int]) -> list[int]:
+def checkpoints_of(backend: Backend, parts: list[Part], tokens: list[int], owner: str) -> list[int]:
     """Return after how many tokens of a prompt its state should be kept, in order.
 
     The last is before the last token, for a request that asks the same again. The others are
@@ -46,7 +46,7 @@ def checkpoints_of(backend: Backend, parts: list[Part], tokens: list[int]) -> li
     last = len(tokens) - 1
     messages = [at for at, part in enumerate(parts) if not part.literal]
     starts = {
-        common_prefix(backend.tokenize(parts[:at]), tokens)
+        common_prefix(backend.tokenize(parts[:at], owner=owner), tokens)
         for at in {*messages[1:2], *messages[-1:]}
     }
     found: list[int] = [last] if last > 0 else []
